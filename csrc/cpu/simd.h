@@ -1,0 +1,64 @@
+// The inner loops, compiled once per instruction set and chosen at run time, so that one binary serves
+// every x86-64 processor and other architectures too. The loops are in simd_kernels.h, in terms of
+// vector lanes; simd_baseline.cpp, simd_avx2.cpp and simd_avx512.cpp compile that one text.
+#pragma once
+
+#include <cstdint>
+
+#include "../hard_pair.h"
+
+namespace tcm::cpu {
+
+// What a tile of similarities adds to the loss, signs apart: sums of the hard pairs' similarities, and
+// how many there are.
+struct TileSums {
+  double positive;
+  double negative;
+  int64_t positives;
+  int64_t negatives;
+};
+
+// Columns of one tile row. Only [first, last) are pairs; [same_begin, same_end) are of the row's class
+// (a run, because both sides are sorted by label; it may reach outside [first, last)).
+struct RowSpan {
+  int64_t first;
+  int64_t last;
+  int64_t same_begin;
+  int64_t same_end;
+};
+
+template <class T>
+struct Simd {
+  // Set bit c of `bits` for every hard pair of the row s[0 .. last), clear all others up to the end of
+  // the last 64-bit word, and add the row to `sums`. s is readable up to that end.
+  void (*scan_row)(const T* s, RowSpan span, Margins<T> margins, uint64_t* bits, TileSums* sums);
+  // Sum of squares, in float64.
+  double (*squared_norm)(const T* x, int64_t n);
+  // out = x * factor, multiplied in float64.
+  void (*scale)(const T* x, double factor, T* out, int64_t n);
+  // acc += x
+  void (*add)(T* acc, const T* x, int64_t n);
+  // Gradient of a raw row x through its normalisation: with g = w_p * p + w_q * q and the unit row u = x * inverse,
+  //   out = (g - (tangent ? (g·u) u : 0)) * inverse,   in float64.
+  void (*chain)(const T* x, const T* p, const T* q, double w_p, double w_q, double inverse, bool tangent,
+                T* out, int64_t n);
+};
+
+extern const Simd<float> simd_baseline_f32;
+extern const Simd<double> simd_baseline_f64;
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define TCM_X86_SIMD 1
+extern const Simd<float> simd_avx2_f32;
+extern const Simd<double> simd_avx2_f64;
+extern const Simd<float> simd_avx512_f32;
+extern const Simd<double> simd_avx512_f64;
+#endif
+
+// The widest set this processor runs, or the one named by TCM_KERNELS_CPU_ISA ("baseline", "avx2",
+// "avx512") where it can run that; read once.
+const char* simd_name();
+
+template <class T>
+const Simd<T>& simd();
+
+}  // namespace tcm::cpu

@@ -1,0 +1,15 @@
+// The inner loops for AVX2 (Haswell, Zen and later). The target is set before anything is included,
+// so every function of this file, and nothing outside it, is compiled for it.
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,popcnt,bmi,bmi2"))), apply_to = function)
+#elif defined(__GNUC__)
+#pragma GCC target("avx2,fma,popcnt,bmi,bmi2")
+#endif
+#define TCM_SIMD_NAME simd_avx2
+#define TCM_VECTOR_BYTES 32
+#include "simd_kernels.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,165 @@
+// The inner loops of simd.h, one text for every instruction set. The including file sets the target,
+// TCM_SIMD_NAME and TCM_VECTOR_BYTES first. Everything here has internal linkage and no standard
+// library template is instantiated, so no code of a wide target can be shared with a narrow one.
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <cstdint>
+
+#include "simd.h"
+
+namespace tcm::cpu {
+namespace {
+
+constexpr int kWord = 64;  // columns per word of the bit map
+
+template <class T>
+struct Lanes {
+  static constexpr int count = TCM_VECTOR_BYTES / int(sizeof(T));
+  typedef T Vector __attribute__((vector_size(TCM_VECTOR_BYTES), aligned(alignof(T)), may_alias));
+};
+
+// One bit per lane of a comparison's result, lane 0 in bit 0.
+template <class Mask>
+inline uint64_t lane_bits(Mask mask, float) {
+#if TCM_VECTOR_BYTES == 64
+  return _mm512_movepi32_mask((__m512i)mask);
+#elif TCM_VECTOR_BYTES == 32
+  return uint32_t(_mm256_movemask_ps((__m256)mask));
+#elif defined(__x86_64__)
+  return uint32_t(_mm_movemask_ps((__m128)mask));
+#else
+  uint64_t bits = 0;
+  for (int k = 0; k < Lanes<float>::count; ++k) bits |= uint64_t(mask[k] & 1) << k;
+  return bits;
+#endif
+}
+
+template <class Mask>
+inline uint64_t lane_bits(Mask mask, double) {
+#if TCM_VECTOR_BYTES == 64
+  return _mm512_movepi64_mask((__m512i)mask);
+#elif TCM_VECTOR_BYTES == 32
+  return uint32_t(_mm256_movemask_pd((__m256d)mask));
+#elif defined(__x86_64__)
+  return uint32_t(_mm_movemask_pd((__m128d)mask));
+#else
+  uint64_t bits = 0;
+  for (int k = 0; k < Lanes<double>::count; ++k) bits |= uint64_t(mask[k] & 1) << k;
+  return bits;
+#endif
+}
+
+template <class T>
+inline typename Lanes<T>::Vector load(const T* p) {
+  return *(const typename Lanes<T>::Vector*)p;
+}
+
+// Bits of the 64 columns at s for which `hard` holds.
+template <class T, class Rule>
+inline uint64_t word_of(const T* s, Rule hard) {
+  uint64_t bits = 0;
+  for (int k = 0; k < kWord; k += Lanes<T>::count) bits |= lane_bits(hard(load(s + k)), T()) << k;
+  return bits;
+}
+
+// Bits [begin, end) of a word, for any begin and end.
+inline uint64_t bit_range(int64_t begin, int64_t end) {
+  begin = begin < 0 ? 0 : begin;
+  end = end > kWord ? kWord : end;
+  if (begin >= end) return 0;
+  const uint64_t upto_end = end == kWord ? ~uint64_t(0) : (uint64_t(1) << end) - 1;
+  return upto_end & ~((uint64_t(1) << begin) - 1);
+}
+
+// Sum of s over the set bits. Few: one by one. Many: eight running sums over all 64 columns.
+template <class T>
+inline double masked_sum(const T* s, uint64_t bits) {
+  if (__builtin_popcountll(bits) <= 8) {
+    double sum = 0;
+    for (; bits; bits &= bits - 1) sum += double(s[__builtin_ctzll(bits)]);
+    return sum;
+  }
+  double acc[8] = {};
+  for (int k = 0; k < kWord; k += 8) {
+    for (int lane = 0; lane < 8; ++lane) {
+      acc[lane] += (bits >> (k + lane)) & 1 ? double(s[k + lane]) : 0.0;
+    }
+  }
+  return ((acc[0] + acc[1]) + (acc[2] + acc[3])) + ((acc[4] + acc[5]) + (acc[6] + acc[7]));
+}
+
+template <class T>
+void scan_row(const T* s, RowSpan span, Margins<T> margins, uint64_t* bits, TileSums* sums) {
+  for (int64_t at = 0; at < span.last; at += kWord, s += kWord, ++bits) {
+    const uint64_t pairs = bit_range(span.first - at, span.last - at);
+    const uint64_t same = bit_range(span.same_begin - at, span.same_end - at) & pairs;
+    uint64_t negatives = 0, positives = 0;
+    if (same != pairs) {
+      negatives = word_of(s, [&](auto v) { return is_hard_negative(v, margins); }) & pairs & ~same;
+    }
+    if (same) {
+      positives = word_of(s, [&](auto v) { return is_hard_positive(v, margins); }) & same;
+    }
+    *bits = negatives | positives;
+    if (negatives) {
+      sums->negatives += __builtin_popcountll(negatives);
+      sums->negative += masked_sum(s, negatives);
+    }
+    if (positives) {
+      sums->positives += __builtin_popcountll(positives);
+      sums->positive += masked_sum(s, positives);
+    }
+  }
+}
+
+// Eight float64 running sums, added up in one fixed order: the same on every instruction set but for
+// the contraction of multiply and add.
+template <class Term>
+inline double reduce(int64_t n, Term term) {
+  double acc[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (int lane = 0; lane < 8; ++lane) acc[lane] += term(i + lane);
+  }
+  for (int lane = 0; i < n; ++i, ++lane) acc[lane] += term(i);
+  return ((acc[0] + acc[1]) + (acc[2] + acc[3])) + ((acc[4] + acc[5]) + (acc[6] + acc[7]));
+}
+
+template <class T>
+double squared_norm(const T* x, int64_t n) {
+  return reduce(n, [=](int64_t i) { return double(x[i]) * double(x[i]); });
+}
+
+template <class T>
+void scale(const T* __restrict x, double factor, T* __restrict out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = T(double(x[i]) * factor);
+}
+
+template <class T>
+void add(T* __restrict acc, const T* __restrict x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) acc[i] += x[i];
+}
+
+template <class T>
+void chain(const T* __restrict x, const T* __restrict p, const T* __restrict q, double w_p, double w_q,
+           double inverse, bool tangent, T* __restrict out, int64_t n) {
+  const auto g = [=](int64_t i) { return w_p * double(p[i]) + w_q * double(q[i]); };
+  const double along =
+      tangent ? reduce(n, [=](int64_t i) { return g(i) * (double(x[i]) * inverse); }) : 0.0;
+  for (int64_t i = 0; i < n; ++i) {
+    out[i] = T((g(i) - along * (double(x[i]) * inverse)) * inverse);
+  }
+}
+
+}  // namespace
+
+#define TCM_JOIN_(a, b) a##b
+#define TCM_JOIN(a, b) TCM_JOIN_(a, b)
+const Simd<float> TCM_JOIN(TCM_SIMD_NAME, _f32) = {scan_row<float>, squared_norm<float>, scale<float>,
+                                                   add<float>, chain<float>};
+const Simd<double> TCM_JOIN(TCM_SIMD_NAME, _f64) = {scan_row<double>, squared_norm<double>,
+                                                    scale<double>, add<double>, chain<double>};
+
+}  // namespace tcm::cpu

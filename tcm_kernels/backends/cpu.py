@@ -1,0 +1,114 @@
+"""The `cpu` backend: the C++ kernel in csrc/cpu, for embeddings in main memory.
+
+Python allocates every tensor (an allocation error inside the stable ABI would lose torch's message),
+C++ fills them. The kernel's method is described in csrc/cpu/pair_sums.cpp.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .shared import FLOAT_DTYPES, full_precision_matmul, residual_bytes
+
+__all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "simd_name", "why_not", "why_not_here"]
+
+_import_error: str | None = None
+try:
+    from tcm_kernels import _cpu  # noqa: F401  # registers torch.ops.tcm_kernels._cpu_*
+except ImportError as error:
+    _import_error = str(error)
+
+
+def why_not_here() -> str | None:
+    """None where the C++ extension is installed and loads, else what is missing."""
+    if _import_error is None:
+        return None
+    return (
+        f"its C++ extension could not be loaded ({_import_error}); with a C++17 compiler installed, "
+        "reinstall the package: pip install --no-build-isolation --force-reinstall --no-deps ."
+    )
+
+
+def why_not(device_type: str, dtype: torch.dtype) -> str | None:
+    """None if this backend takes embeddings of this device and dtype, else the reason."""
+    if device_type != "cpu":
+        return f"it takes embeddings in main memory, not on {device_type}"
+    if dtype not in FLOAT_DTYPES:
+        return f"it takes float32, float64, float16 and bfloat16 embeddings, not {dtype}"
+    return None
+
+
+def simd_name() -> str:
+    """The instruction set the inner loops run with: "avx512", "avx2" or "baseline"."""
+    return torch.ops.tcm_kernels._cpu_simd_name()
+
+
+def pair_sums(
+    emb: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    margins: Tensor,
+    self_offset: int | None,
+    need_grad_emb: bool,
+    need_grad_ref: bool,
+    precision: str,
+    residual_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums (2,) float64, counts (2,) int64 and residual, as `tcm_kernels.ops.pair_sums`."""
+    emb = emb.contiguous()
+    labels = labels.to(torch.int64).contiguous()
+    if ref is not None and ref_labels is not None:
+        ref = ref.contiguous()
+        ref_labels = ref_labels.to(torch.int64).contiguous()
+    sums = torch.empty(2, dtype=torch.float64)
+    counts = torch.empty(2, dtype=torch.int64)
+    residual = torch.empty(residual_size, dtype=torch.uint8)
+    threads = torch.get_num_threads()
+    workspace = torch.empty(
+        torch.ops.tcm_kernels._cpu_workspace_bytes(emb, ref, threads), dtype=torch.uint8
+    )
+    with full_precision_matmul("cpu"):
+        torch.ops.tcm_kernels._cpu_pair_sums(
+            emb,
+            labels,
+            ref,
+            ref_labels,
+            margins,
+            self_offset,
+            need_grad_emb,
+            need_grad_ref,
+            threads,
+            sums,
+            counts,
+            residual,
+            workspace,
+        )
+    return sums, counts, residual
+
+
+def pair_sums_backward(
+    grad_sums: Tensor,
+    residual: Tensor,
+    emb: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    margins: Tensor,
+    self_offset: int | None,
+    need_grad_emb: bool,
+    need_grad_ref: bool,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of emb and ref, empty where not wanted, as `tcm_kernels.ops.pair_sums_backward`."""
+    emb = emb.contiguous()
+    ref = None if ref is None else ref.contiguous()
+    grad_emb = torch.empty_like(emb) if need_grad_emb else emb.new_empty(0)
+    grad_ref = emb.new_empty(0)
+    if ref is not None and need_grad_ref:
+        grad_ref = torch.empty_like(ref)
+    torch.ops.tcm_kernels._cpu_pair_sums_backward(
+        grad_sums.contiguous(), residual, emb, ref, grad_emb, grad_ref
+    )
+    return grad_emb, grad_ref

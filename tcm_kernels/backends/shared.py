@@ -1,0 +1,75 @@
+"""What several backends agree on: the residual that holds P and Q, and full precision in matmul.
+
+The residual of a forward that fills P and Q (design: P_i sums the unit rows of i's hard positives, Q_i
+those of its hard negatives) is one uint8 tensor:
+
+    P (N, D), Q (N, D)      where the gradient of emb is wanted
+    P (M, D), Q (M, D)      of the reference set, where its gradient is wanted
+
+in the compute dtype: float64 for float64 embeddings, float32 for all others. Margins and labels are
+no longer needed after that, and the backward cannot disagree with the forward about any pair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLOAT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of similarities, P and Q for embeddings of `dtype`."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def residual_bytes(
+    emb: Tensor, ref: Tensor | None, need_grad_emb: bool, need_grad_ref: bool
+) -> int:
+    """Bytes of P and Q for every side whose gradient is wanted."""
+    rows = emb.shape[0] if need_grad_emb else 0
+    if ref is not None and need_grad_ref:
+        rows = rows + ref.shape[0]
+    return 2 * rows * emb.shape[1] * compute_dtype(emb.dtype).itemsize
+
+
+def residual_views(
+    residual: Tensor, emb: Tensor, ref: Tensor | None, need_grad_emb: bool, need_grad_ref: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The residual as [P, Q] of emb (2, N, D) and of ref (2, M, D); None where not wanted."""
+    values = residual.view(compute_dtype(emb.dtype))
+    split = 2 * emb.numel() if need_grad_emb else 0
+    of_emb = values[:split].view(2, *emb.shape) if need_grad_emb else None
+    of_ref = values[split:].view(2, *ref.shape) if ref is not None and need_grad_ref else None
+    return of_emb, of_ref
+
+
+def _restore_fp32_precision(switch: Any, before: str) -> None:
+    """Give `switch` the value it read as before; one inherited from its parent is inherited again."""
+    switch.fp32_precision = "none"
+    if switch.fp32_precision != before:
+        switch.fp32_precision = before
+
+
+@contextlib.contextmanager
+def full_precision_matmul(device_type: str) -> Iterator[None]:
+    """Matrix products of the dtype given, on a CPU also without oneDNN's bf16 or TF32 shortcuts.
+
+    Autocast would cast the operands, and torch's "medium" precision computes float32 in bfloat16 on
+    some CPUs. Both are process-wide or thread-wide switches, so they are touched only where they are
+    on, and put back. On a GPU the float32 switch is the user's word and stays.
+    """
+    with contextlib.ExitStack() as stack:
+        if torch.is_autocast_enabled(device_type):
+            stack.enter_context(torch.autocast(device_type, enabled=False))
+        if device_type == "cpu":
+            switch = torch.backends.mkldnn.matmul
+            before = switch.fp32_precision
+            if before not in ("none", "ieee"):
+                stack.callback(_restore_fp32_precision, switch, before)
+                switch.fp32_precision = "ieee"
+        yield

@@ -1,0 +1,173 @@
+"""The `torch` backend: tiles of the similarity matrix in plain PyTorch, on any device and dtype.
+
+Same tiles, same sums, same residual as the C++ kernel, in about a hundred lines: this is where the
+method can be read, and what runs where nothing was compiled. One tile of TILE x TILE similarities lives
+at a time; in the self case only tiles on and above the diagonal are visited, each pair counted twice.
+Per row it keeps P (sum of the unit rows of its hard positives) and Q (of its hard negatives), from
+which the backward needs one pass over N x D.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .shared import (
+    FLOAT_DTYPES,
+    compute_dtype,
+    full_precision_matmul,
+    residual_bytes,
+    residual_views,
+)
+
+__all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
+
+NORM_FLOOR = 1e-12  # as torch.nn.functional.normalize
+
+
+def why_not_here() -> str | None:
+    """Runs wherever torch does."""
+    return None
+
+
+def why_not(device_type: str, dtype: torch.dtype) -> str | None:
+    """None if this backend takes embeddings of this device and dtype, else the reason."""
+    if device_type == "mps":
+        return "its sums are float64, which MPS devices do not have; move the embeddings to the CPU"
+    if dtype not in FLOAT_DTYPES:
+        return f"it takes float32, float64, float16 and bfloat16 embeddings, not {dtype}"
+    return None
+
+
+def tile_rows(device_type: str) -> int:
+    """Rows of a tile: a few MiB per temporary on a CPU, enough to fill a GPU elsewhere."""
+    return 1024 if device_type == "cpu" else 4096
+
+
+def hard_masks(s: Tensor, same: Tensor, margins: Tensor) -> tuple[Tensor, Tensor]:
+    """THE rule, in Python: which pairs are hard positives and which hard negatives (inclusive)."""
+    margin_plus, margin_minus = margins.unbind()
+    return same & (s <= margin_plus), ~same & (s >= margin_minus)
+
+
+def _norms(x: Tensor) -> Tensor:
+    """(N,) Euclidean norms in float64, where no float32 row can overflow or vanish."""
+    return torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
+
+
+def _unit(x: Tensor, norms: Tensor) -> Tensor:
+    """(n, D) unit rows in the compute dtype; rows under the floor are divided by the floor."""
+    return (x.double() / norms.clamp_min(NORM_FLOOR)[:, None]).to(compute_dtype(x.dtype))
+
+
+def _poison(x: Tensor, norms: Tensor) -> Tensor:
+    """0 where every norm is a finite number of the compute dtype, NaN where one is not. No host sync."""
+    finite = norms.to(compute_dtype(x.dtype)).isfinite().all()
+    return torch.where(finite, 0.0, torch.nan).to(torch.float64)
+
+
+def pair_sums(
+    emb: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    margins: Tensor,
+    self_offset: int | None,
+    need_grad_emb: bool,
+    need_grad_ref: bool,
+    precision: str,
+    residual_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums (2,) float64, counts (2,) int64 and residual, as `tcm_kernels.ops.pair_sums`."""
+    columns, column_labels = (emb, labels) if ref is None else (ref, ref_labels)
+    dtype = compute_dtype(emb.dtype)
+    tile = tile_rows(emb.device.type)
+    margins = margins.to(dtype)
+    row_norms = _norms(emb)
+    column_norms = row_norms if ref is None else _norms(columns)
+    poison = _poison(emb, row_norms) + _poison(columns, column_norms)
+
+    residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
+    of_emb, of_ref = residual_views(residual, emb, ref, need_grad_emb, need_grad_ref)
+    if ref is None:
+        of_ref = of_emb  # a pair above the diagonal adds to both of its ends
+    row_index = torch.arange(emb.shape[0], device=emb.device)
+    column_index = torch.arange(columns.shape[0], device=emb.device)
+    sums = [torch.zeros(2, dtype=torch.float64, device=emb.device)]
+    counts = [torch.zeros(2, dtype=torch.int64, device=emb.device)]
+
+    with full_precision_matmul(emb.device.type):
+        for i in range(0, emb.shape[0], tile):
+            rows = slice(i, min(i + tile, emb.shape[0]))
+            x = _unit(emb[rows], row_norms[rows])
+            for j in range(i if ref is None else 0, columns.shape[0], tile):
+                cols = slice(j, min(j + tile, columns.shape[0]))
+                r = _unit(columns[cols], column_norms[cols])
+                s = x @ r.T
+                same = labels[rows, None] == column_labels[None, cols]
+                hard_positive, hard_negative = hard_masks(s, same, margins)
+                if ref is None and i == j:
+                    another = row_index[rows, None] < column_index[None, cols]
+                elif ref is not None and self_offset is not None:
+                    another = row_index[rows, None] + self_offset != column_index[None, cols]
+                else:
+                    another = None
+                if another is not None:
+                    hard_positive &= another
+                    hard_negative &= another
+                penalties = (
+                    torch.where(hard_positive, margins[0] - s, 0.0).sum(dtype=torch.float64),
+                    torch.where(hard_negative, s - margins[1], 0.0).sum(dtype=torch.float64),
+                )
+                sums.append(torch.stack(penalties))
+                counts.append(torch.stack((hard_positive.sum(), hard_negative.sum())))
+                for k, hard in enumerate((hard_positive, hard_negative)):
+                    weights = hard.to(dtype)
+                    if of_emb is not None:
+                        of_emb[k, rows] += weights @ r
+                    if of_ref is not None:
+                        of_ref[k, cols] += weights.T @ x
+
+    ordered = 2 if ref is None else 1
+    if residual_size:
+        residual.view(dtype).add_(poison.to(dtype))
+    total = torch.stack(sums).sum(dim=0) * ordered + poison
+    return total, torch.stack(counts).sum(dim=0) * ordered, residual
+
+
+def pair_sums_backward(
+    grad_sums: Tensor,
+    residual: Tensor,
+    emb: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    margins: Tensor,
+    self_offset: int | None,
+    need_grad_emb: bool,
+    need_grad_ref: bool,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of emb and ref, empty where not wanted, as `tcm_kernels.ops.pair_sums_backward`."""
+    of_emb, of_ref = residual_views(residual, emb, ref, need_grad_emb, need_grad_ref)
+    ordered = 2 if ref is None else 1  # S is symmetric: each row is an end of its pairs twice
+    weights = torch.stack((-ordered * grad_sums[0], ordered * grad_sums[1]))
+    return _chain(emb, of_emb, weights), _chain(emb if ref is None else ref, of_ref, weights)
+
+
+def _chain(x: Tensor, pulls_and_pushes: Tensor | None, weights: Tensor) -> Tensor:
+    """Gradient of raw rows: g = w+ P + w- Q through the normalisation, (g - (g·x̂) x̂) / norm."""
+    if pulls_and_pushes is None:
+        return x.new_empty(0)
+    grad = torch.empty_like(x, memory_format=torch.contiguous_format)
+    tile = tile_rows(x.device.type)
+    for i in range(0, x.shape[0], tile):
+        rows = slice(i, min(i + tile, x.shape[0]))
+        norms = _norms(x[rows])[:, None]
+        unit = x[rows].double() / norms.clamp_min(NORM_FLOOR)
+        p, q = pulls_and_pushes[:, rows].double()
+        g = weights[0] * p + weights[1] * q
+        along = (g * unit).sum(dim=1, keepdim=True)
+        tangent = g - torch.where(norms < NORM_FLOOR, 0.0, along) * unit
+        grad[rows] = (tangent / norms.clamp_min(NORM_FLOOR)).to(x.dtype)
+    return grad

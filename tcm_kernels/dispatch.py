@@ -1,0 +1,72 @@
+"""Which backend runs an input: the table, the choice of `auto`, and the reason where one cannot.
+
+A new backend is one row of `_TABLE`. Rows stand in order of preference: `auto` takes the first that
+takes the input.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+
+from .backends import cpu, torch_tiled
+
+_TABLE: dict[str, ModuleType] = {
+    "cpu": cpu,
+    "torch": torch_tiled,
+}
+
+BACKENDS = tuple(_TABLE)
+"""Names of all backends, in order of preference, whether or not they can run here."""
+
+
+def module(name: str) -> ModuleType:
+    """The backend called `name`, one of BACKENDS; its functions are listed in `tcm_kernels.backends`."""
+    return _TABLE[name]
+
+
+def why_not_here(name: str) -> str | None:
+    """None where backend `name` can run on this machine, else the reason and the cure."""
+    return _TABLE[name].why_not_here()
+
+
+def available_backends() -> list[str]:
+    """Names of the backends that can run on this machine, in the order in which "auto" tries them."""
+    return [name for name in BACKENDS if why_not_here(name) is None]
+
+
+def why_not(name: str, device_type: str, dtype: torch.dtype) -> str | None:
+    """None if backend `name` takes embeddings of this device type and dtype here, else the reason."""
+    return why_not_here(name) or _TABLE[name].why_not(device_type, dtype)
+
+
+def check_name(backend: str) -> None:
+    """Raise ValueError unless `backend` is "auto" or one of BACKENDS."""
+    if backend != "auto" and backend not in _TABLE:
+        names = ", ".join(repr(name) for name in ("auto", *BACKENDS))
+        raise ValueError(f"backend: got {backend!r}, expected one of {names}")
+
+
+# The answer holds for a whole process, so under torch.compile it is a constant and not traced.
+@torch.compiler.assume_constant_result
+def choose(backend: str, device_type: str, dtype: torch.dtype) -> str:
+    """The name of the backend to run for embeddings of this device type and dtype.
+
+    Raises ValueError for an unknown name, and RuntimeError with the reason where the backend asked
+    for cannot take embeddings of this device type and dtype.
+    """
+    if backend == "auto":
+        reasons = {name: why_not(name, device_type, dtype) for name in BACKENDS}
+        for name, reason in reasons.items():
+            if reason is None:
+                return name
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise RuntimeError(f"no backend runs {dtype} embeddings on {device_type} ({why})")
+    check_name(backend)
+    reason = why_not(backend, device_type, dtype)
+    if reason is not None:
+        raise RuntimeError(
+            f"backend {backend!r} cannot run {dtype} embeddings on {device_type}: {reason}"
+        )
+    return backend

@@ -1,0 +1,159 @@
+"""The loss as a function: validate, one op, divide.
+
+Every pair of the batch takes part, so all the work is in `ops.pair_sums`; what is left is checking the
+arguments (shapes and dtypes only: nothing here reads a tensor's values, so nothing waits for a GPU) and
+
+    loss = λ+ · Σ+ / max(n+, 1) + λ- · Σ- / max(n-, 1)
+
+a term without hard pairs being 0. The division is here and not in the kernels so that autograd scales
+the gradient, and so that sums of several processes can be added before it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from . import dispatch, ops
+from .stats import PairStats
+from .validation import check_inputs, check_lambda, check_margin
+
+
+@overload
+def fused_tcm_loss(
+    emb: Tensor,
+    labels: Tensor,
+    ref_emb: Tensor | None = ...,
+    ref_labels: Tensor | None = ...,
+    *,
+    margin_plus: float | Tensor = ...,
+    margin_minus: float | Tensor = ...,
+    lambda_plus: float = ...,
+    lambda_minus: float = ...,
+    self_offset: int | None = ...,
+    backend: str = ...,
+    return_stats: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def fused_tcm_loss(
+    emb: Tensor,
+    labels: Tensor,
+    ref_emb: Tensor | None = ...,
+    ref_labels: Tensor | None = ...,
+    *,
+    margin_plus: float | Tensor = ...,
+    margin_minus: float | Tensor = ...,
+    lambda_plus: float = ...,
+    lambda_minus: float = ...,
+    self_offset: int | None = ...,
+    backend: str = ...,
+    return_stats: Literal[True],
+) -> tuple[Tensor, PairStats]: ...
+
+
+def fused_tcm_loss(
+    emb: Tensor,
+    labels: Tensor,
+    ref_emb: Tensor | None = None,
+    ref_labels: Tensor | None = None,
+    *,
+    margin_plus: float | Tensor = 0.9,
+    margin_minus: float | Tensor = 0.5,
+    lambda_plus: float = 1.0,
+    lambda_minus: float = 1.0,
+    self_offset: int | None = None,
+    backend: str = "auto",
+    return_stats: bool = False,
+) -> Tensor | tuple[Tensor, PairStats]:
+    """Threshold-Consistent Margin loss over all pairs, without the similarity matrix.
+
+    Source: Zhang et al., "Threshold-Consistent Margin Loss for Open-World Deep Metric Learning",
+    ICLR 2024 (arXiv 2307.04047). A pair of one class is hard where its cosine similarity is at most
+    `margin_plus`, a pair of two classes where it is at least `margin_minus`; the loss is the mean
+    violation of the hard positives plus the mean violation of the hard negatives.
+
+    Args:
+        emb: (N, D) embeddings, float32, float64, float16 or bfloat16, of any length: the loss
+            normalises them itself, in float32 or better.
+        labels: (N,) class of each row, any integer dtype, on the device of emb.
+        ref_emb: (M, D) reference set (a memory bank, a gallery): pairs are then the N x M pairs between
+            the two, and gradients flow to both. None, or emb itself, for the pairs within the batch.
+        ref_labels: (M,) class of each reference row.
+        margin_plus: m+ in [-1, 1], a float, or a 0-dim tensor without gradient (for a schedule on the
+            device; its value is then not checked).
+        margin_minus: m- in [-1, 1], likewise.
+        lambda_plus: weight of the positive term, at least 0.
+        lambda_minus: weight of the negative term, at least 0.
+        self_offset: with a reference set that holds the batch itself: row i of emb is the same sample
+            as row i + self_offset of ref_emb, and that pair is left out.
+        backend: "auto" for the fastest that takes the input, or a name from `available_backends()`.
+        return_stats: also return a `PairStats` with sums and counts, as tensors.
+
+    Returns:
+        The loss, a 0-dim float32 tensor (float64 for float64 embeddings), or (loss, PairStats). Without
+        hard pairs it is 0 with zero gradients; where any embedding is not finite, it and every gradient
+        are NaN.
+
+    Raises:
+        TypeError: an argument has a wrong type or dtype.
+        ValueError: a wrong shape, device or value; the message names the argument.
+        RuntimeError: the backend asked for cannot run this input; the message says why.
+    """
+    check_inputs(emb, labels, ref_emb, ref_labels, self_offset)
+    check_lambda("lambda_plus", lambda_plus)
+    check_lambda("lambda_minus", lambda_minus)
+    check_margin("margin_plus", margin_plus, emb)
+    check_margin("margin_minus", margin_minus, emb)
+    if ref_emb is emb:
+        ref_emb = ref_labels = None
+    if torch._C._is_fwd_grad_enabled() and torch.autograd.forward_ad._current_level >= 0:
+        _refuse_forward_mode(emb, ref_emb)
+
+    sums, counts = ops.pair_sums(
+        emb,
+        labels,
+        ref_emb,
+        ref_labels,
+        _margins(emb, margin_plus, margin_minus),
+        self_offset,
+        fp32_precision(emb),
+        dispatch.choose(backend, emb.device.type, emb.dtype),
+    )
+    means = sums / counts.to(sums.dtype).clamp_min(1)
+    loss = lambda_plus * means[0] + lambda_minus * means[1]
+    if emb.dtype != torch.float64:
+        loss = loss.to(torch.float32)
+    if not return_stats:
+        return loss
+    return loss, PairStats.of(sums, counts, labels, ref_labels, self_offset)
+
+
+def _margins(emb: Tensor, margin_plus: float | Tensor, margin_minus: float | Tensor) -> Tensor:
+    """(2,) float64 on the embeddings' device; made there, so no copy from the host is waited for."""
+    one = emb.new_ones((), dtype=torch.float64)
+    return torch.stack((one * margin_plus, one * margin_minus))
+
+
+def fp32_precision(emb: Tensor) -> str:
+    """What torch allows for float32 products of emb: "highest", "high" or "medium".
+
+    Only GPUs have a choice here: float32 on a CPU is computed in float32. torch's newer switch is read
+    first, because the older getter raises once the newer one has been used.
+    """
+    if emb.device.type != "cuda" or emb.dtype != torch.float32:
+        return "highest"
+    allowed = torch.backends.cuda.matmul.fp32_precision
+    return {"ieee": "highest", "tf32": "high"}.get(allowed, "highest")
+
+
+def _refuse_forward_mode(*inputs: Tensor | None) -> None:
+    for x in inputs:
+        if x is not None and torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
+            raise RuntimeError(
+                "tcm_kernels: forward-mode automatic differentiation of the TCM loss is not supported; "
+                "use reverse mode (loss.backward())"
+            )

@@ -1,0 +1,104 @@
+"""The loss as a module, with the call signature of pytorch-metric-learning's losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from . import dispatch
+from .functional import fused_tcm_loss
+from .stats import PairStats
+from .validation import check_lambda, check_margin
+
+
+class ThresholdConsistentMarginLoss(nn.Module):
+    """Threshold-Consistent Margin loss; see `fused_tcm_loss` for what it computes.
+
+    Settings are keyword-only: pytorch-metric-learning's class of this name orders them differently.
+
+    Args:
+        margin_plus: positives with similarity <= margin_plus are pulled together; in [-1, 1], a float,
+            or a 0-dim tensor without gradient (for a schedule: assign to `loss.margin_plus`, or write
+            into the tensor).
+        margin_minus: negatives with similarity >= margin_minus are pushed apart; likewise.
+        lambda_plus: weight of the positive term, at least 0.
+        lambda_minus: weight of the negative term, at least 0.
+        backend: "auto" or a name from `tcm_kernels.available_backends()`.
+
+    Attributes:
+        last_stats: detached `PairStats` of the latest forward, for logging; None before the first.
+    """
+
+    def __init__(
+        self,
+        *,
+        margin_plus: float | Tensor = 0.9,
+        margin_minus: float | Tensor = 0.5,
+        lambda_plus: float = 1.0,
+        lambda_minus: float = 1.0,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        check_margin("margin_plus", margin_plus)
+        check_margin("margin_minus", margin_minus)
+        check_lambda("lambda_plus", lambda_plus)
+        check_lambda("lambda_minus", lambda_minus)
+        dispatch.check_name(backend)
+        self.margin_plus = margin_plus
+        self.margin_minus = margin_minus
+        self.lambda_plus = lambda_plus
+        self.lambda_minus = lambda_minus
+        self.backend = backend
+        self.last_stats: PairStats | None = None
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        indices_tuple: Any = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            embeddings: (N, D) floating point, of any length.
+            labels: (N,) integers.
+            indices_tuple: must be None: this loss looks at all pairs and takes no miner's choice.
+            ref_emb: (M, D) reference set; pairs are then those between the batch and it.
+            ref_labels: (M,) integers.
+
+        Returns:
+            0-dim float32 (float64 for float64 embeddings). Raises as `fused_tcm_loss` does, and
+            ValueError where indices_tuple is not None.
+        """
+        if indices_tuple is not None:
+            raise ValueError(
+                f"indices_tuple: got {type(indices_tuple).__name__}, expected None: the loss takes all "
+                "pairs of the batch, pairs chosen by a miner are not supported yet"
+            )
+        loss, stats = fused_tcm_loss(
+            embeddings,
+            labels,  # type: ignore[arg-type]  # None is refused there, with its reason
+            ref_emb,
+            ref_labels,
+            margin_plus=self.margin_plus,
+            margin_minus=self.margin_minus,
+            lambda_plus=self.lambda_plus,
+            lambda_minus=self.lambda_minus,
+            backend=self.backend,
+            return_stats=True,
+        )
+        self.last_stats = stats.detach()
+        return loss
+
+    def extra_repr(self) -> str:
+        """The settings, as shown by print(module)."""
+        names = ("margin_plus", "margin_minus", "lambda_plus", "lambda_minus", "backend")
+        return ", ".join(f"{name}={_shown(getattr(self, name))}" for name in names)
+
+
+def _shown(value: Any) -> str:
+    """A setting for `extra_repr`; a tensor's value is not read, it may live on a busy device."""
+    return f"<0-dim tensor on {value.device}>" if isinstance(value, Tensor) else repr(value)

@@ -1,0 +1,106 @@
+"""The TCM loss, written densely: the truth every kernel is held against.
+
+Source: Zhang et al., "Threshold-Consistent Margin Loss for Open-World Deep Metric Learning",
+ICLR 2024 (arXiv 2307.04047). With unit rows x̂, r̂ and similarities s = x̂ r̂ᵀ,
+
+    d = m+ - s   for pairs of one class (not the same sample),     s - m-   for pairs of two classes
+    hard where d >= 0, with penalty d
+    L = λ+ · (sum of hard positive penalties / their number) + λ- · (the same for negatives)
+
+and a term without hard pairs is 0. Everything is held at once, so this is for small inputs, and for
+reading. Tests and benchmarks import it, the library never does.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class DenseSums(NamedTuple):
+    """What the loss is made of; every field is a 0-dim tensor."""
+
+    positive_sum: Tensor
+    positive_count: Tensor
+    negative_sum: Tensor
+    negative_count: Tensor
+
+
+def unit_rows(x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """(N, D) rows over max(norm, 1e-12); all NaN where a norm overflows the accumulation type of x."""
+    accumulation = torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = x.to(dtype)
+    norms = wide.norm(dim=1, keepdim=True)
+    finite = norms.detach().to(accumulation).isfinite().all()
+    return (wide / norms.clamp_min(1e-12)) * torch.where(finite, 1.0, torch.nan).to(wide)
+
+
+def tcm_sums(
+    emb: Tensor,
+    labels: Tensor,
+    ref_emb: Tensor | None = None,
+    ref_labels: Tensor | None = None,
+    *,
+    margin_plus: float = 0.9,
+    margin_minus: float = 0.5,
+    self_offset: int | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> DenseSums:
+    """Penalty sums and counts over all ordered pairs, computed in `dtype`.
+
+    emb (N, D), labels (N,); ref_emb (M, D), ref_labels (M,). Without a reference set every sample is
+    compared with every other sample of the batch. `self_offset` o: row i of emb is row i + o of ref_emb.
+    """
+    rows = unit_rows(emb, dtype)
+    self_case = ref_emb is None or ref_emb is emb
+    columns = rows if self_case else unit_rows(ref_emb, dtype)
+    column_labels = labels if self_case else ref_labels
+
+    s = rows @ columns.T
+    i = torch.arange(s.shape[0], device=s.device)[:, None]
+    j = torch.arange(s.shape[1], device=s.device)[None, :]
+    offset = 0 if self_case else self_offset
+    another_sample = torch.ones_like(s, dtype=torch.bool) if offset is None else (i + offset != j)
+    same_class = labels[:, None] == column_labels[None, :]
+
+    hard_positive = same_class & another_sample & (s <= margin_plus)
+    hard_negative = ~same_class & another_sample & (s >= margin_minus)
+    poison = rows.detach().sum() * 0 + columns.detach().sum() * 0  # NaN if any row is, else 0
+    zero = torch.zeros_like(s)
+    return DenseSums(
+        torch.where(hard_positive, margin_plus - s, zero).sum() + poison,
+        hard_positive.sum(),
+        torch.where(hard_negative, s - margin_minus, zero).sum() + poison,
+        hard_negative.sum(),
+    )
+
+
+def tcm_loss(
+    emb: Tensor,
+    labels: Tensor,
+    ref_emb: Tensor | None = None,
+    ref_labels: Tensor | None = None,
+    *,
+    margin_plus: float = 0.9,
+    margin_minus: float = 0.5,
+    lambda_plus: float = 1.0,
+    lambda_minus: float = 1.0,
+    self_offset: int | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """The loss, a 0-dim tensor of `dtype`, differentiable by autograd. Arguments as `tcm_sums`."""
+    sums = tcm_sums(
+        emb,
+        labels,
+        ref_emb,
+        ref_labels,
+        margin_plus=margin_plus,
+        margin_minus=margin_minus,
+        self_offset=self_offset,
+        dtype=dtype,
+    )
+    positive = sums.positive_sum / sums.positive_count.clamp_min(1)
+    negative = sums.negative_sum / sums.negative_count.clamp_min(1)
+    return lambda_plus * positive + lambda_minus * negative

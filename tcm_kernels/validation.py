@@ -1,0 +1,134 @@
+"""What the loss accepts. Every error names the argument, what came, and what is accepted.
+
+Only shapes, dtypes, devices and Python numbers are looked at: reading a tensor's values would make the
+host wait for a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+EMBEDDING_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+LABEL_DTYPES = (
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+)
+
+
+def check_inputs(
+    emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offset: int | None
+) -> None:
+    """Embeddings, labels, reference set and offset, each alone and then together."""
+    _check_embeddings("emb", emb)
+    _check_labels("labels", labels, "emb", emb)
+    if self_offset is not None and (ref_emb is None or ref_emb is emb):
+        raise ValueError(
+            f"self_offset: got {self_offset!r} without a ref_emb of its own; it says where the rows of "
+            "emb stand in a reference set, and within a batch no sample is paired with itself anyway"
+        )
+    if ref_emb is None:
+        if ref_labels is not None:
+            raise ValueError("ref_emb: got None with ref_labels; expected both or neither")
+        return
+    if ref_emb is emb:
+        if ref_labels is not None and ref_labels is not labels:
+            raise ValueError(
+                "ref_labels: ref_emb is the same tensor as emb, so its labels must be the same tensor as "
+                "labels (or None); for other labels pass a copy of the embeddings"
+            )
+        return
+    if ref_labels is None:
+        raise ValueError("ref_labels: got None with ref_emb; expected one label per row of ref_emb")
+    _check_embeddings("ref_emb", ref_emb)
+    _check_labels("ref_labels", ref_labels, "ref_emb", ref_emb)
+    if ref_emb.shape[1] != emb.shape[1]:
+        raise ValueError(
+            f"ref_emb: got {ref_emb.shape[1]} columns, expected {emb.shape[1]} as in emb"
+        )
+    if ref_emb.dtype != emb.dtype:
+        raise TypeError(f"ref_emb: got dtype {ref_emb.dtype}, expected {emb.dtype} as emb has")
+    if ref_emb.device != emb.device:
+        raise ValueError(f"ref_emb: got device {ref_emb.device}, expected {emb.device} as emb has")
+    if self_offset is not None:
+        _check_self_offset(self_offset, emb.shape[0], ref_emb.shape[0])
+
+
+def check_margin(name: str, margin: Any, emb: Tensor | None = None) -> None:
+    """A number in [-1, 1], or a 0-dim real tensor without gradient, which is not read."""
+    if isinstance(margin, Tensor):
+        if margin.requires_grad:
+            raise ValueError(f"{name}: got a tensor that requires grad; margins are not trained")
+        if margin.dim() != 0 or margin.is_complex() or margin.dtype == torch.bool:
+            raise ValueError(
+                f"{name}: got a tensor of shape {tuple(margin.shape)} and dtype {margin.dtype}, "
+                "expected a real 0-dim tensor or a float"
+            )
+        if emb is not None and margin.device not in (emb.device, torch.device("cpu")):
+            raise ValueError(f"{name}: got device {margin.device}, expected {emb.device} or cpu")
+        return
+    value = _number(name, margin, "a float in [-1, 1] or a 0-dim tensor")
+    if not -1.0 <= value <= 1.0:
+        raise ValueError(f"{name}: got {margin!r}, expected a similarity in [-1, 1]")
+
+
+def check_lambda(name: str, weight: Any) -> None:
+    """A finite number, at least 0."""
+    value = _number(name, weight, "a float >= 0")
+    if not (value >= 0.0 and value < math.inf):
+        raise ValueError(f"{name}: got {weight!r}, expected a finite weight >= 0")
+
+
+def _number(name: str, value: Any, accepted: str) -> float:
+    if isinstance(value, (float, int)) and not isinstance(value, bool):
+        return value
+    raise TypeError(f"{name}: got {type(value).__name__}, expected {accepted}")
+
+
+def _check_embeddings(name: str, x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected a (rows, D) torch.Tensor")
+    if x.layout != torch.strided:
+        raise TypeError(f"{name}: got a tensor of layout {x.layout}, expected a dense tensor")
+    if x.dim() != 2:
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected two dimensions (rows, D)")
+    if x.dtype not in EMBEDDING_DTYPES:
+        accepted = "float32, float64, float16 or bfloat16"
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected {accepted}")
+
+
+def _check_labels(name: str, y: Any, emb_name: str, emb: Tensor) -> None:
+    if not isinstance(y, Tensor):
+        raise TypeError(
+            f"{name}: got {'None' if y is None else type(y).__name__}, expected a torch.Tensor with one "
+            f"integer per row of {emb_name}"
+        )
+    if y.dtype not in LABEL_DTYPES:
+        raise TypeError(f"{name}: got dtype {y.dtype}, expected an integer dtype such as torch.int64")
+    if y.dim() != 1 or y.shape[0] != emb.shape[0]:
+        raise ValueError(
+            f"{name}: got shape {tuple(y.shape)}, expected ({emb.shape[0]},): one per row of {emb_name}"
+        )
+    if y.device != emb.device:
+        raise ValueError(f"{name}: got device {y.device}, expected {emb.device} as {emb_name} has")
+
+
+def _check_self_offset(self_offset: Any, n: int, m: int) -> None:
+    if not isinstance(self_offset, (int, torch.SymInt)) or isinstance(self_offset, bool):
+        raise TypeError(
+            f"self_offset: got {type(self_offset).__name__}, expected an int or None"
+        )
+    if self_offset < 0 or self_offset + n > m:
+        raise ValueError(
+            f"self_offset: got {self_offset}, expected 0 <= self_offset <= {m - n}: all {n} rows of emb "
+            f"must lie within the {m} rows of ref_emb"
+        )
