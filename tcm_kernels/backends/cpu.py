@@ -109,6 +109,14 @@ def pair_sums_backward(
     if ref is not None and need_grad_ref:
         grad_ref = torch.empty_like(ref)
     torch.ops.tcm_kernels._cpu_pair_sums_backward(
-        grad_sums.contiguous(), residual, emb, ref, grad_emb, grad_ref
+        grad_sums.contiguous(),
+        residual,
+        emb,
+        ref,
+        need_grad_emb,
+        need_grad_ref,
+        torch.get_num_threads(),
+        grad_emb,
+        grad_ref,
     )
     return grad_emb, grad_ref

@@ -1,0 +1,26 @@
+// Stage 3, add up: every hard pair adds each end's unit row to the other end's P (same class) or Q.
+//
+//   P_i = Σ r̂_j over i's hard positives,   Q_i = Σ r̂_j over its hard negatives
+//
+// Per tile and sign there are three kinds: empty; a list, where each set bit is one row added; and a
+// 0/1 pattern, where the bits are spread out and multiplied with the unit rows. A block of rows belongs
+// to one task, and a task walks the tiles in order: nothing is added by two threads, and the result is
+// the same at every thread count that leads to the same tiles.
+#pragma once
+
+#include "screen.h"
+
+namespace tcm::cpu {
+
+// P and Q of one side, rows in the user's order; null where that side's gradient is not wanted.
+template <class T>
+struct Sums {
+  T* positive;  // (rows, D)
+  T* negative;  // (rows, D)
+};
+
+template <class T>
+void add_up(const Plan& plan, const SuperTile& super, const Workspace& work, Sums<T> of_rows,
+            Sums<T> of_columns);
+
+}  // namespace tcm::cpu

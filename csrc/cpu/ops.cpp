@@ -1,0 +1,184 @@
+// The private ops of the CPU backend: schemas, checks, and the step from tensors to pointers. They are
+// called by tcm_kernels/backends/cpu.py alone, which allocates what they write.
+//
+// Bound through libtorch's stable ABI and Python's limited API: one binary for every torch >= 2.10 and
+// every Python >= 3.10. Importing the module runs the registrations below and nothing else.
+#define Py_LIMITED_API 0x030A0000
+#include <Python.h>
+
+#include <optional>
+#include <string>
+
+#include "pair_sums.h"
+
+namespace tcm::cpu {
+namespace {
+
+bool is_double(const Tensor& t) { return t.scalar_type() == ScalarType::Double; }
+
+int64_t compute_bytes(const Tensor& emb) { return is_double(emb) ? sizeof(double) : sizeof(float); }
+
+void check_rows(const Tensor& x, const char* name) {
+  const ScalarType dtype = x.scalar_type();
+  STD_TORCH_CHECK(x.is_cpu() && x.dim() == 2 && x.is_contiguous(), name, ": expected a contiguous CPU matrix");
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
+                      dtype == ScalarType::BFloat16,
+                  name, ": expected float32, float64, float16 or bfloat16");
+}
+
+void check_vector(const Tensor& x, const char* name, ScalarType dtype, int64_t length) {
+  STD_TORCH_CHECK(x.is_cpu() && x.is_contiguous() && x.scalar_type() == dtype && x.numel() == length, name,
+                  ": expected ", length, " contiguous elements of the op's dtype in main memory");
+}
+
+RawRows raw_rows(const Tensor& x) { return {x.const_data_ptr(), x.scalar_type(), x.size(0), x.size(1)}; }
+
+Plan plan_of(const Tensor& emb, const std::optional<Tensor>& ref, int64_t threads) {
+  return Plan::make(emb.size(0), ref ? ref->size(0) : emb.size(0), emb.size(1), !ref, compute_bytes(emb),
+                    threads);
+}
+
+// P and Q of both sides within the residual: emb's where wanted, then ref's where wanted.
+template <class T, class Byte>
+struct ResidualSums {
+  Sums<T> of_emb{nullptr, nullptr};
+  Sums<T> of_ref{nullptr, nullptr};
+
+  ResidualSums(Byte* residual, int64_t bytes, int64_t emb_elements, int64_t ref_elements, bool need_emb,
+               bool need_ref) {
+    T* at = reinterpret_cast<T*>(residual);
+    if (need_emb) {
+      of_emb = {at, at + emb_elements};
+      at += 2 * emb_elements;
+    }
+    if (need_ref) {
+      of_ref = {at, at + ref_elements};
+      at += 2 * ref_elements;
+    }
+    STD_TORCH_CHECK(reinterpret_cast<Byte*>(at) - residual == bytes, "residual: got ", bytes,
+                    " bytes, expected ", reinterpret_cast<Byte*>(at) - residual);
+  }
+};
+
+template <class T>
+void run_pair_sums(const Plan& plan, const Tensor& emb, const Tensor& labels,
+                   const std::optional<Tensor>& ref, const std::optional<Tensor>& ref_labels,
+                   const Tensor& margins, std::optional<int64_t> self_offset, bool need_grad_emb,
+                   bool need_grad_ref, const Tensor& sums, const Tensor& counts, const Tensor& residual,
+                   const Tensor& workspace) {
+  Workspace work;
+  const int64_t needed = work.carve(plan, workspace.mutable_data_ptr());
+  check_vector(workspace, "workspace", ScalarType::Byte, needed);
+  const double* m = margins.const_data_ptr<double>();
+  const RawRows rows = raw_rows(emb);
+  const RawRows columns = ref ? raw_rows(*ref) : rows;
+  const ResidualSums<T, char> to(static_cast<char*>(residual.mutable_data_ptr()), residual.numel(),
+                                 emb.numel(), ref ? ref->numel() : 0, need_grad_emb,
+                                 ref && need_grad_ref);
+  const PairSums result = pair_sums<T>(
+      plan, rows, labels.const_data_ptr<int64_t>(), columns,
+      ref_labels ? ref_labels->const_data_ptr<int64_t>() : nullptr, self_offset.value_or(-1),
+      Margins<T>{static_cast<T>(m[0]), static_cast<T>(m[1])}, work, to.of_emb, to.of_ref);
+  double* s = sums.mutable_data_ptr<double>();
+  int64_t* n = counts.mutable_data_ptr<int64_t>();
+  s[0] = result.positive_sum;
+  s[1] = result.negative_sum;
+  n[0] = result.positives;
+  n[1] = result.negatives;
+}
+
+void pair_sums_op(Tensor emb, Tensor labels, std::optional<Tensor> ref, std::optional<Tensor> ref_labels,
+                  Tensor margins, std::optional<int64_t> self_offset, bool need_grad_emb,
+                  bool need_grad_ref, int64_t threads, Tensor sums, Tensor counts, Tensor residual,
+                  Tensor workspace) {
+  check_rows(emb, "emb");
+  check_vector(labels, "labels", ScalarType::Long, emb.size(0));
+  STD_TORCH_CHECK(ref.has_value() == ref_labels.has_value(), "ref and ref_labels: expected both or neither");
+  if (ref) {
+    check_rows(*ref, "ref");
+    check_vector(*ref_labels, "ref_labels", ScalarType::Long, ref->size(0));
+    STD_TORCH_CHECK(ref->size(1) == emb.size(1) && ref->scalar_type() == emb.scalar_type(),
+                    "ref: expected the columns and dtype of emb");
+  }
+  STD_TORCH_CHECK(!self_offset || (ref && *self_offset >= 0 && *self_offset + emb.size(0) <= ref->size(0)),
+                  "self_offset: expected the rows of emb to lie within ref");
+  check_vector(margins, "margins", ScalarType::Double, 2);
+  check_vector(sums, "sums", ScalarType::Double, 2);
+  check_vector(counts, "counts", ScalarType::Long, 2);
+  check_vector(residual, "residual", ScalarType::Byte, residual.numel());
+  const auto run = is_double(emb) ? run_pair_sums<double> : run_pair_sums<float>;
+  run(plan_of(emb, ref, threads), emb, labels, ref, ref_labels, margins, self_offset, need_grad_emb,
+      need_grad_ref, sums, counts, residual, workspace);
+}
+
+template <class T>
+void run_backward(const Tensor& grad_sums, const Tensor& residual, const Tensor& emb,
+                  const std::optional<Tensor>& ref, const Tensor& grad_emb, const Tensor& grad_ref,
+                  bool need_grad_emb, bool need_grad_ref, int64_t threads) {
+  const ResidualSums<const T, const char> from(static_cast<const char*>(residual.const_data_ptr()),
+                                               residual.numel(), emb.numel(), ref ? ref->numel() : 0,
+                                               need_grad_emb, need_grad_ref);
+  // dΣ+/dx̂_i = -P_i and dΣ-/dx̂_i = Q_i; in the self case twice that, each row being both ends of its pairs.
+  const double ordered = ref ? 1.0 : 2.0;
+  const double* g = grad_sums.const_data_ptr<double>();
+  const double w_p = -ordered * g[0], w_q = ordered * g[1];
+  if (need_grad_emb) {
+    chain_rows<T>(raw_rows(emb), from.of_emb, w_p, w_q, threads, grad_emb.mutable_data_ptr());
+  }
+  if (need_grad_ref) {
+    chain_rows<T>(raw_rows(*ref), from.of_ref, w_p, w_q, threads, grad_ref.mutable_data_ptr());
+  }
+}
+
+void pair_sums_backward_op(Tensor grad_sums, Tensor residual, Tensor emb, std::optional<Tensor> ref,
+                           bool need_grad_emb, bool need_grad_ref, int64_t threads, Tensor grad_emb,
+                           Tensor grad_ref) {
+  check_vector(grad_sums, "grad_sums", ScalarType::Double, 2);
+  check_vector(residual, "residual", ScalarType::Byte, residual.numel());
+  check_rows(emb, "emb");
+  if (ref) check_rows(*ref, "ref");
+  need_grad_ref = need_grad_ref && ref.has_value();
+  check_vector(grad_emb, "grad_emb", emb.scalar_type(), need_grad_emb ? emb.numel() : 0);
+  check_vector(grad_ref, "grad_ref", emb.scalar_type(), need_grad_ref ? ref->numel() : 0);
+  const auto run = is_double(emb) ? run_backward<double> : run_backward<float>;
+  run(grad_sums, residual, emb, ref, grad_emb, grad_ref, need_grad_emb, need_grad_ref, threads);
+}
+
+int64_t workspace_bytes_op(Tensor emb, std::optional<Tensor> ref, int64_t threads) {
+  Workspace work;
+  return work.carve(plan_of(emb, ref, threads), nullptr);
+}
+
+std::string simd_name_op() { return simd_name(); }
+
+}  // namespace
+}  // namespace tcm::cpu
+
+STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
+  m.def(
+      "_cpu_pair_sums(Tensor emb, Tensor labels, Tensor? ref, Tensor? ref_labels, Tensor margins, "
+      "int? self_offset, bool need_grad_emb, bool need_grad_ref, int threads, Tensor(a!) sums, "
+      "Tensor(b!) counts, Tensor(c!) residual, Tensor(d!) workspace) -> ()");
+  m.def(
+      "_cpu_pair_sums_backward(Tensor grad_sums, Tensor residual, Tensor emb, Tensor? ref, "
+      "bool need_grad_emb, bool need_grad_ref, int threads, Tensor(a!) grad_emb, "
+      "Tensor(b!) grad_ref) -> ()");
+  m.def("_cpu_workspace_bytes(Tensor emb, Tensor? ref, int threads) -> int");
+  m.def("_cpu_simd_name() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CPU, m) {
+  m.impl("_cpu_pair_sums", TORCH_BOX(&tcm::cpu::pair_sums_op));
+  m.impl("_cpu_pair_sums_backward", TORCH_BOX(&tcm::cpu::pair_sums_backward_op));
+  m.impl("_cpu_workspace_bytes", TORCH_BOX(&tcm::cpu::workspace_bytes_op));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CompositeExplicitAutograd, m) {
+  m.impl("_cpu_simd_name", TORCH_BOX(&tcm::cpu::simd_name_op));
+}
+
+PyMODINIT_FUNC PyInit__cpu() {
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, nullptr,
+                               nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}

@@ -1,0 +1,136 @@
+// The loss over all pairs on a CPU, without the similarity matrix.
+//
+// Method: prepare (sort rows by label, pack unit rows), then for each super-tile of up to 8192 x 8192
+// pairs: screen (which pairs are hard? one bit each), add up (hard pairs into P and Q). In the self case
+// only tiles on and above the diagonal are visited and every pair counts twice. The backward needs no
+// pair again: g_i = w+ P_i + w- Q_i, once through the normalisation.
+//
+// Cost, N x N self case in float32: N² D flops for the half of the similarity matrix (a bare x·xᵀ takes
+// 2 N² D: 0.5 U), one pass over each tile while it is in cache, 4 D bytes read per hard pair and
+// direction, P and Q written once. Memory: P and Q, two packs of at most 16 MiB, 8 MiB of bits, and per
+// thread one tile and one product (2 MiB at D >= 512).
+#include "pair_sums.h"
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace tcm::cpu {
+namespace {
+
+template <class T>
+void fill_rows(Sums<T> sums, int64_t rows, int64_t dim, int64_t threads, T value) {
+  if (sums.positive == nullptr) return;
+  const int64_t per_task = std::max<int64_t>(1, (int64_t(1) << 18) / std::max<int64_t>(dim, 1));
+  for_each_task((rows + per_task - 1) / per_task, threads, [&](int64_t task, int64_t) {
+    const int64_t begin = task * per_task * dim, end = std::min(rows, (task + 1) * per_task) * dim;
+    std::fill(sums.positive + begin, sums.positive + end, value);
+    std::fill(sums.negative + begin, sums.negative + end, value);
+  });
+}
+
+template <class Half>
+void narrow(const float* row, int64_t dim, Half* out) {
+  for (int64_t k = 0; k < dim; ++k) out[k] = Half(row[k]);
+}
+
+}  // namespace
+
+template <class T>
+PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, const RawRows& ref,
+                   const int64_t* ref_labels, int64_t self_offset, Margins<T> margins, Workspace& work,
+                   Sums<T> of_emb, Sums<T> of_ref) {
+  order_by_label(plan, labels, ref_labels, self_offset, work);
+  fill_rows(of_emb, plan.rows, plan.dim, plan.threads, T(0));
+  if (!plan.self) fill_rows(of_ref, plan.columns, plan.dim, plan.threads, T(0));
+  const Sums<T> of_columns = plan.self ? of_emb : of_ref;
+  const RawRows& columns = plan.self ? emb : ref;
+
+  TileSums total{};
+  bool finite = true;
+  T* packed_rows = static_cast<T*>(work.packed_rows);
+  T* packed_columns = static_cast<T*>(work.packed_columns);
+  const auto super_count = [&](int64_t n) { return (n + plan.super_rows() - 1) / plan.super_rows(); };
+  const auto pack = [&](const RawRows& raw, const LabelledRow* order, int64_t super, T* packed) {
+    const int64_t begin = super * plan.super_rows();
+    const int64_t end = std::min(raw.rows, begin + plan.super_rows());
+    finite &= pack_unit_rows<T>(plan, raw, order, begin, end, work, packed);
+  };
+
+  for (int64_t i = 0; i < super_count(plan.rows); ++i) {
+    pack(emb, work.row_order, i, packed_rows);
+    for (int64_t j = plan.self ? i : 0; j < super_count(plan.columns); ++j) {
+      const SuperTile super = SuperTile::at(plan, i, j);
+      work.packed_columns = super.diagonal ? packed_rows : packed_columns;
+      if (!super.diagonal) pack(columns, work.col_order, j, packed_columns);
+      screen<T>(plan, super, margins, work);
+      for (int64_t a = 0; a < super.row_count; ++a) {
+        for (int64_t b = 0; b < super.col_count; ++b) {
+          if (!super.holds(a, b)) continue;
+          const TileSums& tile = work.tile_sums[super.slot(a, b)];
+          total.positive += tile.positive;
+          total.negative += tile.negative;
+          total.positives += tile.positives;
+          total.negatives += tile.negatives;
+        }
+      }
+      add_up<T>(plan, super, work, of_emb, of_columns);
+    }
+  }
+  // Without rows the columns were never packed, but one that is not finite still makes the loss NaN.
+  for (int64_t j = 0; plan.rows == 0 && j < super_count(plan.columns); ++j) {
+    pack(columns, work.col_order, j, packed_columns);
+  }
+
+  const int64_t ordered = plan.self ? 2 : 1;
+  if (!finite) {
+    const T nan = std::numeric_limits<T>::quiet_NaN();
+    fill_rows(of_emb, plan.rows, plan.dim, plan.threads, nan);
+    if (!plan.self) fill_rows(of_ref, plan.columns, plan.dim, plan.threads, nan);
+    return {nan, nan, ordered * total.positives, ordered * total.negatives};
+  }
+  const double positive = double(margins.plus) * double(total.positives) - total.positive;
+  const double negative = total.negative - double(margins.minus) * double(total.negatives);
+  return {ordered * std::max(positive, 0.0), ordered * std::max(negative, 0.0), ordered * total.positives,
+          ordered * total.negatives};
+}
+
+template <class T>
+void chain_rows(const RawRows& raw, Sums<const T> sums, double w_p, double w_q, int64_t threads,
+                void* grad) {
+  constexpr int64_t kRowsPerTask = 64;
+  for_each_task((raw.rows + kRowsPerTask - 1) / kRowsPerTask, threads, [&](int64_t task, int64_t) {
+    const Simd<T>& loops = simd<T>();
+    const bool converts = raw.dtype != scalar_type<T>();
+    std::vector<T> buffer(converts ? 2 * raw.dim : 0);
+    const int64_t last = std::min(raw.rows, (task + 1) * kRowsPerTask);
+    for (int64_t i = task * kRowsPerTask; i < last; ++i) {
+      const int64_t at = i * raw.dim;
+      const T* x = load_row<T>(raw, i, buffer.data());
+      T* out = converts ? buffer.data() + raw.dim : static_cast<T*>(grad) + at;
+      const double norm = std::sqrt(loops.squared_norm(x, raw.dim));
+      loops.chain(x, sums.positive + at, sums.negative + at, w_p, w_q, 1.0 / std::max(norm, kNormFloor),
+                  norm >= kNormFloor, out, raw.dim);
+      if constexpr (sizeof(T) == sizeof(float)) {
+        if (raw.dtype == ScalarType::BFloat16) {
+          narrow(out, raw.dim, static_cast<torch::headeronly::BFloat16*>(grad) + at);
+        } else if (raw.dtype == ScalarType::Half) {
+          narrow(out, raw.dim, static_cast<torch::headeronly::Half*>(grad) + at);
+        }
+      }
+    }
+  });
+}
+
+#define TCM_INSTANTIATE(T)                                                                                \
+  template PairSums pair_sums<T>(const Plan&, const RawRows&, const int64_t*, const RawRows&,             \
+                                 const int64_t*, int64_t, Margins<T>, Workspace&, Sums<T>, Sums<T>);      \
+  template void chain_rows<T>(const RawRows&, Sums<const T>, double, double, int64_t, void*);
+TCM_INSTANTIATE(float)
+TCM_INSTANTIATE(double)
+
+}  // namespace tcm::cpu

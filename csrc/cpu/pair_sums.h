@@ -1,0 +1,26 @@
+// The two ops on the CPU; see pair_sums.cpp for the method.
+#pragma once
+
+#include "add_up.h"
+#include "prepare.h"
+
+namespace tcm::cpu {
+
+// Sums over ordered pairs, as the op returns them.
+struct PairSums {
+  double positive_sum, negative_sum;
+  int64_t positives, negatives;
+};
+
+// emb (N, D), labels (N); ref (M, D), ref_labels (M), null in the self case. P and Q of each side are
+// written where wanted. All sums become NaN where a norm is not a finite number of type T.
+template <class T>
+PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, const RawRows& ref,
+                   const int64_t* ref_labels, int64_t self_offset, Margins<T> margins, Workspace& work,
+                   Sums<T> of_emb, Sums<T> of_ref);
+
+// grad = (g - (g·x̂) x̂) / ‖x‖ with g = w_p P + w_q Q, in the dtype of `raw`.
+template <class T>
+void chain_rows(const RawRows& raw, Sums<const T> sums, double w_p, double w_q, int64_t threads, void* grad);
+
+}  // namespace tcm::cpu

@@ -1,0 +1,79 @@
+#include "plan.h"
+
+#include <algorithm>
+
+namespace tcm::cpu {
+namespace {
+
+constexpr int64_t kLargestTile = 512;  // 1 MiB of float32 similarities: what a core's L2 cache holds
+constexpr int64_t kSmallestTile = 64;
+constexpr int64_t kSuperRows = 8192;               // 256 tiles of 512: 8 MiB of bit maps
+constexpr int64_t kPackedBytes = int64_t(16) << 20;  // of each side's packed rows, if rows are wide
+constexpr int64_t kTasksPerThread = 3;             // enough for uneven tasks to balance
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t tile_count(int64_t rows, int64_t columns, bool self, int64_t tile) {
+  const int64_t m = ceil_div(rows, tile), n = ceil_div(columns, tile);
+  return self ? m * (m + 1) / 2 : m * n;
+}
+
+}  // namespace
+
+Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t element, int64_t threads) {
+  Plan plan{rows, columns, dim, self, element, std::max<int64_t>(threads, 1), kLargestTile, 1, 0};
+  while (plan.tile > kSmallestTile &&
+         tile_count(rows, columns, self, plan.tile) < kTasksPerThread * plan.threads) {
+    plan.tile /= 2;
+  }
+  const int64_t affordable = kPackedBytes / std::max<int64_t>(dim * element, 1);
+  const int64_t needed = ceil_div(std::max(rows, columns), plan.tile);
+  plan.super_tiles = std::clamp(std::min(affordable, kSuperRows) / plan.tile, int64_t(1),
+                                std::max<int64_t>(needed, 1));
+  // Blocks of rows are the tasks of the adding up; where those are few, each is cut along D.
+  const int64_t blocks = std::max<int64_t>(std::min(needed, plan.super_tiles), 1);
+  const int64_t cuts = ceil_div(kTasksPerThread * plan.threads, blocks);
+  plan.chunk = std::clamp(ceil_div(ceil_div(std::max<int64_t>(dim, 1), cuts), 64) * 64, int64_t(64),
+                          int64_t(512));
+  return plan;
+}
+
+int64_t Workspace::scratch_elements(const Plan& plan) {
+  // A similarity or weight tile, then whichever is larger: the rows of a product, or one row of D.
+  return plan.tile * plan.tile + std::max(plan.tile * plan.chunk, ceil_div(plan.dim, 64) * 64);
+}
+
+int64_t Workspace::carve(const Plan& plan, void* base) {
+  constexpr int64_t kAlign = 64;
+  int64_t used = 0;
+  const auto take = [&](auto*& pointer, int64_t bytes) {
+    using Pointer = std::remove_reference_t<decltype(pointer)>;
+    pointer = reinterpret_cast<Pointer>(static_cast<char*>(base) + used);
+    used += ceil_div(bytes, kAlign) * kAlign;
+  };
+  const int64_t super = plan.super_tiles, tile = plan.tile;
+  const int64_t packed = plan.super_rows() * plan.dim * plan.element;
+  const bool one_side = plan.self && super * tile >= plan.rows;
+  take(row_order, plan.rows * int64_t(sizeof(LabelledRow)));
+  if (plan.self) {
+    col_order = row_order;
+  } else {
+    take(col_order, plan.columns * int64_t(sizeof(LabelledRow)));
+  }
+  take(same_begin, plan.rows * 8);
+  take(same_end, plan.rows * 8);
+  take(twin, plan.rows * 8);
+  take(position, plan.columns * 8);
+  take(packed_rows, packed);
+  if (one_side) {
+    packed_columns = packed_rows;
+  } else {
+    take(packed_columns, packed);
+  }
+  take(bits, super * super * tile * plan.words() * 8);
+  take(tile_sums, super * super * int64_t(sizeof(TileSums)));
+  take(scratch, plan.threads * scratch_elements(plan) * plan.element);
+  return used;
+}
+
+}  // namespace tcm::cpu

@@ -1,0 +1,66 @@
+// How a call is cut into tiles, and where its working memory lies. Everything here follows from shapes
+// and the number of threads, never from data.
+#pragma once
+
+#include <cstdint>
+
+#include "simd.h"
+
+namespace tcm::cpu {
+
+// A sample's place after sorting by label.
+struct LabelledRow {
+  int64_t label;
+  int64_t index;  // original row
+};
+
+// The similarity matrix is cut into square tiles, and the tiles into super-tiles. A super-tile is
+// screened as a whole, one bit a pair, and then added up: its packed unit rows and its bit maps are the
+// memory the method needs beside P and Q.
+struct Plan {
+  int64_t rows;     // N
+  int64_t columns;  // M; N in the self case
+  int64_t dim;      // D
+  bool self;
+  int64_t element;    // bytes of the compute dtype
+  int64_t threads;
+  int64_t tile;         // edge of a tile, a multiple of 64
+  int64_t super_tiles;  // tiles along the edge of a super-tile
+  int64_t chunk;        // columns of P and Q that one task of the adding up covers
+
+  static Plan make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t element, int64_t threads);
+
+  int64_t row_tiles() const { return (rows + tile - 1) / tile; }
+  int64_t column_tiles() const { return (columns + tile - 1) / tile; }
+  int64_t words() const { return tile / 64; }  // of one tile row's bit map
+  int64_t super_rows() const { return super_tiles * tile; }
+};
+
+// Pointers into one allocation. `carve` with a null base measures: the return value is its size.
+struct Workspace {
+  LabelledRow* row_order;  // (N) rows of emb, sorted by label
+  LabelledRow* col_order;  // (M) the same for the reference set; row_order itself in the self case
+  int64_t* same_begin;     // (N) sorted columns [same_begin, same_end) have the row's label
+  int64_t* same_end;
+  int64_t* twin;           // (N) the sorted column that is the row's own sample, -1 if none
+  int64_t* position;       // (M) where each reference row stands after sorting
+  void* packed_rows;       // (super_rows, D) unit rows in label order, compute dtype
+  void* packed_columns;    // the same of the other side
+  uint64_t* bits;          // (super_tiles², tile, words) hard pairs
+  TileSums* tile_sums;     // (super_tiles²)
+  void* scratch;           // per thread: a tile of similarities or weights, and rows to be added
+
+  int64_t carve(const Plan& plan, void* base);
+
+  template <class T>
+  T* tile_scratch(const Plan& plan, int64_t worker) const {
+    return static_cast<T*>(scratch) + worker * scratch_elements(plan);
+  }
+  template <class T>
+  T* row_scratch(const Plan& plan, int64_t worker) const {
+    return tile_scratch<T>(plan, worker) + plan.tile * plan.tile;
+  }
+  static int64_t scratch_elements(const Plan& plan);
+};
+
+}  // namespace tcm::cpu

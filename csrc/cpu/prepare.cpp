@@ -1,0 +1,103 @@
+#include "prepare.h"
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+namespace tcm::cpu {
+namespace {
+
+void sort_by_label(const int64_t* labels, int64_t n, LabelledRow* order) {
+  for (int64_t i = 0; i < n; ++i) order[i] = {labels[i], i};
+  // Original rows are distinct, so this order is the stable one.
+  std::sort(order, order + n, [](const LabelledRow& a, const LabelledRow& b) {
+    return a.label != b.label ? a.label < b.label : a.index < b.index;
+  });
+}
+
+template <class Half>
+const float* widen(const Half* row, int64_t dim, float* buffer) {
+  for (int64_t k = 0; k < dim; ++k) buffer[k] = static_cast<float>(row[k]);
+  return buffer;
+}
+
+}  // namespace
+
+template <>
+const double* load_row(const RawRows& raw, int64_t index, double*) {
+  return static_cast<const double*>(raw.data) + index * raw.dim;
+}
+
+template <>
+const float* load_row(const RawRows& raw, int64_t index, float* buffer) {
+  const int64_t at = index * raw.dim;
+  switch (raw.dtype) {
+    case ScalarType::BFloat16:
+      return widen(static_cast<const torch::headeronly::BFloat16*>(raw.data) + at, raw.dim, buffer);
+    case ScalarType::Half:
+      return widen(static_cast<const torch::headeronly::Half*>(raw.data) + at, raw.dim, buffer);
+    default:
+      return static_cast<const float*>(raw.data) + at;
+  }
+}
+
+void order_by_label(const Plan& plan, const int64_t* labels, const int64_t* ref_labels,
+                    int64_t self_offset, Workspace& work) {
+  sort_by_label(labels, plan.rows, work.row_order);
+  if (!plan.self) sort_by_label(ref_labels, plan.columns, work.col_order);
+
+  // Two pointers over the sorted sides: the run of columns that share each row's label.
+  int64_t begin = 0, end = 0;
+  for (int64_t i = 0; i < plan.rows; ++i) {
+    const int64_t label = work.row_order[i].label;
+    while (begin < plan.columns && work.col_order[begin].label < label) ++begin;
+    end = std::max(end, begin);
+    while (end < plan.columns && work.col_order[end].label == label) ++end;
+    work.same_begin[i] = begin;
+    work.same_end[i] = end;
+  }
+
+  if (plan.self || self_offset < 0) {
+    std::fill_n(work.twin, plan.rows, int64_t(-1));
+    return;
+  }
+  for (int64_t j = 0; j < plan.columns; ++j) work.position[work.col_order[j].index] = j;
+  for (int64_t i = 0; i < plan.rows; ++i) {
+    work.twin[i] = work.position[work.row_order[i].index + self_offset];
+  }
+}
+
+template <class T>
+bool pack_unit_rows(const Plan& plan, const RawRows& raw, const LabelledRow* order, int64_t begin,
+                    int64_t end, const Workspace& work, T* packed) {
+  constexpr int64_t kRowsPerTask = 64;
+  std::atomic<bool> finite{true};
+  const int64_t count = end - begin;
+  for_each_task((count + kRowsPerTask - 1) / kRowsPerTask, plan.threads, [&](int64_t task, int64_t worker) {
+    const Simd<T>& loops = simd<T>();
+    T* buffer = work.row_scratch<T>(plan, worker);
+    const int64_t last = std::min(count, (task + 1) * kRowsPerTask);
+    for (int64_t r = task * kRowsPerTask; r < last; ++r) {
+      const T* x = load_row<T>(raw, order[begin + r].index, buffer);
+      const double norm = std::sqrt(loops.squared_norm(x, plan.dim));
+      T* out = packed + r * plan.dim;
+      if (!std::isfinite(static_cast<T>(norm))) {
+        finite.store(false, std::memory_order_relaxed);
+        std::fill_n(out, plan.dim, T(0));
+        continue;
+      }
+      loops.scale(x, 1.0 / std::max(norm, kNormFloor), out, plan.dim);
+    }
+  });
+  return finite.load();
+}
+
+template bool pack_unit_rows<float>(const Plan&, const RawRows&, const LabelledRow*, int64_t, int64_t,
+                                    const Workspace&, float*);
+template bool pack_unit_rows<double>(const Plan&, const RawRows&, const LabelledRow*, int64_t, int64_t,
+                                     const Workspace&, double*);
+
+}  // namespace tcm::cpu

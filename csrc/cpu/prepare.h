@@ -1,0 +1,40 @@
+// Stage 1, prepare: label order, and unit rows packed in that order.
+//
+// Rows are laid out sorted by label (stable), so the columns of a row's own class are one run
+// [same_begin, same_end): the inner loops compare no labels, and most tiles have no positives at all.
+#pragma once
+
+#include <cstdint>
+
+#include "glue.h"
+#include "plan.h"
+
+namespace tcm::cpu {
+
+constexpr double kNormFloor = 1e-12;  // as torch.nn.functional.normalize
+
+// One side of the pairs: raw embeddings as the user gave them, contiguous.
+struct RawRows {
+  const void* data;
+  ScalarType dtype;
+  int64_t rows;
+  int64_t dim;
+};
+
+// Row `index` in the compute dtype T: the row itself where that is its dtype, else converted into
+// buffer (dim elements).
+template <class T>
+const T* load_row(const RawRows& raw, int64_t index, T* buffer);
+
+// Fills the label order of both sides, the runs of equal labels, and twins. ref_labels is null in the
+// self case; self_offset < 0 means that no row of one side is a row of the other.
+void order_by_label(const Plan& plan, const int64_t* labels, const int64_t* ref_labels,
+                    int64_t self_offset, Workspace& work);
+
+// Packs the unit rows of order[begin .. end) into `packed`, (end - begin, dim). False if any of their
+// norms is not a finite number of type T (those rows become 0).
+template <class T>
+bool pack_unit_rows(const Plan& plan, const RawRows& raw, const LabelledRow* order, int64_t begin,
+                    int64_t end, const Workspace& work, T* packed);
+
+}  // namespace tcm::cpu
