@@ -48,7 +48,9 @@ def extensions() -> dict[str, object]:
         depends=["csrc/hard_pair.h"],
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET)],
         # -g0: the debug information of torch's headers would be most of the file.
-        extra_compile_args=["-O3", "-g0", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"] if unix else ["/O2"],
+        extra_compile_args=["-O3", "-g0", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"]
+        if unix
+        else ["/O2"],
         extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],
         py_limited_api=True,
     )

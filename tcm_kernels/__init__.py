@@ -1,8 +1,9 @@
 """Threshold-Consistent Margin loss over all pairs of a batch, without the similarity matrix.
 
-    import tcm_kernels
     loss = tcm_kernels.fused_tcm_loss(emb, labels)
     loss.backward()
+
+`python -m tcm_kernels doctor` tells what runs on this machine.
 """
 
 from ._version import __version__

@@ -152,8 +152,13 @@ def fp32_precision(emb: Tensor) -> str:
 
 def _refuse_forward_mode(*inputs: Tensor | None) -> None:
     for x in inputs:
-        if x is not None and torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
+        if x is not None and _is_dual(x):
             raise RuntimeError(
                 "tcm_kernels: forward-mode automatic differentiation of the TCM loss is not supported; "
                 "use reverse mode (loss.backward())"
             )
+
+
+def _is_dual(x: Tensor) -> bool:
+    """Whether x carries a forward-mode tangent."""
+    return torch.autograd.forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]

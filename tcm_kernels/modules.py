@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -80,7 +80,7 @@ class ThresholdConsistentMarginLoss(nn.Module):
             )
         loss, stats = fused_tcm_loss(
             embeddings,
-            labels,  # type: ignore[arg-type]  # None is refused there, with its reason
+            cast(Tensor, labels),  # None is refused there, by name
             ref_emb,
             ref_labels,
             margin_plus=self.margin_plus,

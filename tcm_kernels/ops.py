@@ -211,9 +211,7 @@ def _no_vmap(*_: Any) -> Any:
     )
 
 
-torch.library.register_autograd(
-    f"{NAMESPACE}::pair_sums", _backward, setup_context=_save_for_backward
-)
+torch.library.register_autograd(f"{NAMESPACE}::pair_sums", _backward, setup_context=_save_for_backward)
 torch.library.register_autograd(f"{NAMESPACE}::pair_sums_backward", _no_second_derivative)
 torch.library.register_vmap(f"{NAMESPACE}::pair_sums", _no_vmap)
 torch.library.register_vmap(f"{NAMESPACE}::pair_sums_backward", _no_vmap)

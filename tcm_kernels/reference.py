@@ -54,14 +54,15 @@ def tcm_sums(
     compared with every other sample of the batch. `self_offset` o: row i of emb is row i + o of ref_emb.
     """
     rows = unit_rows(emb, dtype)
-    self_case = ref_emb is None or ref_emb is emb
-    columns = rows if self_case else unit_rows(ref_emb, dtype)
-    column_labels = labels if self_case else ref_labels
+    columns, column_labels, offset = rows, labels, self_offset
+    if ref_emb is None or ref_labels is None or ref_emb is emb:
+        offset = 0
+    else:
+        columns, column_labels = unit_rows(ref_emb, dtype), ref_labels
 
     s = rows @ columns.T
     i = torch.arange(s.shape[0], device=s.device)[:, None]
     j = torch.arange(s.shape[1], device=s.device)[None, :]
-    offset = 0 if self_case else self_offset
     another_sample = torch.ones_like(s, dtype=torch.bool) if offset is None else (i + offset != j)
     same_class = labels[:, None] == column_labels[None, :]
 

@@ -25,9 +25,7 @@ LABEL_DTYPES = (
 )
 
 
-def check_inputs(
-    emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offset: int | None
-) -> None:
+def check_inputs(emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offset: int | None) -> None:
     """Embeddings, labels, reference set and offset, each alone and then together."""
     _check_embeddings("emb", emb)
     _check_labels("labels", labels, "emb", emb)
@@ -52,9 +50,7 @@ def check_inputs(
     _check_embeddings("ref_emb", ref_emb)
     _check_labels("ref_labels", ref_labels, "ref_emb", ref_emb)
     if ref_emb.shape[1] != emb.shape[1]:
-        raise ValueError(
-            f"ref_emb: got {ref_emb.shape[1]} columns, expected {emb.shape[1]} as in emb"
-        )
+        raise ValueError(f"ref_emb: got {ref_emb.shape[1]} columns, expected {emb.shape[1]} as in emb")
     if ref_emb.dtype != emb.dtype:
         raise TypeError(f"ref_emb: got dtype {ref_emb.dtype}, expected {emb.dtype} as emb has")
     if ref_emb.device != emb.device:
@@ -124,9 +120,7 @@ def _check_labels(name: str, y: Any, emb_name: str, emb: Tensor) -> None:
 
 def _check_self_offset(self_offset: Any, n: int, m: int) -> None:
     if not isinstance(self_offset, (int, torch.SymInt)) or isinstance(self_offset, bool):
-        raise TypeError(
-            f"self_offset: got {type(self_offset).__name__}, expected an int or None"
-        )
+        raise TypeError(f"self_offset: got {type(self_offset).__name__}, expected an int or None")
     if self_offset < 0 or self_offset + n > m:
         raise ValueError(
             f"self_offset: got {self_offset}, expected 0 <= self_offset <= {m - n}: all {n} rows of emb "

@@ -3,6 +3,7 @@
 //
 // Bound through libtorch's stable ABI and Python's limited API: one binary for every torch >= 2.10 and
 // every Python >= 3.10. Importing the module runs the registrations below and nothing else.
+#undef Py_LIMITED_API
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
 

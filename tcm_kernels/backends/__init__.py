@@ -8,6 +8,6 @@
     pair_sums(...), pair_sums_backward(...)
                                        the two ops, with the arguments of `tcm_kernels.ops`
 
-`ref` is None in the self case. A backend imports no other backend and nothing above this folder;
-what several of them need lies beside them in `shared.py`. `tcm_kernels.dispatch` lists them.
+`dispatch.Backend` has their types, and `dispatch` lists the backends. A backend imports no other one
+and nothing above this folder; what several of them need lies beside them in `shared.py`.
 """

@@ -6,6 +6,8 @@ C++ fills them. The kernel's method is described in csrc/cpu/pair_sums.cpp.
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ __all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "simd_name", "wh
 
 _import_error: str | None = None
 try:
-    from tcm_kernels import _cpu  # noqa: F401  # registers torch.ops.tcm_kernels._cpu_*
+    importlib.import_module("tcm_kernels._cpu")  # registers torch.ops.tcm_kernels._cpu_*
 except ImportError as error:
     _import_error = str(error)
 
@@ -66,9 +68,7 @@ def pair_sums(
     counts = torch.empty(2, dtype=torch.int64)
     residual = torch.empty(residual_size, dtype=torch.uint8)
     threads = torch.get_num_threads()
-    workspace = torch.empty(
-        torch.ops.tcm_kernels._cpu_workspace_bytes(emb, ref, threads), dtype=torch.uint8
-    )
+    workspace = torch.empty(torch.ops.tcm_kernels._cpu_workspace_bytes(emb, ref, threads), dtype=torch.uint8)
     with full_precision_matmul("cpu"):
         torch.ops.tcm_kernels._cpu_pair_sums(
             emb,

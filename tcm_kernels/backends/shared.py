@@ -27,9 +27,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def residual_bytes(
-    emb: Tensor, ref: Tensor | None, need_grad_emb: bool, need_grad_ref: bool
-) -> int:
+def residual_bytes(emb: Tensor, ref: Tensor | None, need_grad_emb: bool, need_grad_ref: bool) -> int:
     """Bytes of P and Q for every side whose gradient is wanted."""
     rows = emb.shape[0] if need_grad_emb else 0
     if ref is not None and need_grad_ref:
@@ -67,7 +65,7 @@ def full_precision_matmul(device_type: str) -> Iterator[None]:
         if torch.is_autocast_enabled(device_type):
             stack.enter_context(torch.autocast(device_type, enabled=False))
         if device_type == "cpu":
-            switch = torch.backends.mkldnn.matmul
+            switch = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
             before = switch.fp32_precision
             if before not in ("none", "ieee"):
                 stack.callback(_restore_fp32_precision, switch, before)

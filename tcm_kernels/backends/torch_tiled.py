@@ -79,7 +79,7 @@ def pair_sums(
     residual_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sums (2,) float64, counts (2,) int64 and residual, as `tcm_kernels.ops.pair_sums`."""
-    columns, column_labels = (emb, labels) if ref is None else (ref, ref_labels)
+    columns, column_labels = (emb, labels) if ref is None or ref_labels is None else (ref, ref_labels)
     dtype = compute_dtype(emb.dtype)
     tile = tile_rows(emb.device.type)
     margins = margins.to(dtype)

@@ -1,0 +1,52 @@
+# Everything works on a machine with nothing but Python and a C++ compiler: the first target that needs
+# it makes .venv, installs torch there, builds the package and installs it. Safe to repeat.
+#
+#   make demo     train on handwritten digits with and without the loss; a table and a picture
+#   make test     the tests
+#   make bench    the benchmark grid into benchmarks/results/
+#   make lint     ruff and mypy
+#   make wheel    a wheel in dist/, one for every Python from 3.10 and every torch from 2.10
+#
+# PYTHON, VENV and TORCH can be set, as in: make test PYTHON=python3.12 TORCH=torch==2.14.0
+
+PYTHON ?= python3
+VENV   ?= .venv
+# Torch is installed first and pinned, so that nothing that follows pulls in another.
+TORCH  ?= torch==2.13.0
+
+RUN   := $(VENV)/bin/python
+READY := $(VENV)/.ready-$(subst =,-,$(subst /,-,$(TORCH)))
+BUILD := pyproject.toml setup.py $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp)
+
+.PHONY: demo test bench lint wheel clean
+.DELETE_ON_ERROR:
+
+demo: $(READY)
+	$(RUN) -m tcm_kernels demo
+
+test: $(READY)
+	$(RUN) -m pytest --cov --cov-report=term
+
+bench: $(READY)
+	$(RUN) -m benchmarks.run
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+wheel: $(READY)
+	$(RUN) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean:
+	rm -rf build dist *.egg-info tcm_kernels/*.so $(VENV)
+
+$(RUN):
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): $(BUILD) | $(RUN)
+	rm -f $(VENV)/.ready-*
+	$(RUN) -m pip install --quiet "$(TORCH)" "setuptools>=77" wheel ninja
+	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[demo,test,bench,lint]"
+	touch $@

@@ -1,0 +1,44 @@
+"""The command line: `tcm-kernels` and `python -m tcm_kernels`.
+
+    doctor    which backends run on this machine, and what to install for those that do not
+    demo      train on handwritten digits with and without the loss, and look at the difference
+
+Each command's module adds its own arguments; this one only wires them up.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from . import demo, doctor
+from ._version import __version__
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with one subcommand per job; each sets `run`, a function of the parsed arguments."""
+    parser = argparse.ArgumentParser(
+        prog="tcm-kernels", description="Threshold-Consistent Margin loss over all pairs of a batch"
+    )
+    parser.add_argument("--version", action="version", version=f"tcm_kernels {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    doctor_parser = commands.add_parser("doctor", help="what runs on this machine, and what is missing")
+    doctor_parser.set_defaults(run=_doctor)
+
+    demo_parser = commands.add_parser("demo", help="train on handwritten digits with and without the loss")
+    demo.add_arguments(demo_parser)
+    demo_parser.set_defaults(run=demo.main)
+    return parser
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    print(doctor.report())
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; `arguments` default to the process's. Returns the exit code."""
+    parsed = build_parser().parse_args(arguments)
+    code: int = parsed.run(parsed)
+    return code
