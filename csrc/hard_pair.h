@@ -6,9 +6,14 @@
 // the margin is the same in IEEE arithmetic and needs no subtraction, which flush-to-zero could spoil.)
 // A NaN similarity is never hard. Both functions take one similarity or a vector of lanes.
 //
+// Margins are float64 numbers. Where similarities are float32, m+ is rounded down and m- up to the next
+// float32: a float32 s lies on the same side of the rounded margin as of the margin itself.
+//
 // The penalty of a hard pair is linear in s, so sums over hard pairs need only their number and the sum
-// of their similarities:   Σ+ = m+ n+ - Σ s,   Σ- = Σ s - m- n-.
+// of their similarities:   Σ+ = m+ n+ - Σ s,   Σ- = Σ s - m- n-,   with the margins as they came.
 #pragma once
+
+#include <math.h>
 
 #ifdef __CUDACC__
 #define TCM_HOST_DEVICE __host__ __device__
@@ -23,6 +28,21 @@ struct Margins {
   S plus;
   S minus;
 };
+
+// What similarities of type S are compared with.
+template <class S>
+static inline TCM_HOST_DEVICE Margins<S> thresholds(Margins<double> m);
+
+template <>
+inline TCM_HOST_DEVICE Margins<double> thresholds<double>(Margins<double> m) {
+  return m;
+}
+
+template <>
+inline TCM_HOST_DEVICE Margins<float> thresholds<float>(Margins<double> m) {
+  const float plus = static_cast<float>(m.plus), minus = static_cast<float>(m.minus);
+  return {plus > m.plus ? nextafterf(plus, -2.0f) : plus, minus < m.minus ? nextafterf(minus, 2.0f) : minus};
+}
 
 template <class Lanes, class S>
 static inline TCM_HOST_DEVICE auto is_hard_positive(Lanes s, Margins<S> m) -> decltype(s <= m.plus) {

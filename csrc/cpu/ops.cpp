@@ -79,7 +79,7 @@ void run_pair_sums(const Plan& plan, const Tensor& emb, const Tensor& labels,
   const PairSums result = pair_sums<T>(
       plan, rows, labels.const_data_ptr<int64_t>(), columns,
       ref_labels ? ref_labels->const_data_ptr<int64_t>() : nullptr, self_offset.value_or(-1),
-      Margins<T>{static_cast<T>(m[0]), static_cast<T>(m[1])}, work, to.of_emb, to.of_ref);
+      Margins<double>{m[0], m[1]}, work, to.of_emb, to.of_ref);
   double* s = sums.mutable_data_ptr<double>();
   int64_t* n = counts.mutable_data_ptr<int64_t>();
   s[0] = result.positive_sum;

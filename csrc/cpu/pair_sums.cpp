@@ -42,7 +42,7 @@ void narrow(const float* row, int64_t dim, Half* out) {
 
 template <class T>
 PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, const RawRows& ref,
-                   const int64_t* ref_labels, int64_t self_offset, Margins<T> margins, Workspace& work,
+                   const int64_t* ref_labels, int64_t self_offset, Margins<double> margins, Workspace& work,
                    Sums<T> of_emb, Sums<T> of_ref) {
   order_by_label(plan, labels, ref_labels, self_offset, work);
   fill_rows(of_emb, plan.rows, plan.dim, plan.threads, T(0));
@@ -67,7 +67,7 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
       const SuperTile super = SuperTile::at(plan, i, j);
       work.packed_columns = super.diagonal ? packed_rows : packed_columns;
       if (!super.diagonal) pack(columns, work.col_order, j, packed_columns);
-      screen<T>(plan, super, margins, work);
+      screen<T>(plan, super, thresholds<T>(margins), work);
       for (int64_t a = 0; a < super.row_count; ++a) {
         for (int64_t b = 0; b < super.col_count; ++b) {
           if (!super.holds(a, b)) continue;
@@ -93,8 +93,8 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
     if (!plan.self) fill_rows(of_ref, plan.columns, plan.dim, plan.threads, nan);
     return {nan, nan, ordered * total.positives, ordered * total.negatives};
   }
-  const double positive = double(margins.plus) * double(total.positives) - total.positive;
-  const double negative = total.negative - double(margins.minus) * double(total.negatives);
+  const double positive = margins.plus * double(total.positives) - total.positive;
+  const double negative = total.negative - margins.minus * double(total.negatives);
   return {ordered * std::max(positive, 0.0), ordered * std::max(negative, 0.0), ordered * total.positives,
           ordered * total.negatives};
 }
@@ -128,7 +128,7 @@ void chain_rows(const RawRows& raw, Sums<const T> sums, double w_p, double w_q, 
 
 #define TCM_INSTANTIATE(T)                                                                                \
   template PairSums pair_sums<T>(const Plan&, const RawRows&, const int64_t*, const RawRows&,             \
-                                 const int64_t*, int64_t, Margins<T>, Workspace&, Sums<T>, Sums<T>);      \
+                                 const int64_t*, int64_t, Margins<double>, Workspace&, Sums<T>, Sums<T>);      \
   template void chain_rows<T>(const RawRows&, Sums<const T>, double, double, int64_t, void*);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)

@@ -16,7 +16,7 @@ struct PairSums {
 // written where wanted. All sums become NaN where a norm is not a finite number of type T.
 template <class T>
 PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, const RawRows& ref,
-                   const int64_t* ref_labels, int64_t self_offset, Margins<T> margins, Workspace& work,
+                   const int64_t* ref_labels, int64_t self_offset, Margins<double> margins, Workspace& work,
                    Sums<T> of_emb, Sums<T> of_ref);
 
 // grad = (g - (g·x̂) x̂) / ‖x‖ with g = w_p P + w_q Q, in the dtype of `raw`.

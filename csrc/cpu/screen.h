@@ -39,7 +39,7 @@ inline RowSpan row_span(const Plan& plan, const Workspace& work, int64_t row, in
   return {first < 0 ? 0 : first, count, work.same_begin[row] - col, work.same_end[row] - col};
 }
 
-// Fills work.bits and work.tile_sums for every tile of `super`.
+// Fills work.bits and work.tile_sums for every tile of `super`; `margins` are thresholds<T>().
 template <class T>
 void screen(const Plan& plan, const SuperTile& super, Margins<T> margins, const Workspace& work);
 

@@ -44,10 +44,21 @@ def tile_rows(device_type: str) -> int:
     return 1024 if device_type == "cpu" else 4096
 
 
-def hard_masks(s: Tensor, same: Tensor, margins: Tensor) -> tuple[Tensor, Tensor]:
+def hard_masks(s: Tensor, same: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
     """THE rule, in Python: which pairs are hard positives and which hard negatives (inclusive)."""
-    margin_plus, margin_minus = margins.unbind()
+    margin_plus, margin_minus = thresholds.unbind()
     return same & (s <= margin_plus), ~same & (s >= margin_minus)
+
+
+def thresholds_of(margins: Tensor, dtype: torch.dtype) -> Tensor:
+    """(2,) float64 margins in the dtype of the similarities, m+ rounded down and m- up.
+
+    A similarity of that dtype then lies on the same side of the threshold as of the margin itself.
+    """
+    rounded = margins.to(dtype)
+    outward = torch.stack((rounded[0].double() > margins[0], rounded[1].double() < margins[1]))
+    inward = torch.stack((rounded[0].new_full((), -2.0), rounded[1].new_full((), 2.0)))
+    return torch.where(outward, torch.nextafter(rounded, inward), rounded)
 
 
 def _norms(x: Tensor) -> Tensor:
@@ -82,7 +93,7 @@ def pair_sums(
     columns, column_labels = (emb, labels) if ref is None or ref_labels is None else (ref, ref_labels)
     dtype = compute_dtype(emb.dtype)
     tile = tile_rows(emb.device.type)
-    margins = margins.to(dtype)
+    thresholds = thresholds_of(margins, dtype)
     row_norms = _norms(emb)
     column_norms = row_norms if ref is None else _norms(columns)
     poison = _poison(emb, row_norms) + _poison(columns, column_norms)
@@ -105,7 +116,7 @@ def pair_sums(
                 r = _unit(columns[cols], column_norms[cols])
                 s = x @ r.T
                 same = labels[rows, None] == column_labels[None, cols]
-                hard_positive, hard_negative = hard_masks(s, same, margins)
+                hard_positive, hard_negative = hard_masks(s, same, thresholds)
                 if ref is None and i == j:
                     another = row_index[rows, None] < column_index[None, cols]
                 elif ref is not None and self_offset is not None:
@@ -115,11 +126,11 @@ def pair_sums(
                 if another is not None:
                     hard_positive &= another
                     hard_negative &= another
-                penalties = (
-                    torch.where(hard_positive, margins[0] - s, 0.0).sum(dtype=torch.float64),
-                    torch.where(hard_negative, s - margins[1], 0.0).sum(dtype=torch.float64),
+                similarities = (
+                    torch.where(hard_positive, s, 0.0).sum(dtype=torch.float64),
+                    torch.where(hard_negative, s, 0.0).sum(dtype=torch.float64),
                 )
-                sums.append(torch.stack(penalties))
+                sums.append(torch.stack(similarities))
                 counts.append(torch.stack((hard_positive.sum(), hard_negative.sum())))
                 for k, hard in enumerate((hard_positive, hard_negative)):
                     weights = hard.to(dtype)
@@ -131,8 +142,11 @@ def pair_sums(
     ordered = 2 if ref is None else 1
     if residual_size:
         residual.view(dtype).add_(poison.to(dtype))
-    total = torch.stack(sums).sum(dim=0) * ordered + poison
-    return total, torch.stack(counts).sum(dim=0) * ordered, residual
+    # The penalty is linear in s: Σ+ = m+ n+ - Σ s and Σ- = Σ s - m- n-, in float64.
+    total_counts = torch.stack(counts).sum(dim=0)
+    excess = torch.stack(sums).sum(dim=0) - margins * total_counts
+    penalties = torch.stack((-excess[0], excess[1])).clamp_min(0.0)
+    return penalties * ordered + poison, total_counts * ordered, residual
 
 
 def pair_sums_backward(

@@ -1,0 +1,194 @@
+"""What only the C++ kernel can get wrong: instruction sets, threads, super-tiles, its private ops, its binary.
+
+The loss itself is held against the reference by the shared cases, for this backend as for any other.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+import tcm_kernels
+from tcm_kernels import dispatch, reference
+
+REASON = dispatch.why_not_here("cpu")
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu backend: {REASON}")
+
+
+def clustered(n: int, d: int, *, classes: int, spread: float = 0.6, seed: int = 0):
+    """Rows around random unit centres, labels shuffled; float32, requiring grad."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = normalize(torch.randn(classes, d, generator=generator))
+    labels = torch.randint(classes, (n,), generator=generator)
+    noise = normalize(torch.randn(n, d, generator=generator))
+    return (centres[labels] + spread * noise).requires_grad_(), labels
+
+
+def loss_and_gradients(emb, labels, ref=None, ref_labels=None, **settings):
+    inputs = [x for x in (emb, ref) if x is not None]
+    loss = tcm_kernels.fused_tcm_loss(emb, labels, ref, ref_labels, backend="cpu", **settings)
+    return [loss.detach(), *torch.autograd.grad(loss, inputs)]
+
+
+def truth(emb, labels, ref=None, ref_labels=None, **settings):
+    inputs = [x for x in (emb, ref) if x is not None]
+    loss = reference.tcm_loss(emb, labels, ref, ref_labels, **settings)
+    return [loss.detach(), *torch.autograd.grad(loss, inputs)]
+
+
+def assert_close(got, expected):
+    """Loss to 1e-6, gradients to 5e-6 of their norm: several roundings of float32, far under any fault."""
+    assert abs(got[0].double() - expected[0]) <= 1e-6
+    for ours, theirs in zip(got[1:], expected[1:], strict=True):
+        error = (ours.double() - theirs.double()).norm() / theirs.double().norm()
+        assert error <= 5e-6
+
+
+def test_rows_too_wide_for_one_super_tile_are_packed_in_turns():
+    # At D = 5000 a super-tile has one tile along its edge, so 1,100 rows make six of them.
+    emb, labels = clustered(1100, 5000, classes=40)
+    assert_close(loss_and_gradients(emb, labels), truth(emb, labels))
+
+
+def test_a_rectangle_of_many_super_tiles_with_an_offset():
+    emb, labels = clustered(530, 5000, classes=25)
+    bank, bank_labels = clustered(1200, 5000, classes=25, seed=1)
+    with torch.no_grad():
+        bank[300:830] = emb
+    bank_labels[300:830] = labels
+    arguments = (emb, labels, bank, bank_labels)
+    assert_close(loss_and_gradients(*arguments, self_offset=300), truth(*arguments, self_offset=300))
+
+
+def test_more_rows_than_a_super_tile_holds():
+    emb, labels = clustered(8300, 4, classes=300, spread=0.1)
+    settings = {"margin_minus": 0.98}
+    _, stats = tcm_kernels.fused_tcm_loss(emb, labels, backend="cpu", return_stats=True, **settings)
+    expected = reference.tcm_sums(emb, labels, dtype=torch.float64, **settings)
+    # One pair in a million or so lies within rounding of a margin, where its penalty is nothing.
+    assert abs(stats.negative_count - expected.negative_count) <= 20
+    assert torch.isclose(stats.negative_sum, expected.negative_sum, rtol=1e-6)
+
+
+@pytest.mark.parametrize("margin_minus", [0.5, 0.2, 0.0, -0.3, -1.0])
+def test_every_way_of_adding_up_gives_the_gradient(margin_minus):
+    # From a handful of hard negatives (lists) over half of all pairs to every pair (0/1 products).
+    emb, labels = clustered(700, 24, classes=70)
+    settings = {"margin_minus": margin_minus}
+    assert_close(loss_and_gradients(emb, labels, **settings), truth(emb, labels, **settings))
+
+
+def test_a_row_that_is_not_finite_is_seen_even_without_rows_to_pair_it_with():
+    bank = torch.ones(9000, 2)
+    bank[8999, 1] = torch.inf
+    loss = tcm_kernels.fused_tcm_loss(
+        torch.empty(0, 2), torch.empty(0, dtype=torch.int64), bank, torch.arange(9000), backend="cpu"
+    )
+    assert loss.isnan()
+
+
+def test_threads_change_nothing_but_the_time():
+    emb, labels = clustered(3000, 48, classes=300)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(loss_and_gradients(emb, labels))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        # The tile edge may follow the number of threads, so bitwise equality is not owed here.
+        assert_close(result, [x.double() for x in results[0]])
+
+
+SCRIPT = """
+import sys, torch
+sys.path.insert(0, "tests")
+import test_cpu_kernel as t
+from tcm_kernels import dispatch
+assert dispatch.module("cpu").simd_name() == sys.argv[1], dispatch.module("cpu").simd_name()
+for n, d, dtype in ((700, 24, torch.float32), (200, 7, torch.float64), (130, 65, torch.bfloat16)):
+    emb, labels = t.clustered(n, d, classes=20)
+    emb = emb.detach().to(dtype).requires_grad_()
+    for margin in (0.4, 0.0, -1.0):
+        got = t.loss_and_gradients(emb, labels, margin_minus=margin)
+        want = t.truth(emb, labels, margin_minus=margin)
+        if dtype != torch.bfloat16:
+            t.assert_close(got, want)
+        else:
+            assert abs(got[0] - want[0]) < 1e-6
+            assert torch.allclose(got[1], want[1], rtol=2**-7, atol=1e-7)
+"""
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_of_this_processor_computes_the_loss(isa):
+    widest = dispatch.module("cpu").simd_name()
+    order = ["baseline", "avx2", "avx512"]
+    if order.index(isa) > order.index(widest):
+        pytest.skip(f"this processor has no {isa}")
+    environment = {**os.environ, "TCM_KERNELS_CPU_ISA": isa}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, isa],
+        cwd=Path(__file__).parent.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_working_memory_stays_within_its_budget():
+    # Design: 2.5 float32 (N + M) x D buffers + 64 MiB beyond inputs and gradient, of which P and Q take 2.
+    for n, d in ((256, 128), (8192, 512), (65536, 128), (32768, 2048), (4096, 8192)):
+        emb = torch.empty(1, 1).expand(n, d)
+        workspace = torch.ops.tcm_kernels._cpu_workspace_bytes(emb, None, 2)
+        assert workspace <= 0.5 * n * d * 4 + 64 * 2**20, (n, d, workspace)
+
+
+def test_the_private_ops_refuse_tensors_that_do_not_fit():
+    emb, labels = clustered(10, 4, classes=3)
+    emb = emb.detach()
+    out = (torch.empty(2, dtype=torch.float64), torch.empty(2, dtype=torch.int64))
+    margins = torch.tensor([0.9, 0.5], dtype=torch.float64)
+    empty = torch.empty(0, dtype=torch.uint8)
+    bytes_needed = torch.ops.tcm_kernels._cpu_workspace_bytes(emb, None, 2)
+    workspace = torch.empty(bytes_needed, dtype=torch.uint8)
+
+    def call(emb=emb, labels=labels, margins=margins, residual=empty, workspace=workspace, need=False):
+        torch.ops.tcm_kernels._cpu_pair_sums(
+            emb, labels, None, None, margins, None, need, False, 2, *out, residual, workspace
+        )
+
+    call()
+    for wrong in (
+        {"emb": emb.T},
+        {"emb": emb.to(torch.int32)},
+        {"labels": labels[:3]},
+        {"labels": labels.to(torch.int32)},
+        {"margins": margins.float()},
+        {"workspace": workspace[:-1]},
+        {"need": True},
+    ):
+        with pytest.raises(RuntimeError):
+            call(**wrong)
+
+
+def test_the_binary_needs_only_the_stable_abi():
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("nm (binutils) is not installed")
+    library = Path(tcm_kernels.__file__).parent / "_cpu.abi3.so"
+    listing = subprocess.run([nm, "-D", "--undefined-only", library], capture_output=True, text=True, check=True)
+    names = {line.split()[-1].split("@")[0] for line in listing.stdout.splitlines()}
+    of_torch = {name for name in names if re.search(r"torch|c10|at[0-9]", name)}
+    assert of_torch, "the library calls torch, so some symbol of it must be undefined"
+    assert {name for name in of_torch if not re.match(r"(aoti_torch|torch)_\w+$", name)} == set()
