@@ -96,8 +96,6 @@ def check_name(backend: str) -> None:
         raise ValueError(f"backend: got {backend!r}, expected one of {names}")
 
 
-# The answer holds for a whole process, so under torch.compile it is a constant and not traced.
-@torch.compiler.assume_constant_result
 def choose(backend: str, device_type: str, dtype: torch.dtype) -> str:
     """The name of the backend to run for embeddings of this device type and dtype.
 

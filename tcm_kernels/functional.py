@@ -110,7 +110,7 @@ def fused_tcm_loss(
     check_margin("margin_minus", margin_minus, emb)
     if ref_emb is emb:
         ref_emb = ref_labels = None
-    if torch._C._is_fwd_grad_enabled() and torch.autograd.forward_ad._current_level >= 0:
+    if not torch.compiler.is_compiling() and torch.autograd.forward_ad._current_level >= 0:
         _refuse_forward_mode(emb, ref_emb)
 
     sums, counts = ops.pair_sums(

@@ -50,7 +50,9 @@ def check_inputs(emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offs
     _check_embeddings("ref_emb", ref_emb)
     _check_labels("ref_labels", ref_labels, "ref_emb", ref_emb)
     if ref_emb.shape[1] != emb.shape[1]:
-        raise ValueError(f"ref_emb: got {ref_emb.shape[1]} columns, expected {emb.shape[1]} as in emb")
+        raise ValueError(
+            f"ref_emb: got shape {tuple(ref_emb.shape)}, expected {emb.shape[1]} columns as emb has"
+        )
     if ref_emb.dtype != emb.dtype:
         raise TypeError(f"ref_emb: got dtype {ref_emb.dtype}, expected {emb.dtype} as emb has")
     if ref_emb.device != emb.device:

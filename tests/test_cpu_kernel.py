@@ -187,7 +187,9 @@ def test_the_binary_needs_only_the_stable_abi():
     if nm is None:
         pytest.skip("nm (binutils) is not installed")
     library = Path(tcm_kernels.__file__).parent / "_cpu.abi3.so"
-    listing = subprocess.run([nm, "-D", "--undefined-only", library], capture_output=True, text=True, check=True)
+    listing = subprocess.run(
+        [nm, "-D", "--undefined-only", library], capture_output=True, text=True, check=True
+    )
     names = {line.split()[-1].split("@")[0] for line in listing.stdout.splitlines()}
     of_torch = {name for name in names if re.search(r"torch|c10|at[0-9]", name)}
     assert of_torch, "the library calls torch, so some symbol of it must be undefined"
