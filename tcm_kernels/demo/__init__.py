@@ -14,13 +14,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from .. import dispatch
-from . import figure, measures, report, training
+from . import figure, report, training
 
 _NEEDS = {
     "matplotlib": "matplotlib",
@@ -28,6 +27,7 @@ _NEEDS = {
     "sklearn": "scikit-learn",
     "tqdm": "tqdm",
 }
+_FAILED = 1
 _BAD_USAGE = 2
 _INTERRUPTED = 130
 _MAX_SEED = 2**32  # what every generator accepts
@@ -36,7 +36,7 @@ _MAX_SEED = 2**32  # what every generator accepts
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the demo's options to the parser of its subcommand."""
     parser.add_argument("--seed", type=int, default=0, help="seed of the first run (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=5, help="seeds, counting up (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=8, help="seeds, counting up (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=20, help="epochs of a training (default: %(default)s)")
     parser.add_argument(
         "--out",
@@ -52,7 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the demo. Returns the exit code: 0, 2 for what cannot be run as asked, 130 on Ctrl-C."""
+    """Run the demo.
+
+    Returns the exit code: 0, 1 where the results cannot be written, 2 for what cannot be run as asked,
+    130 on Ctrl-C.
+    """
     complaint = _missing() or _bad_argument(args)
     if complaint is not None:
         return _refuse(complaint)
@@ -64,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         return _run(args)
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
+        print("\ntcm-kernels: interrupted", file=sys.stderr)
         return _INTERRUPTED
 
 
@@ -79,8 +83,13 @@ def _run(args: argparse.Namespace) -> int:
     print(report.text(comparison, results))
     png, numbers = args.out / "similarities.png", args.out / "results.json"
     first = results[0]
-    report.write_atomically(png, figure.render(digits.unseen_labels, first.without_tcm, first.with_tcm))
-    report.write_atomically(numbers, report.as_json(settings, comparison, results))
+    picture = figure.render(digits.unseen_labels, first.without_tcm, first.with_tcm)
+    try:
+        report.write_atomically(png, picture)
+        report.write_atomically(numbers, report.as_json(settings, comparison, results))
+    except OSError as error:  # writable before the training, but no longer
+        print(f"tcm-kernels: cannot write to {args.out}: {error.strerror or error}", file=sys.stderr)
+        return _FAILED
     print(f"\nWrote {png} and {numbers}")
     return 0
 
@@ -108,7 +117,7 @@ def _bad_argument(args: argparse.Namespace) -> str | None:
         dispatch.check_name(args.backend)
         _device(args.backend)
     except (ValueError, RuntimeError) as error:
-        return f"argument --backend: {error}"
+        return f"argument --backend: {str(error).removeprefix('backend: ')}"
     return None
 
 
