@@ -1,4 +1,4 @@
-"""What only the C++ kernel can get wrong: instruction sets, threads, super-tiles, its private ops, its binary.
+"""What only the C++ kernel can get wrong: instruction sets, threads, super-tiles, private ops, its binary.
 
 The loss itself is held against the reference by the shared cases, for this backend as for any other.
 """

@@ -1,0 +1,74 @@
+"""Fixtures for every test: the engines (backend and device), memory full of garbage, fixed seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+from engines import ENGINES, Engine
+from torch import Tensor
+
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,  # the first call of a kernel may compile it
+    database=None,
+    max_examples=60,
+    # `poisoned_memory` and `fixed_seed` hold nothing that one example could leave to the next
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each backend on each device it runs on here."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    torch.manual_seed(0)
+
+
+def _full_of_garbage(x: Tensor) -> Tensor:
+    """NaN in floats, 0xFF bytes in integers: what was never written is then seen in the result."""
+    with torch.no_grad():
+        if x.is_floating_point() or x.is_complex():
+            return x.fill_(torch.nan)
+        if x.dtype == torch.bool:
+            return x.fill_(True)
+        if x.is_contiguous():
+            x.view(torch.uint8).fill_(255)
+        return x
+
+
+@pytest.fixture
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors that Python allocates without a value start as garbage.
+
+    Fresh memory from the system is zero, so a kernel that forgets to write an output passes by luck.
+    Kernels here get their outputs from Python, which is why patching Python's allocations is enough.
+    """
+
+    def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def wrapper(*args: Any, **kwargs: Any) -> Tensor:
+            return _full_of_garbage(allocate(*args, **kwargs))
+
+        return wrapper
+
+    for name in ("empty", "empty_like", "empty_strided"):
+        monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
+    for name in ("new_empty", "new_empty_strided"):
+        monkeypatch.setattr(torch.Tensor, name, poisoned(getattr(torch.Tensor, name)))
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    """Restore the number of threads afterwards."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

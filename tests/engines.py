@@ -1,0 +1,46 @@
+"""Backends times devices: what the shared tests run on. A new row in dispatch's table is picked up here."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from tcm_kernels import dispatch
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """A backend on a device."""
+
+    backend: str
+    device: str
+
+    def why_not(self, dtype: torch.dtype) -> str | None:
+        return dispatch.why_not(self.backend, self.device, dtype)
+
+    def skip_unless_it_takes(self, dtype: torch.dtype) -> None:
+        reason = self.why_not(dtype)
+        if reason is not None:
+            pytest.skip(f"{self.backend} on {self.device}: {reason}")
+
+
+def _engines() -> list[Any]:
+    """One parameter per backend and device it runs on; a backend that runs on none is one skipped test."""
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    parameters = []
+    for name in dispatch.BACKENDS:
+        reasons = {device: dispatch.why_not(name, device, torch.float32) for device in devices}
+        usable = [device for device in devices if reasons[device] is None]
+        for device in usable:
+            marks = [pytest.mark.gpu] if device == "cuda" else []
+            parameters.append(pytest.param(Engine(name, device), id=f"{name}-on-{device}", marks=marks))
+        if not usable:
+            skip = pytest.mark.skip(reason=f"backend {name}: {reasons[devices[-1]]}")
+            parameters.append(pytest.param(None, id=name, marks=skip))
+    return parameters
+
+
+ENGINES = _engines()

@@ -1,0 +1,165 @@
+"""The import rules of the design: they run one way, from the command line down to the kernels.
+
+Read from the source with `ast`, so imports inside functions count too; a file that is new and not placed
+in LEVELS fails until somebody decides where it belongs.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tcm_kernels
+
+PACKAGE = Path(tcm_kernels.__file__).parent
+NAME = "tcm_kernels"
+
+# What a module may import of the package: whatever has a smaller number. `margins` and `integrations` are
+# planned; the names are kept here so that the day they arrive the rule already holds.
+LEVELS = {
+    "_version": 0,
+    "stats": 0,
+    "validation": 0,
+    "reference": 0,
+    "backends": 1,
+    "dispatch": 2,
+    "ops": 3,
+    "functional": 4,
+    "modules": 5,
+    "margins": 5,
+    "evaluation": 5,
+    "distributed": 5,
+    "integrations": 6,
+    "doctor": 6,
+    "demo": 6,
+    "cli": 7,
+    "__main__": 8,
+}
+# __init__ shows the package's face: it may name what users import, and nothing of the command line.
+NOT_IN_INIT = {"reference", "demo", "doctor", "cli", "__main__", "evaluation"}
+EXTENSIONS = {"_cpu": "backends/cpu.py", "_cuda": "backends/cuda.py"}
+OPTIONAL = ("sklearn", "matplotlib", "pytorch_metric_learning", "tqdm", "triton")
+
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def _imports(file: str) -> Iterator[str]:
+    """Full dotted names of everything the file imports, also by importlib.import_module("...")."""
+    path = PACKAGE / file
+    package = [NAME, *Path(file).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(), filename=file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            assert isinstance(node.args[0], ast.Constant), f"{file} imports a module by a computed name"
+            yield str(node.args[0].value)
+
+
+def _inside(file: str) -> Iterator[list[str]]:
+    """The imports of the package's own modules, as paths below the package."""
+    for name in _imports(file):
+        parts = name.split(".")
+        if parts[0] == NAME and len(parts) > 1:
+            yield parts[1:]
+
+
+def _module(file: str) -> str:
+    return Path(file).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file != "__init__.py"])
+def test_imports_run_one_way(file: str) -> None:
+    own = _module(file)
+    assert own in LEVELS, f"{file}: decide where {own!r} stands, and say so in LEVELS"
+    for target, *_ in _inside(file):
+        if target in EXTENSIONS or target == own:
+            continue  # compiled modules have a rule of their own below; siblings of one folder are free
+        assert target in LEVELS, f"{file} imports {target}, which has no place in LEVELS"
+        assert LEVELS[target] < LEVELS[own], f"{file} imports {target}, which stands above or beside it"
+
+
+def test_the_package_itself_imports_only_its_public_face() -> None:
+    for target, *_ in _inside("__init__.py"):
+        assert target not in NOT_IN_INIT, f"importing {NAME} must not import {target}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if _module(file) == "backends"])
+def test_a_backend_imports_no_other_backend_and_nothing_above(file: str) -> None:
+    parts = Path(file).with_suffix("").parts[1:]
+    if parts == ("__init__",):
+        assert list(_inside(file)) == [], "importing the folder must not import any backend"
+        return
+    for target, *rest in _inside(file):
+        if target in EXTENSIONS:
+            assert EXTENSIONS[target] == file, f"{file} imports the extension of {EXTENSIONS[target]}"
+        else:
+            assert target == "backends", f"{file} imports {target}, from outside the backends"
+            assert rest, f"{file} imports the folder of all backends"
+            assert rest[0] in ("shared", parts[0]), f"{file} imports another backend, {rest[0]}"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_compiled_modules_are_imported_by_their_backend_only(file: str) -> None:
+    for target, *_ in _inside(file):
+        assert EXTENSIONS.get(target, file) == file, f"only {EXTENSIONS[target]} may import {target}"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_in_the_package_imports_the_reference(file: str) -> None:
+    """It is the truth in tests and benchmarks; a library that used it would be tested against itself."""
+    assert all(target != "reference" for target, *_ in _inside(file))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_special_packages_are_imported_in_their_place_only(file: str) -> None:
+    for name in _imports(file):
+        if name.split(".")[0] == "triton":
+            assert file.startswith("backends/triton"), f"{file} imports triton"
+        if name.startswith("torch.distributed"):
+            assert file == "distributed.py", f"{file} imports torch.distributed"
+
+
+@pytest.fixture(scope="module")
+def imported() -> tuple[set[str], set[str]]:
+    """What a fresh interpreter has imported after `import torch`, and what after the package too."""
+    code = f"import json, sys, torch; before = list(sys.modules); import {NAME}; "
+    code += "print(json.dumps([before, list(sys.modules)]))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PACKAGE.parent,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = json.loads(done.stdout)
+    return set(before), set(after)
+
+
+def test_importing_the_package_imports_nothing_but_torch(imported: tuple[set[str], set[str]]) -> None:
+    """What `import torch` brings along is torch's; beyond that, the standard library and the package."""
+    before, after = ({name.partition(".")[0] for name in names} for names in imported)
+    assert sorted(after - before - set(sys.stdlib_module_names)) == [NAME]
+
+
+@pytest.mark.parametrize("name", [*OPTIONAL, "torch._dynamo", f"{NAME}.reference"])
+def test_importing_the_package_does_not_import(name: str, imported: tuple[set[str], set[str]]) -> None:
+    """Held against what was loaded and not only the source: a helper might import it for us.
+
+    torch's compiler is among them because it takes longer to import than everything else together.
+    """
+    before, after = imported
+    if name in before:
+        pytest.skip(f"torch itself imports {name}")
+    assert name not in after

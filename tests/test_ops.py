@@ -1,0 +1,100 @@
+"""torch's own checks of the two operations: schema, fake tensors, autograd, dynamic shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from cases import FLOAT_DTYPES, RELATIONS, Case
+from engines import Engine
+
+from tcm_kernels import dispatch
+
+
+def _arguments(
+    engine: Engine, relation: str, dtype: torch.dtype, need_emb: bool, need_ref: bool
+) -> tuple[Any, ...]:
+    """Arguments of `pair_sums` up to and including `backend`."""
+    inputs = Case(relation=relation, n=10, d=7, dtype=dtype, extra=5).build(engine.device)
+    emb = inputs.emb.detach().requires_grad_(need_emb)
+    ref = None if inputs.ref_emb is None else inputs.ref_emb.detach().requires_grad_(need_ref)
+    margins = torch.tensor([0.8, 0.3], dtype=torch.float64, device=engine.device)
+    return (
+        emb,
+        inputs.labels,
+        ref,
+        inputs.ref_labels,
+        margins,
+        inputs.self_offset,
+        need_emb,
+        need_ref and ref is not None,
+        "highest",
+        engine.backend,
+    )
+
+
+def _residual_bytes(engine: Engine, arguments: tuple[Any, ...]) -> int:
+    emb, _, ref, *_, need_emb, need_ref, _, _ = arguments
+    return dispatch.module(engine.backend).residual_bytes(emb, ref, need_emb, need_ref)
+
+
+SIDES = [(True, True), (True, False), (False, True), (False, False)]
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_opcheck_of_the_forward(engine: Engine, relation: str, dtype: torch.dtype) -> None:
+    engine.skip_unless_it_takes(dtype)
+    arguments = _arguments(engine, relation, dtype, True, True)
+    size = _residual_bytes(engine, arguments)
+    torch.library.opcheck(torch.ops.tcm_kernels.pair_sums.default, (*arguments, size))
+
+
+@pytest.mark.parametrize("sides", SIDES[1:], ids=["for_emb", "for_ref", "for_neither"])
+def test_opcheck_of_the_forward_for_some_sides(engine: Engine, sides: tuple[bool, bool]) -> None:
+    arguments = _arguments(engine, "rectangular", torch.float32, *sides)
+    size = _residual_bytes(engine, arguments)
+    torch.library.opcheck(torch.ops.tcm_kernels.pair_sums.default, (*arguments, size))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("relation", "sides"),
+    [("self", (True, False)), *(("rectangular", sides) for sides in SIDES[:3])],
+    ids=["self", "both", "for_emb", "for_ref"],
+)
+def test_opcheck_of_the_backward(
+    engine: Engine, relation: str, sides: tuple[bool, bool], dtype: torch.dtype
+) -> None:
+    """With inputs that require no grad: this op has no derivative to check."""
+    engine.skip_unless_it_takes(dtype)
+    arguments = tuple(
+        x.detach() if isinstance(x, torch.Tensor) else x for x in _arguments(engine, relation, dtype, *sides)
+    )
+    size = _residual_bytes(engine, arguments)
+    sums, _, residual = torch.ops.tcm_kernels.pair_sums(*arguments, size)
+    torch.library.opcheck(
+        torch.ops.tcm_kernels.pair_sums_backward.default, (torch.ones_like(sums), residual, *arguments)
+    )
+
+
+def test_the_residual_has_the_size_asked_for_and_no_derivative(engine: Engine) -> None:
+    arguments = _arguments(engine, "self", torch.float32, True, False)
+    size = _residual_bytes(engine, arguments)
+    sums, counts, residual = torch.ops.tcm_kernels.pair_sums(*arguments, size)
+    assert (sums.dtype, sums.shape) == (torch.float64, (2,))
+    assert (counts.dtype, counts.shape) == (torch.int64, (2,))
+    assert (residual.dtype, residual.shape) == (torch.uint8, (size,))
+    assert sums.requires_grad
+    assert not counts.requires_grad
+    assert not residual.requires_grad
+
+
+def test_the_size_of_the_residual_does_not_depend_on_data(engine: Engine) -> None:
+    """It is asked for before anything ran, so it can only follow from shapes and arguments."""
+    sizes = set()
+    for seed in range(3):
+        inputs = Case(n=33, d=5, seed=seed).build(engine.device)
+        sizes.add(dispatch.module(engine.backend).residual_bytes(inputs.emb, None, True, False))
+    assert len(sizes) == 1
