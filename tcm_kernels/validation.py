@@ -49,6 +49,11 @@ def check_inputs(emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offs
         raise ValueError("ref_labels: got None with ref_emb; expected one label per row of ref_emb")
     _check_embeddings("ref_emb", ref_emb)
     _check_labels("ref_labels", ref_labels, "ref_emb", ref_emb)
+    if (ref_labels.dtype == torch.uint64) != (labels.dtype == torch.uint64):
+        raise TypeError(
+            f"ref_labels: got dtype {ref_labels.dtype}, expected {labels.dtype} as labels has: torch.uint64 "
+            "cannot be compared with other integers"
+        )
     if ref_emb.shape[1] != emb.shape[1]:
         raise ValueError(
             f"ref_emb: got shape {tuple(ref_emb.shape)}, expected {emb.shape[1]} columns as emb has"

@@ -45,6 +45,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "ref_emb: another dtype": ({**RECTANGLE, "ref_emb": REF.double()}, TypeError, "float64"),
     "ref_emb: integers": ({**RECTANGLE, "ref_emb": REF.long()}, TypeError, "int64"),
     "ref_emb: another device": ({**RECTANGLE, "ref_emb": REF.to("meta")}, ValueError, "meta"),
+    "ref_labels: unsigned against signed": (
+        {**RECTANGLE, "ref_labels": torch.zeros(6, dtype=torch.uint64)},
+        TypeError,
+        "uint64",
+    ),
     "ref_labels: a list": ({**RECTANGLE, "ref_labels": [0] * 6}, TypeError, "list"),
     "ref_labels: too few": ({**RECTANGLE, "ref_labels": LABELS}, ValueError, "(4,)"),
     "ref_labels: float": ({**RECTANGLE, "ref_labels": REF_LABELS.double()}, TypeError, "float64"),

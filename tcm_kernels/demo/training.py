@@ -4,8 +4,8 @@ The lines a user's own code needs are in `_train`: a `ThresholdConsistentMarginL
 that is already there.
 
 The values below were chosen with the roles of the digits swapped (training on 5 to 9, looking at 0 to
-4), three to eight seeds each. Some trials were also looked at on the digits reported on, so those are not quite
-untouched.
+4), three to eight seeds each. Some trials were also looked at on the digits reported on, so those are
+not quite untouched.
 
 - ProxyAnchorLoss had the highest Recall@1 of the base losses tried.
 - The package's default margins, 0.9 and 0.5, are the paper's, for hundreds of training classes. With
