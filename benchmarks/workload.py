@@ -1,0 +1,189 @@
+"""The cases that are measured, and their data.
+
+Embeddings imitate a model that has begun to learn: samples scatter around the centre of their class, and
+class centres come in groups that resemble each other, so that there are hard negatives at margins like
+the default ones and not only noise. Rows have different lengths (the loss normalises) and labels are
+shuffled, which is how batches arrive.
+
+How many pairs are hard decides what an exact sparse method costs, so a case states the density it
+wants and `choose_margins` reads the two margins off a sample of similarities. The density a run really
+had is counted by the run and recorded.
+
+A case is data: to measure something new, add a line to CASES.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+STEPS = ("forward", "forward+backward")
+"""forward: the value alone, under no_grad. forward+backward: the value and the gradient of emb."""
+
+CLASSES_PER_GROUP = 8
+MOST_GROUPS = 256  # keeps the share of pairs within a group, the candidates for hard, above 1e-3
+MOST_POSITIVES = 0.9  # share of the positives that are hard at most, short of a density of 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One line of the table: (N, D) embeddings, against themselves or an (M, D) reference set."""
+
+    n: int
+    d: int
+    m: int | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+    per_class: int = 4
+    density: float = 8e-4  # wanted: hard ordered pairs / ordered pairs
+    noise: float = 0.4  # distance of a sample from its class centre, in units of the centre's length
+    seed: int = 0
+
+    @property
+    def title(self) -> str:
+        """The case as a phrase; unique in a grid, used in test ids and by --cases."""
+        shape = f"N={self.n} D={self.d}" if self.m is None else f"N={self.n} M={self.m} D={self.d}"
+        return f"{shape} {self.dtype} on {self.device}, {self.per_class} a class, density {self.density:g}"
+
+    @property
+    def columns(self) -> int:
+        """M, or N where the batch is compared with itself."""
+        return self.n if self.m is None else self.m
+
+    @property
+    def matrix_bytes(self) -> int:
+        """Size in bytes of the similarity matrix in the case's dtype, the output of U."""
+        return self.n * self.columns * self.torch_dtype.itemsize
+
+    @property
+    def pairs(self) -> int:
+        """Ordered pairs of different samples."""
+        return self.n * (self.n - 1) if self.m is None else self.n * self.m
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype of the embeddings."""
+        return getattr(torch, self.dtype)
+
+
+CASES = (
+    Case(256, 128, density=1e-2),
+    Case(1024, 128, density=4e-3),
+    Case(2048, 128, density=1e-3),
+    Case(8192, 512, density=8e-4, seed=1),  # with seed 0 a pair is 9e-8 from a margin
+    Case(65536, 128, density=8e-4),
+    Case(8192, 512, device="cuda", dtype="bfloat16"),
+    Case(8192, 512, device="cuda"),
+    Case(32768, 512, device="cuda", dtype="bfloat16"),
+    Case(32768, 512, device="cuda"),
+    Case(131072, 128, device="cuda", dtype="bfloat16"),
+)
+
+QUICK_CASES = (
+    Case(96, 16, density=2e-2),
+    Case(64, 16, m=160, density=2e-2),
+)
+
+
+def why_not_here(case: Case) -> str | None:
+    """None where this machine has the case's device, else the reason for skipping it."""
+    if case.device == "cuda" and not torch.cuda.is_available():
+        return "needs a CUDA device, and torch.cuda.is_available() is False"
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """The tensors of a case, and the margins that give it its density."""
+
+    case: Case
+    emb: Tensor  # (N, D)
+    labels: Tensor  # (N,) int64
+    ref: Tensor | None  # (M, D), without gradient, like a memory bank
+    ref_labels: Tensor | None  # (M,) int64
+    margin_plus: float
+    margin_minus: float
+
+
+def make(case: Case) -> Workload:
+    """The case's data on its device; the same for the same case, on every machine."""
+    generator = torch.Generator().manual_seed(case.seed)
+    classes = -(-case.n // case.per_class)
+    centres = _class_centres(classes, case.d, generator)
+    emb, labels = _samples(centres, case.n, case, generator)
+    ref, ref_labels = (None, None) if case.m is None else _samples(centres, case.m, case, generator)
+    margins = choose_margins(emb, labels, ref, ref_labels, density=case.density)
+    if ref is not None and ref_labels is not None:
+        ref, ref_labels = ref.to(case.device), ref_labels.to(case.device)
+    return Workload(case, emb.to(case.device), labels.to(case.device), ref, ref_labels, *margins)
+
+
+def _class_centres(classes: int, d: int, generator: torch.Generator) -> Tensor:
+    """(classes, D) unit rows; two of one group have a similarity of about a half."""
+    groups = max(1, min(MOST_GROUPS, classes // CLASSES_PER_GROUP))
+    of_group = F.normalize(torch.randn(groups, d, generator=generator))
+    own = F.normalize(torch.randn(classes, d, generator=generator))
+    return F.normalize(of_group[torch.arange(classes) % groups] + own)
+
+
+def _samples(centres: Tensor, n: int, case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(n, D) rows of the case's dtype around the centres, and their (n,) labels, in random order."""
+    in_order = torch.arange(n) // case.per_class % centres.shape[0]
+    labels = in_order[torch.randperm(n, generator=generator)]
+    offsets = F.normalize(torch.randn(n, case.d, generator=generator))
+    lengths = 2 ** (2 * torch.rand(n, 1, generator=generator) - 1)  # between 1/2 and 2
+    rows = (centres[labels] + case.noise * offsets) * lengths
+    return rows.to(case.torch_dtype), labels
+
+
+def choose_margins(
+    emb: Tensor,
+    labels: Tensor,
+    ref: Tensor | None = None,
+    ref_labels: Tensor | None = None,
+    *,
+    density: float,
+    sample_rows: int = 512,
+) -> tuple[float, float]:
+    """(m+, m-) at which about `density` of all ordered pairs are hard, from a sample of rows.
+
+    emb (N, D), labels (N,); ref (M, D), ref_labels (M,), or None for the pairs within emb. Half of the
+    hard pairs are to be positives, or most positives if there are fewer, as at the default m+ = 0.9. Rows
+    are in random order, so the first ones are a sample; similarities are float32.
+    """
+    if not 0 <= density <= 1:
+        raise ValueError(f"density: got {density}, expected a share between 0 and 1")
+    columns, column_labels = (emb, labels) if ref is None or ref_labels is None else (ref, ref_labels)
+    rows = slice(0, min(sample_rows, emb.shape[0]))
+    s = F.normalize(emb[rows].float()) @ F.normalize(columns.float()).T
+    same = labels[rows, None] == column_labels[None, :]
+    once = torch.ones_like(same)
+    if ref is None:
+        # Each pair once: a margin between s_ij and s_ji would lie within rounding of both.
+        once.triu_(diagonal=1)
+    positives, negatives = s[same & once], s[~same & once]
+
+    pairs = positives.numel() + negatives.numel()
+    hard_positives = min(round(MOST_POSITIVES * positives.numel()), round(density * pairs / 2))
+    hard_negatives = min(negatives.numel(), round(density * pairs) - hard_positives)
+    if density == 1:
+        hard_positives, hard_negatives = positives.numel(), negatives.numel()
+    return -_margin_of_largest(-positives, hard_positives), _margin_of_largest(negatives, hard_negatives)
+
+
+def _margin_of_largest(values: Tensor, count: int) -> float:
+    """A margin in [-1, 1] with `count` of the values above it, halfway to the next value.
+
+    It is a float32 number, so that float32 and float64 code compare with the same margin.
+    """
+    if count == 0:
+        return 1.0
+    if count == values.numel():
+        return -1.0
+    smallest_above = values.kthvalue(values.numel() - count + 1).values.item()
+    largest_below = values.kthvalue(values.numel() - count).values.item()
+    halfway = torch.tensor((smallest_above + largest_below) / 2, dtype=torch.float32)
+    return halfway.clamp(-1, 1).item()
