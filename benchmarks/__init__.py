@@ -8,6 +8,7 @@
     environment.py   on what it ran
     measure.py       one case -> one record
     table.py         records -> Markdown
+    readme.py        records -> the figures in README.md
     run.py           `python -m benchmarks.run`: the grid -> results/<device>.json and .md
     test_loss.py     `pytest benchmarks/ --benchmark-only`
 
