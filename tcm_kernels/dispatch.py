@@ -6,59 +6,10 @@ takes the input.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
-from torch import Tensor
 
 from .backends import cpu, torch_tiled
-
-
-class Backend(Protocol):
-    """What a backend is: a module with these functions. `ref` is None in the self case."""
-
-    def why_not_here(self) -> str | None:
-        """None where it can run on this machine, else the reason and the cure."""
-
-    def why_not(self, device_type: str, dtype: torch.dtype) -> str | None:
-        """None if it takes embeddings of this device type and dtype, else the reason."""
-
-    def residual_bytes(
-        self, emb: Tensor, ref: Tensor | None, need_grad_emb: bool, need_grad_ref: bool
-    ) -> int:
-        """Size of the residual; follows from shapes, dtype and arguments, never from data."""
-
-    def pair_sums(
-        self,
-        emb: Tensor,
-        labels: Tensor,
-        ref: Tensor | None,
-        ref_labels: Tensor | None,
-        margins: Tensor,
-        self_offset: int | None,
-        need_grad_emb: bool,
-        need_grad_ref: bool,
-        precision: str,
-        residual_size: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums (2,) float64, counts (2,) int64 and residual (residual_size,) uint8, fully written."""
-
-    def pair_sums_backward(
-        self,
-        grad_sums: Tensor,
-        residual: Tensor,
-        emb: Tensor,
-        labels: Tensor,
-        ref: Tensor | None,
-        ref_labels: Tensor | None,
-        margins: Tensor,
-        self_offset: int | None,
-        need_grad_emb: bool,
-        need_grad_ref: bool,
-        precision: str,
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of emb and ref in their dtypes; an empty tensor where not wanted."""
-
+from .backends.contract import Backend
 
 _TABLE: dict[str, Backend] = {
     "cpu": cpu,
@@ -70,7 +21,7 @@ BACKENDS = tuple(_TABLE)
 
 
 def module(name: str) -> Backend:
-    """The backend called `name`, one of BACKENDS; its functions are listed in `tcm_kernels.backends`."""
+    """The backend called `name`, one of BACKENDS; its functions are those of `contract.Backend`."""
     return _TABLE[name]
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import dispatch, ops
+from .backends.contract import Problem
 from .stats import PairStats
 from .validation import check_inputs, check_lambda, check_margin
 
@@ -113,16 +114,19 @@ def fused_tcm_loss(
     if not torch.compiler.is_compiling() and torch.autograd.forward_ad._current_level >= 0:
         _refuse_forward_mode(emb, ref_emb)
 
-    sums, counts = ops.pair_sums(
+    wants_grad = torch.is_grad_enabled()
+    problem = Problem(
         emb,
         labels,
         ref_emb,
         ref_labels,
         _margins(emb, margin_plus, margin_minus),
         self_offset,
-        fp32_precision(emb),
-        dispatch.choose(backend, emb.device.type, emb.dtype),
+        need_grad_emb=wants_grad and emb.requires_grad,
+        need_grad_ref=wants_grad and ref_emb is not None and ref_emb.requires_grad,
+        precision=fp32_precision(emb),
     )
+    sums, counts = ops.pair_sums(problem, dispatch.choose(backend, emb.device.type, emb.dtype))
     means = sums / counts.to(sums.dtype).clamp_min(1)
     loss = lambda_plus * means[0] + lambda_minus * means[1]
     if emb.dtype != torch.float64:

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from . import dispatch
+from .backends.contract import Problem
 
 NAMESPACE = "tcm_kernels"
+_TENSORS = 5  # the first fields of a Problem: emb, labels, ref, ref_labels, margins
 
 _ARGUMENTS = (
     "Tensor emb, Tensor labels, Tensor? ref, Tensor? ref_labels, Tensor margins, "
@@ -37,112 +39,35 @@ torch.library.define(
 )
 
 
-def pair_sums(
-    emb: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    margins: Tensor,
-    self_offset: int | None,
-    precision: str,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+def pair_sums(problem: Problem, backend: str) -> tuple[Tensor, Tensor]:
     """Penalty sums and counts over all pairs, differentiable in emb and ref.
 
-    Args:
-        emb: (N, D) embeddings of any length; rows are normalised inside.
-        labels: (N,) integers.
-        ref: (M, D) reference set, or None for the pairs within emb.
-        ref_labels: (M,) integers, None exactly where ref is.
-        margins: (2,) float64 [m+, m-] on the embeddings' device.
-        self_offset: row i of emb is the same sample as row i + self_offset of ref; None if disjoint.
-        precision: "highest", "high" or "medium": what float32 products on a GPU may use.
-        backend: a name from `dispatch.BACKENDS` that can run this input.
+    `backend` is a name from `dispatch.BACKENDS` that can run this input.
 
     Returns:
         sums [Σ+, Σ-] (2,) float64 and counts [n+, n-] (2,) int64, over ordered pairs.
     """
-    wanted = torch.is_grad_enabled()
-    need_grad_emb = wanted and emb.requires_grad
-    need_grad_ref = wanted and ref is not None and ref.requires_grad
-    size = dispatch.module(backend).residual_bytes(emb, ref, need_grad_emb, need_grad_ref)
-    sums, counts, _ = torch.ops.tcm_kernels.pair_sums(
-        emb,
-        labels,
-        ref,
-        ref_labels,
-        margins,
-        self_offset,
-        need_grad_emb,
-        need_grad_ref,
-        precision,
-        backend,
-        size,
-    )
+    size = dispatch.module(backend).residual_bytes(problem)
+    sums, counts, _ = torch.ops.tcm_kernels.pair_sums(*problem, backend, size)
     return sums, counts
 
 
 @torch.library.impl(f"{NAMESPACE}::pair_sums", "CompositeExplicitAutograd")
-def _pair_sums(
-    emb: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    margins: Tensor,
-    self_offset: int | None,
-    need_grad_emb: bool,
-    need_grad_ref: bool,
-    precision: str,
-    backend: str,
-    residual_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return dispatch.module(backend).pair_sums(
-        emb,
-        labels,
-        ref,
-        ref_labels,
-        margins,
-        self_offset,
-        need_grad_emb,
-        need_grad_ref,
-        precision,
-        residual_bytes,
-    )
+def _pair_sums(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *fields, backend, residual_bytes = arguments
+    return dispatch.module(backend).pair_sums(Problem(*fields), residual_bytes)
 
 
 @torch.library.impl(f"{NAMESPACE}::pair_sums_backward", "CompositeExplicitAutograd")
-def _pair_sums_backward(
-    grad_sums: Tensor,
-    residual: Tensor,
-    emb: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    margins: Tensor,
-    self_offset: int | None,
-    need_grad_emb: bool,
-    need_grad_ref: bool,
-    precision: str,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    return dispatch.module(backend).pair_sums_backward(
-        grad_sums,
-        residual,
-        emb,
-        labels,
-        ref,
-        ref_labels,
-        margins,
-        self_offset,
-        need_grad_emb,
-        need_grad_ref,
-        precision,
-    )
+def _pair_sums_backward(grad_sums: Tensor, residual: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    *fields, backend = arguments
+    return dispatch.module(backend).pair_sums_backward(Problem(*fields), grad_sums, residual)
 
 
 @torch.library.register_fake(f"{NAMESPACE}::pair_sums")
-def _pair_sums_fake(emb: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    residual_bytes = arguments[-1]
+def _pair_sums_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *fields, _, residual_bytes = arguments
+    emb = Problem(*fields).emb
     return (
         emb.new_empty(2, dtype=torch.float64),
         emb.new_empty(2, dtype=torch.int64),
@@ -151,50 +76,37 @@ def _pair_sums_fake(emb: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tenso
 
 
 @torch.library.register_fake(f"{NAMESPACE}::pair_sums_backward")
-def _pair_sums_backward_fake(
-    grad_sums: Tensor,
-    residual: Tensor,
-    emb: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    margins: Tensor,
-    self_offset: int | None,
-    need_grad_emb: bool,
-    need_grad_ref: bool,
-    *_: Any,
-) -> tuple[Tensor, Tensor]:
-    grad_emb = emb.new_empty(emb.shape) if need_grad_emb else emb.new_empty(0)
-    grad_ref = emb.new_empty(0)
-    if ref is not None and need_grad_ref:
-        grad_ref = ref.new_empty(ref.shape)
-    return grad_emb, grad_ref
+def _pair_sums_backward_fake(grad_sums: Tensor, residual: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    *fields, _ = arguments
+    problem = Problem(*fields)
+    grad_emb = problem.emb.new_empty(problem.emb.shape if problem.need_grad_emb else 0)
+    if problem.ref is None or not problem.need_grad_ref:
+        return grad_emb, problem.emb.new_empty(0)
+    return grad_emb, problem.ref.new_empty(problem.ref.shape)
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    emb, labels, ref, ref_labels, margins, *rest = inputs
+    *fields, backend, _ = inputs
+    problem = Problem(*fields)
     _, counts, residual = output
-    ctx.save_for_backward(emb, labels, ref, ref_labels, margins, residual)
-    ctx.rest = tuple(rest[:-1])  # self_offset, need_grad_emb, need_grad_ref, precision, backend
+    ctx.save_for_backward(*problem[:_TENSORS], residual)
+    ctx.settings, ctx.backend = problem[_TENSORS:], backend
     ctx.mark_non_differentiable(counts, residual)
     ctx.set_materialize_grads(False)  # or a zero residual would be made on every backward
 
 
 def _backward(ctx: Any, grad_sums: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    emb, labels, ref, ref_labels, margins, residual = ctx.saved_tensors
-    _, need_grad_emb, need_grad_ref, *_rest = ctx.rest
-    nothing = (None,) * 9
-    if grad_sums is None:
-        return None, None, None, *nothing[:8]
-    grad_emb, grad_ref = torch.ops.tcm_kernels.pair_sums_backward(
-        grad_sums, residual, emb, labels, ref, ref_labels, margins, *ctx.rest
-    )
-    return (
-        grad_emb if need_grad_emb else None,
-        None,
-        grad_ref if need_grad_ref else None,
-        *nothing[:8],
-    )
+    *tensors, residual = ctx.saved_tensors
+    problem = Problem(*tensors, *ctx.settings)
+    grad_emb = grad_ref = None
+    if grad_sums is not None:
+        grad_emb, grad_ref = torch.ops.tcm_kernels.pair_sums_backward(
+            grad_sums, residual, *problem, ctx.backend
+        )
+    wanted = {"emb": problem.need_grad_emb, "ref": problem.need_grad_ref}
+    grads = {"emb": grad_emb, "ref": grad_ref}
+    of_fields = (grads[name] if wanted.get(name) else None for name in Problem._fields)
+    return *of_fields, None, None  # backend and residual_bytes have none
 
 
 def _no_second_derivative(ctx: Any, *_: Any) -> tuple[None, ...]:

@@ -105,7 +105,7 @@ def test_a_backend_imports_no_other_backend_and_nothing_above(file: str) -> None
         else:
             assert target == "backends", f"{file} imports {target}, from outside the backends"
             assert rest, f"{file} imports the folder of all backends"
-            assert rest[0] in ("shared", parts[0]), f"{file} imports another backend, {rest[0]}"
+            assert rest[0] in ("contract", "shared", parts[0]), f"{file} imports another backend, {rest[0]}"
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -10,6 +10,7 @@ from cases import FLOAT_DTYPES, RELATIONS, Case
 from engines import Engine
 
 from tcm_kernels import dispatch
+from tcm_kernels.backends.contract import Problem
 
 
 def _arguments(
@@ -35,8 +36,7 @@ def _arguments(
 
 
 def _residual_bytes(engine: Engine, arguments: tuple[Any, ...]) -> int:
-    emb, _, ref, *_, need_emb, need_ref, _, _ = arguments
-    return dispatch.module(engine.backend).residual_bytes(emb, ref, need_emb, need_ref)
+    return dispatch.module(engine.backend).residual_bytes(Problem(*arguments[:-1]))
 
 
 SIDES = [(True, True), (True, False), (False, True), (False, False)]
@@ -96,5 +96,7 @@ def test_the_size_of_the_residual_does_not_depend_on_data(engine: Engine) -> Non
     sizes = set()
     for seed in range(3):
         inputs = Case(n=33, d=5, seed=seed).build(engine.device)
-        sizes.add(dispatch.module(engine.backend).residual_bytes(inputs.emb, None, True, False))
+        margins = torch.tensor([0.9, 0.5], dtype=torch.float64, device=engine.device)
+        problem = Problem(inputs.emb, inputs.labels, None, None, margins, None, True, False, "highest")
+        sizes.add(dispatch.module(engine.backend).residual_bytes(problem))
     assert len(sizes) == 1

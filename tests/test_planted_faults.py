@@ -18,6 +18,7 @@ from engines import Engine
 from torch import Tensor
 
 from tcm_kernels.backends import torch_tiled
+from tcm_kernels.backends.contract import Problem
 
 ENGINE = Engine("torch", "cpu")
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -60,7 +61,7 @@ def _forward(change: Callable[..., tuple[Any, ...]]) -> Plant:
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         right = torch_tiled.pair_sums
-        patch.setattr(torch_tiled, "pair_sums", lambda *args: right(*change(*args[:6]), *args[6:]))
+        patch.setattr(torch_tiled, "pair_sums", lambda p, size: right(Problem(*change(*p[:6]), *p[6:]), size))
 
     return plant
 

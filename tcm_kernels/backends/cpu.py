@@ -7,10 +7,12 @@ C++ fills them. The kernel's method is described in csrc/cpu/pair_sums.cpp.
 from __future__ import annotations
 
 import importlib
+from typing import overload
 
 import torch
 from torch import Tensor
 
+from .contract import Problem
 from .shared import FLOAT_DTYPES, full_precision_matmul, residual_bytes
 
 __all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "simd_name", "why_not", "why_not_here"]
@@ -46,24 +48,22 @@ def simd_name() -> str:
     return torch.ops.tcm_kernels._cpu_simd_name()
 
 
-def pair_sums(
-    emb: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    margins: Tensor,
-    self_offset: int | None,
-    need_grad_emb: bool,
-    need_grad_ref: bool,
-    precision: str,
-    residual_size: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums (2,) float64, counts (2,) int64 and residual, as `tcm_kernels.ops.pair_sums`."""
-    emb = emb.contiguous()
-    labels = labels.to(torch.int64).contiguous()
-    if ref is not None and ref_labels is not None:
-        ref = ref.contiguous()
-        ref_labels = ref_labels.to(torch.int64).contiguous()
+@overload
+def _dense(x: Tensor, dtype: torch.dtype | None = ...) -> Tensor: ...
+
+
+@overload
+def _dense(x: Tensor | None, dtype: torch.dtype | None = ...) -> Tensor | None: ...
+
+
+def _dense(x: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
+    """X in rows without gaps, of `dtype` where one is given; None stays None."""
+    return None if x is None else x.to(dtype=dtype).contiguous()
+
+
+def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`."""
+    emb, ref = _dense(problem.emb), _dense(problem.ref)
     sums = torch.empty(2, dtype=torch.float64)
     counts = torch.empty(2, dtype=torch.int64)
     residual = torch.empty(residual_size, dtype=torch.uint8)
@@ -72,13 +72,13 @@ def pair_sums(
     with full_precision_matmul("cpu"):
         torch.ops.tcm_kernels._cpu_pair_sums(
             emb,
-            labels,
+            _dense(problem.labels, torch.int64),
             ref,
-            ref_labels,
-            margins,
-            self_offset,
-            need_grad_emb,
-            need_grad_ref,
+            _dense(problem.ref_labels, torch.int64),
+            problem.margins,
+            problem.self_offset,
+            problem.need_grad_emb,
+            problem.need_grad_ref,
             threads,
             sums,
             counts,
@@ -88,33 +88,20 @@ def pair_sums(
     return sums, counts, residual
 
 
-def pair_sums_backward(
-    grad_sums: Tensor,
-    residual: Tensor,
-    emb: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    margins: Tensor,
-    self_offset: int | None,
-    need_grad_emb: bool,
-    need_grad_ref: bool,
-    precision: str,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of emb and ref, empty where not wanted, as `tcm_kernels.ops.pair_sums_backward`."""
-    emb = emb.contiguous()
-    ref = None if ref is None else ref.contiguous()
-    grad_emb = torch.empty_like(emb) if need_grad_emb else emb.new_empty(0)
+def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
+    emb, ref = _dense(problem.emb), _dense(problem.ref)
+    grad_emb = torch.empty_like(emb) if problem.need_grad_emb else emb.new_empty(0)
     grad_ref = emb.new_empty(0)
-    if ref is not None and need_grad_ref:
+    if ref is not None and problem.need_grad_ref:
         grad_ref = torch.empty_like(ref)
     torch.ops.tcm_kernels._cpu_pair_sums_backward(
         grad_sums.contiguous(),
         residual,
         emb,
         ref,
-        need_grad_emb,
-        need_grad_ref,
+        problem.need_grad_emb,
+        problem.need_grad_ref,
         torch.get_num_threads(),
         grad_emb,
         grad_ref,

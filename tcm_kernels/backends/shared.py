@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .contract import Problem
+
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -27,22 +29,21 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def residual_bytes(emb: Tensor, ref: Tensor | None, need_grad_emb: bool, need_grad_ref: bool) -> int:
+def residual_bytes(problem: Problem) -> int:
     """Bytes of P and Q for every side whose gradient is wanted."""
-    rows = emb.shape[0] if need_grad_emb else 0
-    if ref is not None and need_grad_ref:
-        rows = rows + ref.shape[0]
-    return 2 * rows * emb.shape[1] * compute_dtype(emb.dtype).itemsize
+    rows = problem.emb.shape[0] if problem.need_grad_emb else 0
+    if problem.ref is not None and problem.need_grad_ref:
+        rows = rows + problem.ref.shape[0]
+    return 2 * rows * problem.emb.shape[1] * compute_dtype(problem.emb.dtype).itemsize
 
 
-def residual_views(
-    residual: Tensor, emb: Tensor, ref: Tensor | None, need_grad_emb: bool, need_grad_ref: bool
-) -> tuple[Tensor | None, Tensor | None]:
+def residual_views(problem: Problem, residual: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """The residual as [P, Q] of emb (2, N, D) and of ref (2, M, D); None where not wanted."""
+    emb, ref = problem.emb, problem.ref
     values = residual.view(compute_dtype(emb.dtype))
-    split = 2 * emb.numel() if need_grad_emb else 0
-    of_emb = values[:split].view(2, *emb.shape) if need_grad_emb else None
-    of_ref = values[split:].view(2, *ref.shape) if ref is not None and need_grad_ref else None
+    split = 2 * emb.numel() if problem.need_grad_emb else 0
+    of_emb = values[:split].view(2, *emb.shape) if problem.need_grad_emb else None
+    of_ref = values[split:].view(2, *ref.shape) if ref is not None and problem.need_grad_ref else None
     return of_emb, of_ref
 
 

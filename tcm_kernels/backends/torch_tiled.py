@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .contract import Problem
 from .shared import (
     FLOAT_DTYPES,
     compute_dtype,
@@ -77,19 +78,9 @@ def _poison(x: Tensor, norms: Tensor) -> Tensor:
     return torch.where(finite, 0.0, torch.nan).to(torch.float64)
 
 
-def pair_sums(
-    emb: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    margins: Tensor,
-    self_offset: int | None,
-    need_grad_emb: bool,
-    need_grad_ref: bool,
-    precision: str,
-    residual_size: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums (2,) float64, counts (2,) int64 and residual, as `tcm_kernels.ops.pair_sums`."""
+def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`."""
+    emb, labels, ref, ref_labels, margins, self_offset, *_ = problem
     columns, column_labels = (emb, labels) if ref is None or ref_labels is None else (ref, ref_labels)
     dtype = compute_dtype(emb.dtype)
     tile = tile_rows(emb.device.type)
@@ -99,7 +90,7 @@ def pair_sums(
     poison = _poison(emb, row_norms) + _poison(columns, column_norms)
 
     residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
-    of_emb, of_ref = residual_views(residual, emb, ref, need_grad_emb, need_grad_ref)
+    of_emb, of_ref = residual_views(problem, residual)
     if ref is None:
         of_ref = of_emb  # a pair above the diagonal adds to both of its ends
     row_index = torch.arange(emb.shape[0], device=emb.device)
@@ -149,21 +140,10 @@ def pair_sums(
     return penalties * ordered + poison, total_counts * ordered, residual
 
 
-def pair_sums_backward(
-    grad_sums: Tensor,
-    residual: Tensor,
-    emb: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    margins: Tensor,
-    self_offset: int | None,
-    need_grad_emb: bool,
-    need_grad_ref: bool,
-    precision: str,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of emb and ref, empty where not wanted, as `tcm_kernels.ops.pair_sums_backward`."""
-    of_emb, of_ref = residual_views(residual, emb, ref, need_grad_emb, need_grad_ref)
+def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
+    emb, ref = problem.emb, problem.ref
+    of_emb, of_ref = residual_views(problem, residual)
     ordered = 2 if ref is None else 1  # S is symmetric: each row is an end of its pairs twice
     weights = torch.stack((-ordered * grad_sums[0], ordered * grad_sums[1]))
     return _chain(emb, of_emb, weights), _chain(emb if ref is None else ref, of_ref, weights)
