@@ -44,6 +44,13 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "ref_emb: another width": ({**RECTANGLE, "ref_emb": REF[:, :2]}, ValueError, "2"),
     "ref_emb: another dtype": ({**RECTANGLE, "ref_emb": REF.double()}, TypeError, "float64"),
     "ref_emb: integers": ({**RECTANGLE, "ref_emb": REF.long()}, TypeError, "int64"),
+    "emb: a sparse tensor": ({"emb": EMB.detach().to_sparse()}, TypeError, "sparse_coo"),
+    "ref_emb: both on another device": (
+        {**RECTANGLE, "ref_emb": REF.to("meta"), "ref_labels": RECTANGLE["ref_labels"].to("meta")},
+        ValueError,
+        "meta",
+    ),
+    "margin_plus: on another device": ({"margin_plus": torch.tensor(0.5, device="meta")}, ValueError, "meta"),
     "ref_emb: another device": ({**RECTANGLE, "ref_emb": REF.to("meta")}, ValueError, "meta"),
     "ref_labels: unsigned against signed": (
         {**RECTANGLE, "ref_labels": torch.zeros(6, dtype=torch.uint64)},
