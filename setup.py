@@ -13,7 +13,19 @@ import sys
 from setuptools import setup
 
 TORCH_TARGET = "0x020a000000000000"  # torch 2.10: the oldest whose stable ABI has all we call
-CPU_SOURCES = ["add_up", "ops", "pair_sums", "plan", "prepare", "screen", "simd", "simd_avx2", "simd_avx512"]
+CPU_SOURCES = [
+    "add_up",
+    "int8_products",
+    "ops",
+    "pair_sums",
+    "plan",
+    "prepare",
+    "screen",
+    "screen_by_codes",
+    "simd",
+    "simd_avx2",
+    "simd_avx512",
+]
 
 
 def cxx_compiler() -> str | None:

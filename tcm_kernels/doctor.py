@@ -41,8 +41,8 @@ def environment() -> dict[str, str]:
 
 def _detail(name: str) -> str:
     """What a backend has chosen on this machine, if it has a choice."""
-    choice = getattr(dispatch.module(name), "simd_name", None)
-    return f" ({choice()} inner loops)" if choice is not None else ""
+    details = getattr(dispatch.module(name), "details", None)
+    return f" ({details()})" if details is not None else ""
 
 
 def _distribution(name: str) -> str:

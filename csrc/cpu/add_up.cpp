@@ -7,10 +7,6 @@
 namespace tcm::cpu {
 namespace {
 
-// A list adds D numbers a pair, a product multiplies the whole tile. Measured on a Xeon with AVX-512 at
-// D = 128 and 512: a listed pair costs as much as about eight pairs of a product.
-constexpr int64_t kPatternFrom = 8;  // one pair in so many hard: from there on a product
-
 // One tile as seen by a task.
 template <class T>
 struct TileView {
@@ -23,38 +19,40 @@ struct TileView {
   int64_t col0() const { return (super.col_tile + b) * plan.tile; }
   int64_t rows() const { return block_rows(plan, super, a); }
   int64_t columns() const { return block_columns(plan, super, b); }
+  double* deferred(int64_t chunk) const {
+    return work.deferred + (super.slot(a, b) * plan.chunks() + chunk) * 2;
+  }
   const TileSums& sums() const { return work.tile_sums[super.slot(a, b)]; }
 
   // Unit rows of the tile's rows and columns, from column `from` of D on.
   const T* unit_row(int64_t i, int64_t from) const {
-    return static_cast<const T*>(work.packed_rows) + (a * plan.tile + i) * plan.dim + from;
+    return static_cast<const T*>(work.packed_rows.unit) + (a * plan.tile + i) * plan.dim + from;
   }
   const T* unit_column(int64_t j, int64_t from) const {
-    return static_cast<const T*>(work.packed_columns) + (b * plan.tile + j) * plan.dim + from;
+    return static_cast<const T*>(work.packed_columns.unit) + (b * plan.tile + j) * plan.dim + from;
   }
 
+  int64_t words() const { return (columns() + 63) / 64; }
   // Hard pairs of one sign among the 64 columns of word w in row i.
   uint64_t word(int64_t i, int64_t w, bool positive) const {
     const uint64_t bits = work.bits[(super.slot(a, b) * plan.tile + i) * plan.words() + w];
     if (bits == 0) return 0;
-    const int64_t at = col0() + w * 64;
-    const uint64_t same = below(work.same_end[row0() + i] - at) & ~below(work.same_begin[row0() + i] - at);
+    const uint64_t same = row_span(plan, work, row0() + i, col0(), columns()).same_bits(w);
     return bits & (positive ? same : ~same);
   }
-
- private:
-  static uint64_t below(int64_t n) {
-    return n <= 0 ? 0 : n >= 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1;
+  // All pairs but those.
+  uint64_t word_of_others(int64_t i, int64_t w, bool positive) const {
+    const int64_t left = columns() - w * 64;
+    return ~word(i, w, positive) & (left >= 64 ? ~uint64_t(0) : (uint64_t(1) << left) - 1);
   }
 };
 
-// Every hard pair (i, j) of one sign in the tile, row by row.
-template <class T, class Visit>
-void for_each_hard_pair(const TileView<T>& tile, bool positive, const Visit& visit) {
-  const int64_t words = (tile.columns() + 63) / 64;
+// Every pair (i, j) of the tile whose bit is set in word_of(i, w), row by row.
+template <class T, class WordOf, class Visit>
+void for_each_pair(const TileView<T>& tile, const WordOf& word_of, const Visit& visit) {
   for (int64_t i = 0; i < tile.rows(); ++i) {
-    for (int64_t w = 0; w < words; ++w) {
-      for (uint64_t bits = tile.word(i, w, positive); bits; bits &= bits - 1) {
+    for (int64_t w = 0; w < tile.words(); ++w) {
+      for (uint64_t bits = word_of(i, w); bits; bits &= bits - 1) {
         visit(i, w * 64 + __builtin_ctzll(bits));
       }
     }
@@ -64,9 +62,8 @@ void for_each_hard_pair(const TileView<T>& tile, bool positive, const Visit& vis
 // The pairs of one sign as a (rows, tile) matrix of 0 and 1.
 template <class T>
 void spread(const TileView<T>& tile, bool positive, T* weights) {
-  const int64_t words = (tile.columns() + 63) / 64;
   for (int64_t i = 0; i < tile.rows(); ++i) {
-    for (int64_t w = 0; w < words; ++w) {
+    for (int64_t w = 0; w < tile.words(); ++w) {
       const uint64_t bits = tile.word(i, w, positive);
       T* out = weights + i * tile.plan.tile + w * 64;
       for (int k = 0; k < 64; ++k) out[k] = T((bits >> k) & 1);
@@ -74,45 +71,96 @@ void spread(const TileView<T>& tile, bool positive, T* weights) {
   }
 }
 
-// Adds one tile, one sign, to columns [from, from + width) of the sums of its rows (or of its columns).
+// Columns [from, from + width) of D, which a task covers, and where it adds them up.
 template <class T>
-void add_tile(const TileView<T>& tile, bool to_rows, bool positive, T* sums, int64_t from, int64_t width,
-              int64_t worker) {
-  const int64_t count = positive ? tile.sums().positives : tile.sums().negatives;
+struct Target {
+  T* sums;  // (rows of one side, D), in the user's order
+  int64_t from;
+  int64_t width;
+  int64_t worker;
+};
+
+template <class T>
+void add_tile_to_rows(const TileView<T>& tile, bool positive, Target<T> to) {
+  const TileSums& sums = tile.sums();
+  const int64_t count = positive ? sums.positives : sums.negatives;
+  const bool deferred = positive ? sums.positive_deferred : sums.negative_deferred;
   if (count == 0) return;
   const Plan& plan = tile.plan;
-  const Workspace& work = tile.work;
-  const auto sum_of_row = [&](int64_t i) {
-    return sums + work.row_order[tile.row0() + i].index * plan.dim + from;
+  const int64_t pairs = tile.rows() * tile.columns();
+  const Simd<T>& loops = simd<T>();
+  const auto sum_of = [&](int64_t i) {
+    return to.sums + tile.work.row_order[tile.row0() + i].index * plan.dim + to.from;
   };
-  const auto sum_of_column = [&](int64_t j) {
-    return sums + work.col_order[tile.col0() + j].index * plan.dim + from;
-  };
-  const auto add = simd<T>().add;
-  if (count * kPatternFrom < tile.rows() * tile.columns()) {
-    if (to_rows) {
-      for_each_hard_pair(tile, positive, [&](int64_t i, int64_t j) {
-        add(sum_of_row(i), tile.unit_column(j, from), width);
-      });
-    } else {
-      for_each_hard_pair(tile, positive, [&](int64_t i, int64_t j) {
-        add(sum_of_column(j), tile.unit_row(i, from), width);
-      });
-    }
-    return;
-  }
-  T* weights = work.tile_scratch<T>(plan, worker);
-  T* product = work.row_scratch<T>(plan, worker);
-  spread(tile, positive, weights);
-  const Matrix<const T> w{weights, tile.rows(), tile.columns(), plan.tile};
-  if (to_rows) {
-    matmul<T>(w, {tile.unit_column(0, from), tile.columns(), width, plan.dim},
-              {product, tile.rows(), width, width});
-    for (int64_t i = 0; i < tile.rows(); ++i) add(sum_of_row(i), product + i * width, width);
+  T* weights = tile.work.template tile_scratch<T>(plan, to.worker);
+  T* product = tile.work.template row_scratch<T>(plan, to.worker);
+  if (count * kListFrom <= pairs && !deferred) {
+    for_each_pair(
+        tile, [&](int64_t i, int64_t w) { return tile.word(i, w, positive); },
+        [&](int64_t i, int64_t j) { loops.add(sum_of(i), tile.unit_column(j, to.from), to.width); });
+  } else if ((pairs - count) * kListFrom <= pairs && !deferred) {
+    const double* all = tile.work.packed_columns.block_sum + tile.b * plan.dim + to.from;
+    for (int64_t k = 0; k < to.width; ++k) product[k] = static_cast<T>(all[k]);
+    for (int64_t i = 0; i < tile.rows(); ++i) loops.add(sum_of(i), product, to.width);
+    for_each_pair(
+        tile, [&](int64_t i, int64_t w) { return tile.word_of_others(i, w, positive); },
+        [&](int64_t i, int64_t j) { loops.subtract(sum_of(i), tile.unit_column(j, to.from), to.width); });
   } else {
-    matmul<T>(w.transposed(), {tile.unit_row(0, from), tile.rows(), width, plan.dim},
-              {product, tile.columns(), width, width});
-    for (int64_t j = 0; j < tile.columns(); ++j) add(sum_of_column(j), product + j * width, width);
+    spread(tile, positive, weights);
+    matmul<T>({weights, tile.rows(), tile.columns(), plan.tile},
+              {tile.unit_column(0, to.from), tile.columns(), to.width, plan.dim},
+              {product, tile.rows(), to.width, to.width});
+    double similarities = 0;  // Σ over the hard pairs of s, as far as these columns of D go
+    for (int64_t i = 0; i < tile.rows(); ++i) {
+      const T* row = product + i * to.width;
+      if (deferred) similarities += double(loops.dot(tile.unit_row(i, to.from), row, to.width));
+      loops.add(sum_of(i), row, to.width);
+    }
+    tile.deferred(to.from / plan.chunk)[positive ? 0 : 1] = similarities;
+  }
+}
+
+// The same transposed. Sums of similarities were found on the way to the rows.
+template <class T>
+void add_tile_to_columns(const TileView<T>& tile, bool positive, Target<T> to) {
+  const TileSums& sums = tile.sums();
+  const int64_t count = positive ? sums.positives : sums.negatives;
+  if (count == 0) return;
+  const Plan& plan = tile.plan;
+  const int64_t pairs = tile.rows() * tile.columns();
+  const Simd<T>& loops = simd<T>();
+  const auto sum_of = [&](int64_t j) {
+    return to.sums + tile.work.col_order[tile.col0() + j].index * plan.dim + to.from;
+  };
+  T* weights = tile.work.template tile_scratch<T>(plan, to.worker);
+  T* product = tile.work.template row_scratch<T>(plan, to.worker);
+  if (count * kListFrom <= pairs) {
+    for_each_pair(
+        tile, [&](int64_t i, int64_t w) { return tile.word(i, w, positive); },
+        [&](int64_t i, int64_t j) { loops.add(sum_of(j), tile.unit_row(i, to.from), to.width); });
+  } else if ((pairs - count) * kListFrom <= pairs) {
+    const double* all = tile.work.packed_rows.block_sum + tile.a * plan.dim + to.from;
+    for (int64_t k = 0; k < to.width; ++k) product[k] = static_cast<T>(all[k]);
+    for (int64_t j = 0; j < tile.columns(); ++j) loops.add(sum_of(j), product, to.width);
+    for_each_pair(
+        tile, [&](int64_t i, int64_t w) { return tile.word_of_others(i, w, positive); },
+        [&](int64_t i, int64_t j) { loops.subtract(sum_of(j), tile.unit_row(i, to.from), to.width); });
+  } else {
+    spread(tile, positive, weights);
+    const Matrix<const T> w{weights, tile.rows(), tile.columns(), plan.tile};
+    matmul<T>(w.transposed(), {tile.unit_row(0, to.from), tile.rows(), to.width, plan.dim},
+              {product, tile.columns(), to.width, to.width});
+    for (int64_t j = 0; j < tile.columns(); ++j) loops.add(sum_of(j), product + j * to.width, to.width);
+  }
+}
+
+// Puts the sums found while adding up in the place that screening left for them.
+template <class T>
+void collect_deferred(const TileView<T>& tile) {
+  TileSums& sums = tile.work.tile_sums[tile.super.slot(tile.a, tile.b)];
+  for (int64_t chunk = 0; chunk < tile.plan.chunks(); ++chunk) {
+    if (sums.positive_deferred) sums.positive += tile.deferred(chunk)[0];
+    if (sums.negative_deferred) sums.negative += tile.deferred(chunk)[1];
   }
 }
 
@@ -126,23 +174,34 @@ void add_up(const Plan& plan, const SuperTile& super, const Workspace& work, Sum
   const bool both = super.diagonal;
   const int64_t row_blocks = of_rows.positive ? super.row_count : 0;
   const int64_t column_blocks = of_columns.positive && !both ? super.col_count : 0;
-  const int64_t chunks = (plan.dim + plan.chunk - 1) / plan.chunk;
+  const int64_t chunks = plan.chunks();
   for_each_task((row_blocks + column_blocks) * chunks * 2, plan.threads, [&](int64_t task, int64_t worker) {
     const bool positive = task % 2 == 0;
     const int64_t from = (task / 2 % chunks) * plan.chunk;
-    const int64_t width = std::min(plan.chunk, plan.dim - from);
     const int64_t block = task / 2 / chunks;
-    const auto add = [&](int64_t a, int64_t b, bool to_rows, Sums<T> sums) {
-      const TileView<T> tile{plan, super, work, a, b};
-      add_tile(tile, to_rows, positive, positive ? sums.positive : sums.negative, from, width, worker);
+    const auto target = [&](Sums<T> sums) {
+      return Target<T>{positive ? sums.positive : sums.negative, from, std::min(plan.chunk, plan.dim - from),
+                       worker};
     };
+    const auto tile = [&](int64_t a, int64_t b) { return TileView<T>{plan, super, work, a, b}; };
     if (block < row_blocks) {
-      for (int64_t a = 0; both && a <= block; ++a) add(a, block, false, of_rows);
-      for (int64_t b = both ? block : 0; b < super.col_count; ++b) add(block, b, true, of_rows);
+      for (int64_t a = 0; both && a <= block; ++a) {
+        add_tile_to_columns(tile(a, block), positive, target(of_rows));
+      }
+      for (int64_t b = both ? block : 0; b < super.col_count; ++b) {
+        add_tile_to_rows(tile(block, b), positive, target(of_rows));
+      }
     } else {
-      for (int64_t a = 0; a < super.row_count; ++a) add(a, block - row_blocks, false, of_columns);
+      for (int64_t a = 0; a < super.row_count; ++a) {
+        add_tile_to_columns(tile(a, block - row_blocks), positive, target(of_columns));
+      }
     }
   });
+  for (int64_t a = 0; a < super.row_count; ++a) {
+    for (int64_t b = 0; b < super.col_count; ++b) {
+      if (super.holds(a, b)) collect_deferred(TileView<T>{plan, super, work, a, b});
+    }
+  }
 }
 
 template void add_up<float>(const Plan&, const SuperTile&, const Workspace&, Sums<float>, Sums<float>);

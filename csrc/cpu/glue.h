@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <type_traits>
 
 namespace tcm::cpu {
 
@@ -26,6 +27,14 @@ template <>
 constexpr ScalarType scalar_type<double>() {
   return ScalarType::Double;
 }
+template <>
+constexpr ScalarType scalar_type<int8_t>() {
+  return ScalarType::Char;
+}
+template <>
+constexpr ScalarType scalar_type<int32_t>() {
+  return ScalarType::Int;
+}
 
 // A (rows, cols) matrix in memory, element (i, j) at data[i * row_stride + j * col_stride].
 template <class T>
@@ -39,19 +48,22 @@ struct Matrix {
   Matrix transposed() const { return {data, cols, rows, col_stride, row_stride}; }
 };
 
-// out = a · b by aten::mm.out. Inside `for_each_task` it runs on the calling thread alone, because
-// torch's product is serial within a parallel region.
-template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<T> out) {
+// out = a · b by aten::mm.out, or for int8 factors and int32 products by aten::_int_mm.out. Inside
+// `for_each_task` it runs on the calling thread alone, because torch's products are serial within a
+// parallel region.
+template <class T, class Out = T>
+void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<Out> out) {
   const auto view = [](auto m) {
+    using Element = std::remove_const_t<std::remove_pointer_t<decltype(m.data)>>;
     const std::array<int64_t, 2> sizes{m.rows, m.cols}, strides{m.row_stride, m.col_stride};
     static const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
-    return torch::stable::from_blob(const_cast<T*>(m.data), {sizes.data(), 2}, {strides.data(), 2}, cpu,
-                                    scalar_type<T>());
+    return torch::stable::from_blob(const_cast<Element*>(m.data), {sizes.data(), 2}, {strides.data(), 2},
+                                    cpu, scalar_type<Element>());
   };
   using torch::stable::detail::from;
+  constexpr const char* op = std::is_same_v<T, int8_t> ? "aten::_int_mm" : "aten::mm";
   std::array<StableIValue, 3> stack{from(view(a)), from(view(b)), from(view(out))};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "out", stack.data(), TORCH_ABI_VERSION));
   torch::stable::detail::to<Tensor>(stack[0]);  // the result is `out` again: drop that reference
 }
 

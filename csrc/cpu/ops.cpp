@@ -10,6 +10,8 @@
 #include <optional>
 #include <string>
 
+#include "huge_pages.h"
+#include "int8_products.h"
 #include "pair_sums.h"
 
 namespace tcm::cpu {
@@ -36,7 +38,7 @@ RawRows raw_rows(const Tensor& x) { return {x.const_data_ptr(), x.scalar_type(),
 
 Plan plan_of(const Tensor& emb, const std::optional<Tensor>& ref, int64_t threads) {
   return Plan::make(emb.size(0), ref ? ref->size(0) : emb.size(0), emb.size(1), !ref, compute_bytes(emb),
-                    threads);
+                    threads, int8_products());
 }
 
 // P and Q of both sides within the residual: emb's where wanted, then ref's where wanted.
@@ -70,6 +72,8 @@ void run_pair_sums(const Plan& plan, const Tensor& emb, const Tensor& labels,
   Workspace work;
   const int64_t needed = work.carve(plan, workspace.mutable_data_ptr());
   check_vector(workspace, "workspace", ScalarType::Byte, needed);
+  prefer_huge_pages(workspace.mutable_data_ptr(), needed);
+  prefer_huge_pages(residual.mutable_data_ptr(), residual.numel());
   const double* m = margins.const_data_ptr<double>();
   const RawRows rows = raw_rows(emb);
   const RawRows columns = ref ? raw_rows(*ref) : rows;
@@ -123,6 +127,9 @@ void run_backward(const Tensor& grad_sums, const Tensor& residual, const Tensor&
   const double ordered = ref ? 1.0 : 2.0;
   const double* g = grad_sums.const_data_ptr<double>();
   const double w_p = -ordered * g[0], w_q = ordered * g[1];
+  for (const Tensor& grad : {grad_emb, grad_ref}) {
+    prefer_huge_pages(grad.mutable_data_ptr(), grad.numel() * int64_t(grad.element_size()));
+  }
   if (need_grad_emb) {
     chain_rows<T>(raw_rows(emb), from.of_emb, w_p, w_q, threads, grad_emb.mutable_data_ptr());
   }
@@ -152,6 +159,31 @@ int64_t workspace_bytes_op(Tensor emb, std::optional<Tensor> ref, int64_t thread
 
 std::string simd_name_op() { return simd_name(); }
 
+std::string screening_name_op() { return int8_products() ? "int8" : "full-precision"; }
+
+// The int8 code of unit rows (N, D) as screening makes it, for tests of the certificate.
+template <class T>
+void run_encode(const Tensor& rows, const Tensor& codes, const Tensor& scales, const Tensor& errors) {
+  const int64_t dim = rows.size(1), padded = codes.size(1);
+  for (int64_t i = 0; i < rows.size(0); ++i) {
+    const RowCode code = simd<T>().encode(rows.const_data_ptr<T>() + i * dim, dim, padded,
+                                          codes.mutable_data_ptr<int8_t>() + i * padded);
+    scales.mutable_data_ptr<float>()[i] = code.scale;
+    errors.mutable_data_ptr<float>()[i] = code.error;
+  }
+}
+
+void encode_op(Tensor rows, Tensor codes, Tensor scales, Tensor errors) {
+  check_rows(rows, "rows");
+  STD_TORCH_CHECK(codes.dim() == 2 && codes.size(1) >= rows.size(1), "codes: expected at least D columns");
+  check_vector(codes, "codes", ScalarType::Char, rows.size(0) * codes.size(1));
+  check_vector(scales, "scales", ScalarType::Float, rows.size(0));
+  check_vector(errors, "errors", ScalarType::Float, rows.size(0));
+  STD_TORCH_CHECK(rows.scalar_type() == ScalarType::Float || is_double(rows),
+                  "rows: expected float32 or float64");
+  (is_double(rows) ? run_encode<double> : run_encode<float>)(rows, codes, scales, errors);
+}
+
 }  // namespace
 }  // namespace tcm::cpu
 
@@ -165,17 +197,21 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
       "bool need_grad_emb, bool need_grad_ref, int threads, Tensor(a!) grad_emb, "
       "Tensor(b!) grad_ref) -> ()");
   m.def("_cpu_workspace_bytes(Tensor emb, Tensor? ref, int threads) -> int");
+  m.def("_cpu_encode(Tensor rows, Tensor(a!) codes, Tensor(b!) scales, Tensor(c!) errors) -> ()");
   m.def("_cpu_simd_name() -> str");
+  m.def("_cpu_screening_name() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CPU, m) {
   m.impl("_cpu_pair_sums", TORCH_BOX(&tcm::cpu::pair_sums_op));
   m.impl("_cpu_pair_sums_backward", TORCH_BOX(&tcm::cpu::pair_sums_backward_op));
+  m.impl("_cpu_encode", TORCH_BOX(&tcm::cpu::encode_op));
   m.impl("_cpu_workspace_bytes", TORCH_BOX(&tcm::cpu::workspace_bytes_op));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CompositeExplicitAutograd, m) {
   m.impl("_cpu_simd_name", TORCH_BOX(&tcm::cpu::simd_name_op));
+  m.impl("_cpu_screening_name", TORCH_BOX(&tcm::cpu::screening_name_op));
 }
 
 PyMODINIT_FUNC PyInit__cpu() {

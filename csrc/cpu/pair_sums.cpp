@@ -52,13 +52,13 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
 
   TileSums total{};
   bool finite = true;
-  T* packed_rows = static_cast<T*>(work.packed_rows);
-  T* packed_columns = static_cast<T*>(work.packed_columns);
+  const PackedRows packed_rows = work.packed_rows, packed_columns = work.packed_columns;
   const auto super_count = [&](int64_t n) { return (n + plan.super_rows() - 1) / plan.super_rows(); };
-  const auto pack = [&](const RawRows& raw, const LabelledRow* order, int64_t super, T* packed) {
+  const auto pack = [&](const RawRows& raw, const LabelledRow* order, int64_t super,
+                        const PackedRows& packed) {
     const int64_t begin = super * plan.super_rows();
     const int64_t end = std::min(raw.rows, begin + plan.super_rows());
-    finite &= pack_unit_rows<T>(plan, raw, order, begin, end, work, packed);
+    finite &= pack_rows<T>(plan, raw, order, begin, end, work, packed);
   };
 
   for (int64_t i = 0; i < super_count(plan.rows); ++i) {
@@ -67,7 +67,8 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
       const SuperTile super = SuperTile::at(plan, i, j);
       work.packed_columns = super.diagonal ? packed_rows : packed_columns;
       if (!super.diagonal) pack(columns, work.col_order, j, packed_columns);
-      screen<T>(plan, super, thresholds<T>(margins), work);
+      screen<T>(plan, super, margins, of_emb.positive != nullptr, work);
+      add_up<T>(plan, super, work, of_emb, of_columns);
       for (int64_t a = 0; a < super.row_count; ++a) {
         for (int64_t b = 0; b < super.col_count; ++b) {
           if (!super.holds(a, b)) continue;
@@ -78,7 +79,6 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
           total.negatives += tile.negatives;
         }
       }
-      add_up<T>(plan, super, work, of_emb, of_columns);
     }
   }
   // Without rows the columns were never packed, but one that is not finite still makes the loss NaN.

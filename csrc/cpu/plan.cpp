@@ -10,6 +10,9 @@ constexpr int64_t kSmallestTile = 64;
 constexpr int64_t kSuperRows = 8192;               // 256 tiles of 512: 8 MiB of bit maps
 constexpr int64_t kPackedBytes = int64_t(16) << 20;  // of each side's packed rows, if rows are wide
 constexpr int64_t kTasksPerThread = 3;             // enough for uneven tasks to balance
+// Below these an int8 product saves less than what surrounds it costs.
+constexpr int64_t kSmallestCodedTile = 128;
+constexpr int64_t kSmallestCodedDim = 32;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -20,8 +23,9 @@ int64_t tile_count(int64_t rows, int64_t columns, bool self, int64_t tile) {
 
 }  // namespace
 
-Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t element, int64_t threads) {
-  Plan plan{rows, columns, dim, self, element, std::max<int64_t>(threads, 1), kLargestTile, 1, 0};
+Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t element, int64_t threads,
+                bool int8) {
+  Plan plan{rows, columns, dim, self, element, std::max<int64_t>(threads, 1), kLargestTile, 1, 0, false, 0};
   while (plan.tile > kSmallestTile &&
          tile_count(rows, columns, self, plan.tile) < kTasksPerThread * plan.threads) {
     plan.tile /= 2;
@@ -35,12 +39,15 @@ Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t e
   const int64_t cuts = ceil_div(kTasksPerThread * plan.threads, blocks);
   plan.chunk = std::clamp(ceil_div(ceil_div(std::max<int64_t>(dim, 1), cuts), 64) * 64, int64_t(64),
                           int64_t(512));
+  plan.codes = int8 && plan.tile >= kSmallestCodedTile && dim >= kSmallestCodedDim && dim <= kLargestDim;
+  plan.code_dim = plan.codes ? ceil_div(dim, 64) * 64 : 0;
   return plan;
 }
 
 int64_t Workspace::scratch_elements(const Plan& plan) {
-  // A similarity or weight tile, then whichever is larger: the rows of a product, or one row of D.
-  return plan.tile * plan.tile + std::max(plan.tile * plan.chunk, ceil_div(plan.dim, 64) * 64);
+  // A tile of similarities, weights or int32 products (read up to a word past its end), then whichever is
+  // larger: the rows of a product, or one row of D.
+  return plan.tile * plan.tile + 64 + std::max(plan.tile * plan.chunk, ceil_div(plan.dim, 64) * 64);
 }
 
 int64_t Workspace::carve(const Plan& plan, void* base) {
@@ -52,7 +59,13 @@ int64_t Workspace::carve(const Plan& plan, void* base) {
     used += ceil_div(bytes, kAlign) * kAlign;
   };
   const int64_t super = plan.super_tiles, tile = plan.tile;
-  const int64_t packed = plan.super_rows() * plan.dim * plan.element;
+  const auto take_packed = [&](PackedRows& packed) {
+    take(packed.unit, plan.super_rows() * plan.dim * plan.element);
+    take(packed.block_sum, super * plan.dim * int64_t(sizeof(double)));
+    take(packed.code, plan.super_rows() * plan.code_dim);
+    take(packed.scale, plan.codes ? plan.super_rows() * int64_t(sizeof(float)) : 0);
+    take(packed.error, plan.codes ? plan.super_rows() * int64_t(sizeof(float)) : 0);
+  };
   const bool one_side = plan.self && super * tile >= plan.rows;
   take(row_order, plan.rows * int64_t(sizeof(LabelledRow)));
   if (plan.self) {
@@ -64,14 +77,15 @@ int64_t Workspace::carve(const Plan& plan, void* base) {
   take(same_end, plan.rows * 8);
   take(twin, plan.rows * 8);
   take(position, plan.columns * 8);
-  take(packed_rows, packed);
+  take_packed(packed_rows);
   if (one_side) {
     packed_columns = packed_rows;
   } else {
-    take(packed_columns, packed);
+    take_packed(packed_columns);
   }
   take(bits, super * super * tile * plan.words() * 8);
   take(tile_sums, super * super * int64_t(sizeof(TileSums)));
+  take(deferred, super * super * plan.chunks() * 2 * int64_t(sizeof(double)));
   take(scratch, plan.threads * scratch_elements(plan) * plan.element);
   return used;
 }

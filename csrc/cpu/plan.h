@@ -8,6 +8,11 @@
 
 namespace tcm::cpu {
 
+// One pair in so many: up to there, hard (or not hard) pairs of a tile are listed and taken one by one,
+// above it the tile is multiplied as a whole. Measured on a Xeon with AVX-512 at D = 512: an inner product
+// or a row added costs a pair ten to fifteen times its share of a product.
+constexpr int64_t kListFrom = 16;
+
 // A sample's place after sorting by label.
 struct LabelledRow {
   int64_t label;
@@ -27,13 +32,27 @@ struct Plan {
   int64_t tile;         // edge of a tile, a multiple of 64
   int64_t super_tiles;  // tiles along the edge of a super-tile
   int64_t chunk;        // columns of P and Q that one task of the adding up covers
+  bool codes;           // whether tiles are screened by int8 products first
+  int64_t code_dim;     // D rounded up: bytes of a row's int8 code
 
-  static Plan make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t element, int64_t threads);
+  // `int8` says whether int8 products are exact and fast on this machine.
+  static Plan make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t element, int64_t threads,
+                   bool int8);
 
   int64_t row_tiles() const { return (rows + tile - 1) / tile; }
   int64_t column_tiles() const { return (columns + tile - 1) / tile; }
   int64_t words() const { return tile / 64; }  // of one tile row's bit map
+  int64_t chunks() const { return (dim + chunk - 1) / chunk; }
   int64_t super_rows() const { return super_tiles * tile; }
+};
+
+// One side of a super-tile, packed in label order. Blocks are the rows of one tile.
+struct PackedRows {
+  void* unit;          // (super_rows, D) unit rows, compute dtype
+  double* block_sum;   // (super_tiles, D) sum of a block's unit rows
+  int8_t* code;        // (super_rows, code_dim) with plan.codes, else none
+  float* scale;        // (super_rows) of the codes
+  float* error;        // (super_rows)
 };
 
 // Pointers into one allocation. `carve` with a null base measures: the return value is its size.
@@ -44,11 +63,12 @@ struct Workspace {
   int64_t* same_end;
   int64_t* twin;           // (N) the sorted column that is the row's own sample, -1 if none
   int64_t* position;       // (M) where each reference row stands after sorting
-  void* packed_rows;       // (super_rows, D) unit rows in label order, compute dtype
-  void* packed_columns;    // the same of the other side
+  PackedRows packed_rows;
+  PackedRows packed_columns;  // the same memory as packed_rows where both sides are one
   uint64_t* bits;          // (super_tiles², tile, words) hard pairs
   TileSums* tile_sums;     // (super_tiles²)
-  void* scratch;           // per thread: a tile of similarities or weights, and rows to be added
+  double* deferred;        // (super_tiles², chunks, 2) sums of similarities found while adding up
+  void* scratch;           // per thread: a tile of similarities, weights or products, and rows to be added
 
   int64_t carve(const Plan& plan, void* base);
 
@@ -58,7 +78,7 @@ struct Workspace {
   }
   template <class T>
   T* row_scratch(const Plan& plan, int64_t worker) const {
-    return tile_scratch<T>(plan, worker) + plan.tile * plan.tile;
+    return tile_scratch<T>(plan, worker) + plan.tile * plan.tile + 64;
   }
   static int64_t scratch_elements(const Plan& plan);
 };

@@ -71,33 +71,41 @@ void order_by_label(const Plan& plan, const int64_t* labels, const int64_t* ref_
 }
 
 template <class T>
-bool pack_unit_rows(const Plan& plan, const RawRows& raw, const LabelledRow* order, int64_t begin,
-                    int64_t end, const Workspace& work, T* packed) {
-  constexpr int64_t kRowsPerTask = 64;
+bool pack_rows(const Plan& plan, const RawRows& raw, const LabelledRow* order, int64_t begin, int64_t end,
+               const Workspace& work, const PackedRows& packed) {
   std::atomic<bool> finite{true};
-  const int64_t count = end - begin;
-  for_each_task((count + kRowsPerTask - 1) / kRowsPerTask, plan.threads, [&](int64_t task, int64_t worker) {
+  const int64_t count = end - begin, blocks = (count + plan.tile - 1) / plan.tile;
+  for_each_task(blocks, plan.threads, [&](int64_t block, int64_t worker) {
     const Simd<T>& loops = simd<T>();
     T* buffer = work.row_scratch<T>(plan, worker);
-    const int64_t last = std::min(count, (task + 1) * kRowsPerTask);
-    for (int64_t r = task * kRowsPerTask; r < last; ++r) {
+    double* sum = packed.block_sum + block * plan.dim;
+    std::fill_n(sum, plan.dim, 0.0);
+    const int64_t last = std::min(count, (block + 1) * plan.tile);
+    for (int64_t r = block * plan.tile; r < last; ++r) {
       const T* x = load_row<T>(raw, order[begin + r].index, buffer);
       const double norm = std::sqrt(loops.squared_norm(x, plan.dim));
-      T* out = packed + r * plan.dim;
-      if (!std::isfinite(static_cast<T>(norm))) {
+      T* unit = static_cast<T*>(packed.unit) + r * plan.dim;
+      if (std::isfinite(static_cast<T>(norm))) {
+        loops.scale(x, 1.0 / std::max(norm, kNormFloor), unit, plan.dim);
+      } else {
         finite.store(false, std::memory_order_relaxed);
-        std::fill_n(out, plan.dim, T(0));
-        continue;
+        std::fill_n(unit, plan.dim, T(0));
       }
-      loops.scale(x, 1.0 / std::max(norm, kNormFloor), out, plan.dim);
+      loops.add_wide(sum, unit, plan.dim);
+      if (plan.codes) {
+        const RowCode row = loops.encode(unit, plan.dim, plan.code_dim, packed.code + r * plan.code_dim);
+        packed.scale[r] = row.scale;
+        packed.error[r] = row.error;
+      }
     }
   });
   return finite.load();
 }
 
-template bool pack_unit_rows<float>(const Plan&, const RawRows&, const LabelledRow*, int64_t, int64_t,
-                                    const Workspace&, float*);
-template bool pack_unit_rows<double>(const Plan&, const RawRows&, const LabelledRow*, int64_t, int64_t,
-                                     const Workspace&, double*);
+#define TCM_INSTANTIATE(T)                                                                                 \
+  template bool pack_rows<T>(const Plan&, const RawRows&, const LabelledRow*, int64_t, int64_t,            \
+                             const Workspace&, const PackedRows&);
+TCM_INSTANTIATE(float)
+TCM_INSTANTIATE(double)
 
 }  // namespace tcm::cpu

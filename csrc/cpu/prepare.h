@@ -31,10 +31,10 @@ const T* load_row(const RawRows& raw, int64_t index, T* buffer);
 void order_by_label(const Plan& plan, const int64_t* labels, const int64_t* ref_labels,
                     int64_t self_offset, Workspace& work);
 
-// Packs the unit rows of order[begin .. end) into `packed`, (end - begin, dim). False if any of their
-// norms is not a finite number of type T (those rows become 0).
+// Packs order[begin .. end): unit rows, their block sums and their int8 codes. False if any of their norms
+// is not a finite number of type T (those rows become 0).
 template <class T>
-bool pack_unit_rows(const Plan& plan, const RawRows& raw, const LabelledRow* order, int64_t begin,
-                    int64_t end, const Workspace& work, T* packed);
+bool pack_rows(const Plan& plan, const RawRows& raw, const LabelledRow* order, int64_t begin, int64_t end,
+               const Workspace& work, const PackedRows& packed);
 
 }  // namespace tcm::cpu

@@ -4,34 +4,25 @@
 #include <limits>
 
 #include "glue.h"
+#include "tile.h"
 
 namespace tcm::cpu {
 namespace {
 
-// One tile: similarities, the few that are no pairs made harmless, then one pass over each row.
+// All similarities in full precision, then one pass over each row.
 template <class T>
-void screen_tile(const Plan& plan, const SuperTile& super, int64_t a, int64_t b, Margins<T> margins,
-                 const Workspace& work, T* s) {
-  const int64_t tile = plan.tile;
-  const int64_t row0 = (super.row_tile + a) * tile, col0 = (super.col_tile + b) * tile;
-  const int64_t rows = block_rows(plan, super, a), columns = block_columns(plan, super, b);
-  const Matrix<const T> x{static_cast<const T*>(work.packed_rows) + a * tile * plan.dim, rows, plan.dim,
-                          plan.dim};
-  const Matrix<const T> r{static_cast<const T*>(work.packed_columns) + b * tile * plan.dim, columns,
-                          plan.dim, plan.dim};
-  matmul<T>(x, r.transposed(), {s, rows, columns, tile});
-
+void screen_in_full(const Tile<T>& tile, T* s) {
+  const Plan& plan = tile.plan;
+  const Matrix<const T> x{tile.unit_rows(), tile.rows, plan.dim, plan.dim};
+  const Matrix<const T> r{tile.unit_columns(), tile.columns, plan.dim, plan.dim};
+  matmul<T>(x, r.transposed(), {s, tile.rows, tile.columns, plan.tile});
   TileSums sums{};
-  uint64_t* bits = work.bits + super.slot(a, b) * tile * plan.words();
-  for (int64_t i = 0; i < rows; ++i) {
-    const RowSpan span = row_span(plan, work, row0 + i, col0, columns);
-    const int64_t twin = work.twin[row0 + i] - col0;
-    if (work.twin[row0 + i] >= 0 && twin >= 0 && twin < columns) {
-      s[i * tile + twin] = std::numeric_limits<T>::quiet_NaN();  // a NaN is never hard
-    }
-    simd<T>().scan_row(s + i * tile, span, margins, bits + i * plan.words(), &sums);
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    T* row = s + i * plan.tile;
+    if (tile.twin(i) >= 0) row[tile.twin(i)] = std::numeric_limits<T>::quiet_NaN();  // NaN is never hard
+    simd<T>().scan_row(row, tile.span(i), thresholds<T>(tile.margins), tile.bits + i * plan.words(), &sums);
   }
-  work.tile_sums[super.slot(a, b)] = sums;
+  *tile.sums = sums;
 }
 
 }  // namespace
@@ -44,15 +35,32 @@ SuperTile SuperTile::at(const Plan& plan, int64_t super_row, int64_t super_col) 
 }
 
 template <class T>
-void screen(const Plan& plan, const SuperTile& super, Margins<T> margins, const Workspace& work) {
+void screen(const Plan& plan, const SuperTile& super, Margins<double> margins, bool can_defer,
+            const Workspace& work) {
   for_each_task(super.row_count * super.col_count, plan.threads, [&](int64_t task, int64_t worker) {
     const int64_t a = task / super.col_count, b = task % super.col_count;
     if (!super.holds(a, b)) return;
-    screen_tile<T>(plan, super, a, b, margins, work, work.tile_scratch<T>(plan, worker));
+    const int64_t slot = super.slot(a, b);
+    const Tile<T> tile{plan,
+                       work,
+                       margins,
+                       (super.row_tile + a) * plan.tile,
+                       (super.col_tile + b) * plan.tile,
+                       block_rows(plan, super, a),
+                       block_columns(plan, super, b),
+                       a,
+                       b,
+                       work.bits + slot * plan.tile * plan.words(),
+                       work.tile_sums + slot};
+    T* scratch = work.tile_scratch<T>(plan, worker);
+    auto* products = reinterpret_cast<int32_t*>(scratch);
+    auto* open = reinterpret_cast<uint32_t*>(work.row_scratch<T>(plan, worker));
+    if (plan.codes && screen_by_codes(tile, can_defer, products, open)) return;
+    screen_in_full(tile, scratch);
   });
 }
 
-template void screen<float>(const Plan&, const SuperTile&, Margins<float>, const Workspace&);
-template void screen<double>(const Plan&, const SuperTile&, Margins<double>, const Workspace&);
+template void screen<float>(const Plan&, const SuperTile&, Margins<double>, bool, const Workspace&);
+template void screen<double>(const Plan&, const SuperTile&, Margins<double>, bool, const Workspace&);
 
 }  // namespace tcm::cpu

@@ -1,7 +1,11 @@
 // Stage 2, screen: which pairs of a super-tile are hard, one bit each, and what they add to the loss.
 //
-// Tiles of similarities come from full-precision products of unit rows. (Screening with int8 products and
-// certified bounds takes this stage's place without changing what it leaves: bits and sums.)
+// A tile is first multiplied in int8, several times faster than in the compute dtype. By the certificate
+// (certificate.h) that proves almost every pair harmless; the few that are left are evaluated in full
+// precision, one inner product each, in row order. A tile with too many left is multiplied in full
+// precision as a whole; one whose pairs are all proven hard needs no similarity at all, because
+// Σ s = (sum of its rows)·(sum of its columns). Which happens follows from the data alone, so results
+// repeat bit for bit. No pair is decided without proof.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +43,10 @@ inline RowSpan row_span(const Plan& plan, const Workspace& work, int64_t row, in
   return {first < 0 ? 0 : first, count, work.same_begin[row] - col, work.same_end[row] - col};
 }
 
-// Fills work.bits and work.tile_sums for every tile of `super`; `margins` are thresholds<T>().
+// Fills work.bits and work.tile_sums for every tile of `super`. Where `can_defer`, a tile's sums may be left
+// to the adding up, which must then add to the rows.
 template <class T>
-void screen(const Plan& plan, const SuperTile& super, Margins<T> margins, const Workspace& work);
+void screen(const Plan& plan, const SuperTile& super, Margins<double> margins, bool can_defer,
+            const Workspace& work);
 
 }  // namespace tcm::cpu

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "../certificate.h"
 #include "../hard_pair.h"
 
 namespace tcm::cpu {
@@ -16,6 +17,8 @@ struct TileSums {
   double negative;
   int64_t positives;
   int64_t negatives;
+  bool positive_deferred;  // whether the sum is left to the adding up
+  bool negative_deferred;
 };
 
 // Columns of one tile row. Only [first, last) are pairs; [same_begin, same_end) are of the row's class
@@ -25,6 +28,20 @@ struct RowSpan {
   int64_t last;
   int64_t same_begin;
   int64_t same_end;
+
+  // The columns of the row's class among those of 64-bit word w of a bit map.
+  uint64_t same_bits(int64_t w) const { return below(same_end - w * 64) & ~below(same_begin - w * 64); }
+
+ private:
+  static uint64_t below(int64_t n) {
+    return n <= 0 ? 0 : n >= 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1;
+  }
+};
+
+// Two sets of 64 pairs, one within the other.
+struct Certified {
+  uint64_t may;
+  uint64_t surely;
 };
 
 template <class T>
@@ -32,10 +49,26 @@ struct Simd {
   // Set bit c of `bits` for every hard pair of the row s[0 .. last), clear all others up to the end of
   // the last 64-bit word, and add the row to `sums`. s is readable up to that end.
   void (*scan_row)(const T* s, RowSpan span, Margins<T> margins, uint64_t* bits, TileSums* sums);
+  // The same for a row of int8 products q[0 .. last): set the bits of the pairs that may be hard, those of
+  // other classes with q >= threshold and all of the row's own class; returns how many. q is readable up
+  // to the end of the last word.
+  int64_t (*scan_codes)(const int32_t* q, RowSpan span, int32_t threshold, uint64_t* bits);
+  // The similarities of 64 products, by each pair's own bound: which may be at least `similarity`, and
+  // which surely are. scale and error are those of the 64 columns.
+  Certified (*certify)(const int32_t* q, RowCode row, const float* scale, const float* error,
+                       float similarity);
+  // The int8 code of a unit row; code has `padded` elements, the last ones 0.
+  RowCode (*encode)(const T* u, int64_t n, int64_t padded, int8_t* code);
+  // Inner product in T, in a fixed order of its own.
+  T (*dot)(const T* x, const T* y, int64_t n);
   // Sum of squares, in float64.
   double (*squared_norm)(const T* x, int64_t n);
   // out = x * factor, multiplied in float64.
   void (*scale)(const T* x, double factor, T* out, int64_t n);
+  // acc += x, in float64
+  void (*add_wide)(double* acc, const T* x, int64_t n);
+  // acc -= x
+  void (*subtract)(T* acc, const T* x, int64_t n);
   // acc += x
   void (*add)(T* acc, const T* x, int64_t n);
   // Gradient of a raw row x through its normalisation: with g = w_p * p + w_q * q and the unit row u = x * inverse,

@@ -132,6 +132,56 @@ void scan_row(const T* s, RowSpan span, Margins<T> margins, uint64_t* bits, Tile
   }
 }
 
+inline uint64_t reached(const int32_t* q, int32_t threshold) {
+  typedef int32_t Vector __attribute__((vector_size(TCM_VECTOR_BYTES), aligned(4), may_alias));
+  uint64_t bits = 0;
+  for (int k = 0; k < kWord; k += Lanes<float>::count) {
+    bits |= lane_bits(*(const Vector*)(q + k) >= threshold, float()) << k;
+  }
+  return bits;
+}
+
+inline Certified certify(const int32_t* q, RowCode row, const float* scale, const float* error,
+                         float similarity) {
+  typedef int32_t Products __attribute__((vector_size(TCM_VECTOR_BYTES), aligned(4), may_alias));
+  using Floats = Lanes<float>::Vector;
+  Certified result{0, 0};
+  for (int k = 0; k < kWord; k += Lanes<float>::count) {
+    const Floats s = __builtin_convertvector(*(const Products*)(q + k), Floats) * load(scale + k) * row.scale;
+    const Floats bound = similarity_error(row.error, load(error + k));
+    result.may |= lane_bits(s + bound >= similarity, float()) << k;
+    result.surely |= lane_bits(s - bound >= similarity, float()) << k;
+  }
+  return result;
+}
+
+template <class T>
+int64_t scan_codes(const int32_t* q, RowSpan span, int32_t threshold, uint64_t* bits) {
+  int64_t count = 0;
+  for (int64_t at = 0; at < span.last; at += kWord, q += kWord, ++bits) {
+    const uint64_t pairs = bit_range(span.first - at, span.last - at);
+    const uint64_t same = bit_range(span.same_begin - at, span.same_end - at);
+    *bits = (reached(q, threshold) | same) & pairs;
+    count += __builtin_popcountll(*bits);
+  }
+  return count;
+}
+
+template <class T>
+T dot(const T* __restrict x, const T* __restrict y, int64_t n) {
+  constexpr int kLanes = Lanes<T>::count;
+  typename Lanes<T>::Vector acc[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    for (int k = 0; k < 4; ++k) acc[k] += load(x + i + k * kLanes) * load(y + i + k * kLanes);
+  }
+  acc[0] = (acc[0] + acc[1]) + (acc[2] + acc[3]);
+  T sum = 0;
+  for (int lane = 0; lane < kLanes; ++lane) sum += acc[0][lane];
+  for (; i < n; ++i) sum += x[i] * y[i];
+  return sum;
+}
+
 // Eight float64 running sums, added up in one fixed order: the same on every instruction set but for
 // the contraction of multiply and add.
 template <class Term>
@@ -146,6 +196,43 @@ inline double reduce(int64_t n, Term term) {
 }
 
 template <class T>
+RowCode encode(const T* __restrict u, int64_t n, int64_t padded, int8_t* __restrict code) {
+  // Lanes written out: without -ffast-math no compiler may reorder a maximum.
+  using Vector = typename Lanes<T>::Vector;
+  constexpr int kLanes = Lanes<T>::count;
+  Vector most = {}, least = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Vector v = load(u + i);
+    most = v > most ? v : most;
+    least = v < least ? v : least;
+  }
+  T largest = 0;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const T size = most[lane] > -least[lane] ? most[lane] : -least[lane];
+    largest = size > largest ? size : largest;
+  }
+  for (; i < n; ++i) {
+    const T size = u[i] < 0 ? -u[i] : u[i];
+    largest = size > largest ? size : largest;
+  }
+  const float scale = float(largest) / float(kCodeLimit);
+  const bool codable = scale >= kSmallestScale;
+  const float inverse = codable ? 1.0f / scale : 0.0f;
+  for (i = 0; i < n; ++i) {
+    const float v = float(u[i]) * inverse;  // within 127.0001: rounds to a code, whichever way it falls
+    code[i] = int8_t(int(v + __builtin_copysignf(0.5f, v)));
+  }
+  for (i = n; i < padded; ++i) code[i] = 0;
+  const double c = codable ? double(scale) : 0.0;
+  const double square = reduce(n, [=](int64_t k) {
+    const double rest = double(u[k]) - c * double(code[k]);
+    return rest * rest;
+  });
+  return {float(c), float(__builtin_sqrt(square) * kRoundUp) + kRoundUpTiny};
+}
+
+template <class T>
 double squared_norm(const T* x, int64_t n) {
   return reduce(n, [=](int64_t i) { return double(x[i]) * double(x[i]); });
 }
@@ -153,6 +240,16 @@ double squared_norm(const T* x, int64_t n) {
 template <class T>
 void scale(const T* __restrict x, double factor, T* __restrict out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = T(double(x[i]) * factor);
+}
+
+template <class T>
+void add_wide(double* __restrict acc, const T* __restrict x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) acc[i] += double(x[i]);
+}
+
+template <class T>
+void subtract(T* __restrict acc, const T* __restrict x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) acc[i] -= x[i];
 }
 
 template <class T>
@@ -175,9 +272,11 @@ void chain(const T* __restrict x, const T* __restrict p, const T* __restrict q, 
 
 #define TCM_JOIN_(a, b) a##b
 #define TCM_JOIN(a, b) TCM_JOIN_(a, b)
-const Simd<float> TCM_JOIN(TCM_SIMD_NAME, _f32) = {scan_row<float>, squared_norm<float>, scale<float>,
-                                                   add<float>, chain<float>};
-const Simd<double> TCM_JOIN(TCM_SIMD_NAME, _f64) = {scan_row<double>, squared_norm<double>,
-                                                    scale<double>, add<double>, chain<double>};
+const Simd<float> TCM_JOIN(TCM_SIMD_NAME, _f32) = {scan_row<float>, scan_codes<float>, certify,
+                                                   encode<float>, dot<float>, squared_norm<float>,
+                                                   scale<float>, add_wide<float>, subtract<float>, add<float>, chain<float>};
+const Simd<double> TCM_JOIN(TCM_SIMD_NAME, _f64) = {scan_row<double>, scan_codes<double>, certify,
+                                                    encode<double>, dot<double>, squared_norm<double>,
+                                                    scale<double>, add_wide<double>, subtract<double>, add<double>, chain<double>};
 
 }  // namespace tcm::cpu

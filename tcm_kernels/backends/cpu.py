@@ -15,7 +15,16 @@ from torch import Tensor
 from .contract import Problem
 from .shared import FLOAT_DTYPES, full_precision_matmul, residual_bytes
 
-__all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "simd_name", "why_not", "why_not_here"]
+__all__ = [
+    "details",
+    "pair_sums",
+    "pair_sums_backward",
+    "residual_bytes",
+    "screening_name",
+    "simd_name",
+    "why_not",
+    "why_not_here",
+]
 
 _import_error: str | None = None
 try:
@@ -41,6 +50,16 @@ def why_not(device_type: str, dtype: torch.dtype) -> str | None:
     if dtype not in FLOAT_DTYPES:
         return f"it takes float32, float64, float16 and bfloat16 embeddings, not {dtype}"
     return None
+
+
+def details() -> str:
+    """What the kernel has chosen on this machine, for the doctor."""
+    return f"{simd_name()} inner loops, {screening_name()} screening"
+
+
+def screening_name() -> str:
+    """What screens the pairs: "int8" where its products are exact and fast, else "full-precision"."""
+    return torch.ops.tcm_kernels._cpu_screening_name()
 
 
 def simd_name() -> str:

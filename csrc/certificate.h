@@ -1,0 +1,43 @@
+// THE certificate of screening: how far an int8 product can be from the similarity. Written once, for C++
+// and CUDA alike.
+//
+// A unit row u (as packed, in the compute dtype) is coded as u = c q + ρ with q int8 and c a float32, and
+// e >= ‖ρ‖ is kept beside it. For two rows, with c_i q_i = u_i - ρ_i,
+//
+//   u_i·u_j - c_i c_j (q_i·q_j) = u_i·ρ_j + ρ_i·u_j - ρ_i·ρ_j,
+//
+// so by Cauchy-Schwarz its size is at most ‖u_i‖ e_j + e_i ‖u_j‖ + e_i e_j.
+//
+// In floating point: q is whatever integer the rounding gave, because ρ is taken from it afterwards, in
+// float64, where c q is exact (24 + 7 bits). kRoundUp covers the rounding of Σρ² (D · 2^-53 relative) and
+// of the square root, the rounding of e to float32 (2^-24), and ‖u‖ <= 1 + 2^-20 in place of 1. kSlack covers
+// what is left: c_i c_j (q_i·q_j) and the bound evaluated in float32, at most six roundings of numbers
+// under 2 (7e-7). q_i·q_j itself is exact in int32 while D <= kLargestDim. A row shorter than kSmallestScale
+// allows is coded as q = 0, c = 0, e = ‖u‖, for which the bound holds as well.
+#pragma once
+
+#include "hard_pair.h"
+
+namespace tcm {
+
+constexpr int kCodeLimit = 127;
+constexpr long kLargestDim = 131072;  // 127² · 2^17 < 2^31
+constexpr double kRoundUp = 1.0 + 4e-6;
+constexpr float kRoundUpTiny = 1e-37f;  // the same where e is so small that float32 rounds it coarsely
+constexpr float kSlack = 2e-6f;
+constexpr float kSmallestScale = 1e-30f;  // below it, products of two scales leave the float32 range
+
+// What is known of a coded row.
+struct RowCode {
+  float scale;  // c
+  float error;  // e, rounded up
+};
+
+// The largest difference between the similarity of two rows and their scaled int8 product.
+// error_j is one number or a vector of lanes.
+template <class Lanes>
+static inline TCM_HOST_DEVICE Lanes similarity_error(float error_i, Lanes error_j) {
+  return error_j + error_i * error_j + (error_i + kSlack);
+}
+
+}  // namespace tcm

@@ -1,0 +1,27 @@
+// Ask for huge pages under memory that is about to be written for the first time.
+//
+// Fresh memory is handed out page by page, each zeroed in a fault of its own: at 4 KiB that took 0.3 ms a
+// MiB on a virtual machine, as long as the whole backward. 2 MiB pages cost a tenth. A hint only, and only
+// for buffers of several such pages; where a system has none, nothing happens.
+#pragma once
+
+#include <cstdint>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace tcm::cpu {
+
+inline void prefer_huge_pages(void* memory, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kPage = uintptr_t(2) << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + kPage - 1) / kPage * kPage;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + uintptr_t(bytes)) / kPage * kPage;
+  if (end > begin + kPage) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
+
+}  // namespace tcm::cpu

@@ -1,0 +1,248 @@
+// One tile by int8 products: what the certificate leaves undecided is little, and only that is computed.
+//
+//   candidates   pairs whose product reaches the least that could be hard for any column of the tile:
+//                one comparison a pair; in most tiles there are none, and the tile is done
+//   classified   each candidate by its own bound: harmless, hard, or open
+//   then         few hard or open: each gets an inner product, which decides it and is its similarity
+//                few not hard: the same for those, and Σ s = (sum of rows)·(sum of columns) - theirs
+//                few open, many of either: inner products for the open ones; Σ s is left to the adding
+//                up, which multiplies the hard pairs' pattern with the unit rows anyway
+//                many open: the tile is multiplied in full precision
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "glue.h"
+#include "tile.h"
+
+namespace tcm::cpu {
+namespace {
+
+// What the codes of a block of columns have in common, for thresholds that hold for all of them.
+struct CodeRange {
+  float smallest_scale = std::numeric_limits<float>::max();
+  float largest_scale = 0;
+  float largest_error = 0;
+
+  CodeRange(const float* scales, const float* errors, int64_t count) {
+    for (int64_t j = 0; j < count; ++j) {
+      smallest_scale = std::min(smallest_scale, scales[j]);
+      largest_scale = std::max(largest_scale, scales[j]);
+      largest_error = std::max(largest_error, errors[j]);
+    }
+  }
+
+  // The least product q of a row's code at which c_i c_j q can reach `similarity` for some column j. A
+  // ratio in float64, moved by more than its rounding to the safe side.
+  int32_t threshold(float scale, double similarity) const {
+    constexpr double kMove = 1e-9, kMost = 2147483000.0;
+    const double unit = double(scale) * double(similarity > 0 ? largest_scale : smallest_scale);
+    if (unit == 0) return similarity > 0 ? int32_t(kMost) : -int32_t(kMost);
+    const double q = similarity / unit;
+    return static_cast<int32_t>(std::clamp(std::ceil(q - std::abs(q) * kMove), -kMost, kMost));
+  }
+};
+
+// Marks the candidates in tile.bits and returns how many there are.
+template <class T>
+int64_t mark_candidates(const Tile<T>& tile, const CodeRange& range, const int32_t* products) {
+  int64_t candidates = 0;
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    const RowCode code = tile.row_code(i);
+    const double reach = tile.margins.minus - similarity_error(code.error, range.largest_error);
+    uint64_t* bits = tile.row_bits(i);
+    candidates += simd<T>().scan_codes(products + i * tile.columns, tile.span(i),
+                                       range.threshold(code.scale, reach), bits);
+    if (const int64_t twin = tile.twin(i); twin >= 0) bits[twin / 64] &= ~(uint64_t(1) << (twin % 64));
+  }
+  return candidates;
+}
+
+// Clears the candidates that are harmless by their own bound and lists the open ones. Returns the number
+// of those, or -1 where they are more than most_open().
+template <class T>
+int64_t classify_candidates(const Tile<T>& tile, const int32_t* products, uint32_t* open) {
+  const float minus = static_cast<float>(tile.margins.minus), plus = static_cast<float>(tile.margins.plus);
+  int64_t count = 0;
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    const RowCode code = tile.row_code(i);
+    const RowSpan span = tile.span(i);
+    for (int64_t w = 0; w < tile.words(); ++w) {
+      uint64_t& bits = tile.row_bits(i)[w];
+      if (bits == 0) continue;
+      const uint64_t same = span.same_bits(w);
+      const auto certify = [&](float margin) {
+        return simd<T>().certify(products + i * tile.columns + w * 64, code, tile.column_scales() + w * 64,
+                                 tile.column_errors() + w * 64, margin);
+      };
+      uint64_t may = 0, surely = 0;
+      if (bits & ~same) {
+        const Certified at_least = certify(minus);
+        may = at_least.may & ~same;
+        surely = at_least.surely & ~same;
+      }
+      if (bits & same) {  // a positive is hard where it is not above the margin
+        const Certified at_least = certify(plus);
+        may |= ~at_least.surely & same;
+        surely |= ~at_least.may & same;
+      }
+      bits &= may;
+      uint64_t left = bits & ~surely;
+      if (count + __builtin_popcountll(left) > tile.most_open()) return -1;
+      for (; left; left &= left - 1) {
+        open[count++] = uint32_t(i * tile.plan.tile + w * 64 + __builtin_ctzll(left));
+      }
+    }
+  }
+  return count;
+}
+
+template <class T>
+T similarity(const Tile<T>& tile, int64_t i, int64_t j) {
+  const int64_t dim = tile.plan.dim;
+  return simd<T>().dot(tile.unit_rows() + i * dim, tile.unit_columns() + j * dim, dim);
+}
+
+template <class T>
+bool is_hard(T s, bool same, Margins<T> margins) {
+  return same ? is_hard_positive(s, margins) : is_hard_negative(s, margins);
+}
+
+// Every pair left in tile.bits by its inner product: decides it, and is its similarity.
+template <class T>
+void evaluate_marked(const Tile<T>& tile, TileSums& sums) {
+  const Margins<T> margins = thresholds<T>(tile.margins);
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    const RowSpan span = tile.span(i);
+    for (int64_t w = 0; w < tile.words(); ++w) {
+      uint64_t& bits = tile.row_bits(i)[w];
+      for (uint64_t left = bits; left; left &= left - 1) {
+        const uint64_t bit = left & -left;
+        const bool same = span.same_bits(w) & bit;
+        const T s = similarity(tile, i, w * 64 + __builtin_ctzll(left));
+        if (!is_hard(s, same, margins)) {
+          bits &= ~bit;
+          continue;
+        }
+        (same ? sums.positives : sums.negatives) += 1;
+        (same ? sums.positive : sums.negative) += double(s);
+      }
+    }
+  }
+}
+
+// Decides the open pairs by their inner products.
+template <class T>
+void evaluate_open(const Tile<T>& tile, const uint32_t* open, int64_t count) {
+  const Margins<T> margins = thresholds<T>(tile.margins);
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t i = open[k] / tile.plan.tile, j = open[k] % tile.plan.tile;
+    const uint64_t bit = uint64_t(1) << (j % 64);
+    const bool same = tile.span(i).same_bits(j / 64) & bit;
+    if (!is_hard(similarity(tile, i, j), same, margins)) tile.row_bits(i)[j / 64] &= ~bit;
+  }
+}
+
+template <class T>
+void count_marked(const Tile<T>& tile, TileSums& sums) {
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    const RowSpan span = tile.span(i);
+    for (int64_t w = 0; w < tile.words(); ++w) {
+      const uint64_t bits = tile.row_bits(i)[w], same = span.same_bits(w);
+      sums.positives += __builtin_popcountll(bits & same);
+      sums.negatives += __builtin_popcountll(bits & ~same);
+    }
+  }
+}
+
+// Sum of the similarities of the marked pairs of one sign, which are few.
+template <class T>
+double sum_of_marked(const Tile<T>& tile, bool positive) {
+  double sum = 0;
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    const RowSpan span = tile.span(i);
+    for (int64_t w = 0; w < tile.words(); ++w) {
+      const uint64_t same = span.same_bits(w);
+      for (uint64_t left = tile.row_bits(i)[w] & (positive ? same : ~same); left; left &= left - 1) {
+        sum += double(similarity(tile, i, w * 64 + __builtin_ctzll(left)));
+      }
+    }
+  }
+  return sum;
+}
+
+// Sum of the similarities of all pairs of the tile but the unmarked ones, which are few.
+template <class T>
+double sum_of_all_but_unmarked(const Tile<T>& tile) {
+  const double* x = tile.work.packed_rows.block_sum + tile.row_block * tile.plan.dim;
+  const double* r = tile.work.packed_columns.block_sum + tile.col_block * tile.plan.dim;
+  double sum = 0;
+  for (int64_t k = 0; k < tile.plan.dim; ++k) sum += x[k] * r[k];
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    for (int64_t j = 0; j < tile.columns; ++j) {
+      const uint64_t word = tile.row_bits(i)[j / 64];
+      if (word == ~uint64_t(0)) {
+        j += 63 - j % 64;
+      } else if (!(word >> (j % 64) & 1)) {
+        sum -= double(similarity(tile, i, j));
+      }
+    }
+  }
+  return sum;
+}
+
+}  // namespace
+
+template <class T>
+bool screen_by_codes(const Tile<T>& tile, bool can_defer, int32_t* products, uint32_t* open) {
+  const Plan& plan = tile.plan;
+  const Matrix<const int8_t> x{tile.work.packed_rows.code + tile.row_block * plan.tile * plan.code_dim,
+                               tile.rows, plan.code_dim, plan.code_dim};
+  const Matrix<const int8_t> r{tile.work.packed_columns.code + tile.col_block * plan.tile * plan.code_dim,
+                               tile.columns, plan.code_dim, plan.code_dim};
+  matmul<int8_t, int32_t>(x, r.transposed(), {products, tile.rows, tile.columns, tile.columns});
+
+  TileSums sums{};
+  const CodeRange range(tile.column_scales(), tile.column_errors(), tile.columns);
+  if (mark_candidates(tile, range, products) == 0) {
+    *tile.sums = sums;
+    return true;
+  }
+  const int64_t few = tile.most_open(), pairs = tile.rows * tile.columns;
+  const int64_t undecided = classify_candidates(tile, products, open);
+  if (undecided < 0) return false;
+
+  count_marked(tile, sums);
+  if (sums.positives + sums.negatives <= few) {
+    sums = {};
+    evaluate_marked(tile, sums);
+    *tile.sums = sums;
+    return true;
+  }
+  evaluate_open(tile, open, undecided);
+  sums = {};
+  count_marked(tile, sums);
+  if (pairs - sums.negatives <= few || pairs - sums.positives <= few) {
+    if (sums.positives && sums.negatives) return false;  // of whom the sum would be is not known
+    (sums.positives ? sums.positive : sums.negative) = sum_of_all_but_unmarked(tile);
+    *tile.sums = sums;
+    return true;
+  }
+  if (!can_defer) return false;
+  for (const bool positive : {true, false}) {
+    const int64_t count = positive ? sums.positives : sums.negatives;
+    double& sum = positive ? sums.positive : sums.negative;
+    if (count <= few) {
+      sum = sum_of_marked(tile, positive);
+    } else {
+      (positive ? sums.positive_deferred : sums.negative_deferred) = true;
+    }
+  }
+  *tile.sums = sums;
+  return true;
+}
+
+template bool screen_by_codes<float>(const Tile<float>&, bool, int32_t*, uint32_t*);
+template bool screen_by_codes<double>(const Tile<double>&, bool, int32_t*, uint32_t*);
+
+}  // namespace tcm::cpu

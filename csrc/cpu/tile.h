@@ -1,0 +1,48 @@
+// One tile of a super-tile: its operands, and where its results go.
+#pragma once
+
+#include "screen.h"
+
+namespace tcm::cpu {
+
+template <class T>
+struct Tile {
+  const Plan& plan;
+  const Workspace& work;
+  Margins<double> margins;
+  int64_t row0, col0, rows, columns;
+  int64_t row_block, col_block;  // within the packs
+  uint64_t* bits;                // (tile, words)
+  TileSums* sums;
+
+  const T* unit_rows() const { return at_block(work.packed_rows, row_block); }
+  const T* unit_columns() const { return at_block(work.packed_columns, col_block); }
+  RowCode row_code(int64_t i) const {
+    const int64_t row = row_block * plan.tile + i;
+    return {work.packed_rows.scale[row], work.packed_rows.error[row]};
+  }
+  const float* column_scales() const { return work.packed_columns.scale + col_block * plan.tile; }
+  const float* column_errors() const { return work.packed_columns.error + col_block * plan.tile; }
+  RowSpan span(int64_t i) const { return row_span(plan, work, row0 + i, col0, columns); }
+  uint64_t* row_bits(int64_t i) const { return bits + i * plan.words(); }
+  int64_t words() const { return (columns + 63) / 64; }
+  // Up to so many pairs get an inner product of their own; more, and the tile gets a product.
+  int64_t most_open() const { return rows * columns / kListFrom; }
+  // The column of row i that is its own sample, -1 if that is not in this tile.
+  int64_t twin(int64_t i) const {
+    const int64_t column = work.twin[row0 + i] - col0;
+    return work.twin[row0 + i] >= 0 && column >= 0 && column < columns ? column : -1;
+  }
+
+ private:
+  const T* at_block(const PackedRows& packed, int64_t block) const {
+    return static_cast<const T*>(packed.unit) + block * plan.tile * plan.dim;
+  }
+};
+
+// Screens the tile by int8 products; false, with nothing written, where it needs its similarities in full.
+// `can_defer`: sums of similarities may be left to the adding up. `open` has room for most_open() indices.
+template <class T>
+bool screen_by_codes(const Tile<T>& tile, bool can_defer, int32_t* products, uint32_t* open);
+
+}  // namespace tcm::cpu
