@@ -9,23 +9,11 @@ every Python >= 3.10.
 import os
 import shutil
 import sys
+from pathlib import Path
 
 from setuptools import setup
 
 TORCH_TARGET = "0x020a000000000000"  # torch 2.10: the oldest whose stable ABI has all we call
-CPU_SOURCES = [
-    "add_up",
-    "int8_products",
-    "ops",
-    "pair_sums",
-    "plan",
-    "prepare",
-    "screen",
-    "screen_by_codes",
-    "simd",
-    "simd_avx2",
-    "simd_avx512",
-]
 
 
 def cxx_compiler() -> str | None:
@@ -56,8 +44,8 @@ def extensions() -> dict[str, object]:
     unix = sys.platform != "win32"
     cpu = CppExtension(
         "tcm_kernels._cpu",
-        [f"csrc/cpu/{name}.cpp" for name in (*CPU_SOURCES, "simd_baseline")],
-        depends=["csrc/hard_pair.h"],
+        sorted(str(path) for path in Path("csrc/cpu").glob("*.cpp")),
+        depends=sorted(str(path) for path in Path("csrc").rglob("*.h")),
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET)],
         # -g0: the debug information of torch's headers would be most of the file.
         extra_compile_args=["-O3", "-g0", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"]

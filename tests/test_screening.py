@@ -181,6 +181,24 @@ def test_every_way_through_gives_the_loss(margin_minus, classes, relation, dtype
         assert (ours.double() - true.double()).norm() <= tolerance * true.double().norm()
 
 
+@pytest.mark.parametrize("hidden", [0, 3, 60])
+def test_a_prefix_that_suits_the_sample_loses_no_pair_elsewhere(hidden):
+    """Most rows are told apart by their first columns; `hidden` rows are alike in the last ones only."""
+    emb, labels = sample(1100, 512, 300, 8, torch.float32)
+    rows = torch.randperm(1100, generator=generator(9))[:hidden]
+    with torch.no_grad():
+        emb[rows, :448] *= 0.05
+        emb[rows, 448:] = 1.0 + 0.3 * torch.rand(hidden, 64, generator=generator(10))
+    found = counts(emb, labels, margin_minus=0.4)
+    expected = reference.tcm_sums(emb, labels, margin_minus=0.4)
+    assert found == (int(expected.positive_count), int(expected.negative_count))
+    assert found[1] >= hidden * (hidden - 1) * 0.9
+    loss = tcm_kernels.fused_tcm_loss(emb, labels, margin_minus=0.4, backend="cpu")
+    (grad,) = torch.autograd.grad(loss, emb)
+    (true,) = torch.autograd.grad(reference.tcm_loss(emb, labels, margin_minus=0.4), emb)
+    assert (grad - true).norm() <= 1e-5 * true.norm()
+
+
 SCRIPT = """
 import sys, torch
 sys.path.insert(0, "tests")

@@ -62,11 +62,10 @@ void for_each_pair(const TileView<T>& tile, const WordOf& word_of, const Visit& 
 // The pairs of one sign as a (rows, tile) matrix of 0 and 1.
 template <class T>
 void spread(const TileView<T>& tile, bool positive, T* weights) {
+  const Simd<T>& loops = simd<T>();
   for (int64_t i = 0; i < tile.rows(); ++i) {
     for (int64_t w = 0; w < tile.words(); ++w) {
-      const uint64_t bits = tile.word(i, w, positive);
-      T* out = weights + i * tile.plan.tile + w * 64;
-      for (int k = 0; k < 64; ++k) out[k] = T((bits >> k) & 1);
+      loops.spread(tile.word(i, w, positive), weights + i * tile.plan.tile + w * 64);
     }
   }
 }

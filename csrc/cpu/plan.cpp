@@ -9,7 +9,7 @@ constexpr int64_t kLargestTile = 512;  // 1 MiB of float32 similarities: what a 
 constexpr int64_t kSmallestTile = 64;
 constexpr int64_t kSuperRows = 8192;               // 256 tiles of 512: 8 MiB of bit maps
 constexpr int64_t kPackedBytes = int64_t(16) << 20;  // of each side's packed rows, if rows are wide
-constexpr int64_t kTasksPerThread = 3;             // enough for uneven tasks to balance
+constexpr int64_t kTasksPerThread = 8;             // enough for uneven tasks to balance
 // Below these an int8 product saves less than what surrounds it costs.
 constexpr int64_t kSmallestCodedTile = 128;
 constexpr int64_t kSmallestCodedDim = 32;
@@ -65,6 +65,7 @@ int64_t Workspace::carve(const Plan& plan, void* base) {
     take(packed.code, plan.super_rows() * plan.code_dim);
     take(packed.scale, plan.codes ? plan.super_rows() * int64_t(sizeof(float)) : 0);
     take(packed.error, plan.codes ? plan.super_rows() * int64_t(sizeof(float)) : 0);
+    take(packed.tail, plan.codes ? plan.super_rows() * int64_t(sizeof(float)) : 0);
   };
   const bool one_side = plan.self && super * tile >= plan.rows;
   take(row_order, plan.rows * int64_t(sizeof(LabelledRow)));

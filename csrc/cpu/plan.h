@@ -53,6 +53,15 @@ struct PackedRows {
   int8_t* code;        // (super_rows, code_dim) with plan.codes, else none
   float* scale;        // (super_rows) of the codes
   float* error;        // (super_rows)
+  float* tail;         // (super_rows) length of the unit row's columns beyond the screening's prefix
+};
+
+// How tiles are screened; see sample.h.
+struct Screening {
+  bool codes;      // by int8 products first
+  int64_t prefix;  // of so many columns; code_dim for all of them
+
+  bool has_prefix(const Plan& plan) const { return codes && prefix < plan.code_dim; }
 };
 
 // Pointers into one allocation. `carve` with a null base measures: the return value is its size.

@@ -35,8 +35,8 @@ SuperTile SuperTile::at(const Plan& plan, int64_t super_row, int64_t super_col) 
 }
 
 template <class T>
-void screen(const Plan& plan, const SuperTile& super, Margins<double> margins, bool can_defer,
-            const Workspace& work) {
+void screen(const Plan& plan, const SuperTile& super, const Screening& screening, Margins<double> margins,
+            bool can_defer, const Workspace& work) {
   for_each_task(super.row_count * super.col_count, plan.threads, [&](int64_t task, int64_t worker) {
     const int64_t a = task / super.col_count, b = task % super.col_count;
     if (!super.holds(a, b)) return;
@@ -55,12 +55,14 @@ void screen(const Plan& plan, const SuperTile& super, Margins<double> margins, b
     T* scratch = work.tile_scratch<T>(plan, worker);
     auto* products = reinterpret_cast<int32_t*>(scratch);
     auto* open = reinterpret_cast<uint32_t*>(work.row_scratch<T>(plan, worker));
-    if (plan.codes && screen_by_codes(tile, can_defer, products, open)) return;
+    if (screening.codes && screen_by_codes(tile, screening, can_defer, products, open)) return;
     screen_in_full(tile, scratch);
   });
 }
 
-template void screen<float>(const Plan&, const SuperTile&, Margins<double>, bool, const Workspace&);
-template void screen<double>(const Plan&, const SuperTile&, Margins<double>, bool, const Workspace&);
+template void screen<float>(const Plan&, const SuperTile&, const Screening&, Margins<double>, bool,
+                            const Workspace&);
+template void screen<double>(const Plan&, const SuperTile&, const Screening&, Margins<double>, bool,
+                            const Workspace&);
 
 }  // namespace tcm::cpu

@@ -22,9 +22,16 @@ struct SuperTile {
   bool diagonal;
 
   static SuperTile at(const Plan& plan, int64_t super_row, int64_t super_col);
+  int64_t rows(const Plan& plan) const { return clipped(plan.rows - row_tile * plan.tile, plan); }
+  int64_t columns(const Plan& plan) const { return clipped(plan.columns - col_tile * plan.tile, plan); }
   bool holds(int64_t a, int64_t b) const { return !diagonal || b >= a; }
   // Position of tile (a, b), both relative to the super-tile, among its bit maps and sums.
   int64_t slot(int64_t a, int64_t b) const { return a * col_count + b; }
+
+ private:
+  static int64_t clipped(int64_t left, const Plan& plan) {
+    return left < plan.super_rows() ? left : plan.super_rows();
+  }
 };
 
 // Rows of block a, columns of block b (relative), clipped at the edge of the matrix.
@@ -46,7 +53,7 @@ inline RowSpan row_span(const Plan& plan, const Workspace& work, int64_t row, in
 // Fills work.bits and work.tile_sums for every tile of `super`. Where `can_defer`, a tile's sums may be left
 // to the adding up, which must then add to the rows.
 template <class T>
-void screen(const Plan& plan, const SuperTile& super, Margins<double> margins, bool can_defer,
-            const Workspace& work);
+void screen(const Plan& plan, const SuperTile& super, const Screening& screening, Margins<double> margins,
+            bool can_defer, const Workspace& work);
 
 }  // namespace tcm::cpu

@@ -1,5 +1,7 @@
 // One tile by int8 products: what the certificate leaves undecided is little, and only that is computed.
 //
+//   prefix       where the sample suggests it, the product of the first columns alone; what it leaves, if
+//                little, gets an inner product each
 //   candidates   pairs whose product reaches the least that could be hard for any column of the tile:
 //                one comparison a pair; in most tiles there are none, and the tile is done
 //   classified   each candidate by its own bound: harmless, hard, or open
@@ -17,6 +19,9 @@
 
 namespace tcm::cpu {
 namespace {
+
+// One pair in so many: up to there, what a prefix leaves is computed; above it the whole codes are tried.
+constexpr int64_t kPrefixFrom = 48;
 
 // What the codes of a block of columns have in common, for thresholds that hold for all of them.
 struct CodeRange {
@@ -43,13 +48,27 @@ struct CodeRange {
   }
 };
 
-// Marks the candidates in tile.bits and returns how many there are.
+// Products of the first `width` columns of the codes.
 template <class T>
-int64_t mark_candidates(const Tile<T>& tile, const CodeRange& range, const int32_t* products) {
+void multiply_codes(const Tile<T>& tile, int64_t width, int32_t* products) {
+  const Plan& plan = tile.plan;
+  const Matrix<const int8_t> x{tile.work.packed_rows.code + tile.row_block * plan.tile * plan.code_dim,
+                               tile.rows, width, plan.code_dim};
+  const Matrix<const int8_t> r{tile.work.packed_columns.code + tile.col_block * plan.tile * plan.code_dim,
+                               tile.columns, width, plan.code_dim};
+  matmul<int8_t, int32_t>(x, r.transposed(), {products, tile.rows, tile.columns, tile.columns});
+}
+
+// Marks the candidates in tile.bits and returns how many there are. `beyond`: whether the products are of a
+// prefix only, and the columns beyond it may add t_i t_j.
+template <class T>
+int64_t mark_candidates(const Tile<T>& tile, const CodeRange& range, bool beyond, const int32_t* products) {
   int64_t candidates = 0;
+  const double tail = beyond ? *std::max_element(tile.column_tails(), tile.column_tails() + tile.columns) : 0;
   for (int64_t i = 0; i < tile.rows; ++i) {
     const RowCode code = tile.row_code(i);
-    const double reach = tile.margins.minus - similarity_error(code.error, range.largest_error);
+    double reach = tile.margins.minus - similarity_error(code.error, range.largest_error);
+    if (beyond) reach -= tail * double(tile.row_tail(i));
     uint64_t* bits = tile.row_bits(i);
     candidates += simd<T>().scan_codes(products + i * tile.columns, tile.span(i),
                                        range.threshold(code.scale, reach), bits);
@@ -194,17 +213,21 @@ double sum_of_all_but_unmarked(const Tile<T>& tile) {
 }  // namespace
 
 template <class T>
-bool screen_by_codes(const Tile<T>& tile, bool can_defer, int32_t* products, uint32_t* open) {
+bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_defer, int32_t* products,
+                     uint32_t* open) {
   const Plan& plan = tile.plan;
-  const Matrix<const int8_t> x{tile.work.packed_rows.code + tile.row_block * plan.tile * plan.code_dim,
-                               tile.rows, plan.code_dim, plan.code_dim};
-  const Matrix<const int8_t> r{tile.work.packed_columns.code + tile.col_block * plan.tile * plan.code_dim,
-                               tile.columns, plan.code_dim, plan.code_dim};
-  matmul<int8_t, int32_t>(x, r.transposed(), {products, tile.rows, tile.columns, tile.columns});
-
-  TileSums sums{};
   const CodeRange range(tile.column_scales(), tile.column_errors(), tile.columns);
-  if (mark_candidates(tile, range, products) == 0) {
+  TileSums sums{};
+  if (screening.has_prefix(plan)) {
+    multiply_codes(tile, screening.prefix, products);
+    if (mark_candidates(tile, range, true, products) <= tile.rows * tile.columns / kPrefixFrom) {
+      evaluate_marked(tile, sums);
+      *tile.sums = sums;
+      return true;
+    }
+  }
+  multiply_codes(tile, plan.code_dim, products);
+  if (mark_candidates(tile, range, false, products) == 0) {
     *tile.sums = sums;
     return true;
   }
@@ -242,7 +265,7 @@ bool screen_by_codes(const Tile<T>& tile, bool can_defer, int32_t* products, uin
   return true;
 }
 
-template bool screen_by_codes<float>(const Tile<float>&, bool, int32_t*, uint32_t*);
-template bool screen_by_codes<double>(const Tile<double>&, bool, int32_t*, uint32_t*);
+template bool screen_by_codes<float>(const Tile<float>&, const Screening&, bool, int32_t*, uint32_t*);
+template bool screen_by_codes<double>(const Tile<double>&, const Screening&, bool, int32_t*, uint32_t*);
 
 }  // namespace tcm::cpu

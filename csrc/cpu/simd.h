@@ -59,6 +59,8 @@ struct Simd {
                        float similarity);
   // The int8 code of a unit row; code has `padded` elements, the last ones 0.
   RowCode (*encode)(const T* u, int64_t n, int64_t padded, int8_t* code);
+  // out[k] = 1 where bit k is set, else 0, for 64 columns.
+  void (*spread)(uint64_t bits, T* out);
   // Inner product in T, in a fixed order of its own.
   T (*dot)(const T* x, const T* y, int64_t n);
   // Sum of squares, in float64.

@@ -168,6 +168,17 @@ int64_t scan_codes(const int32_t* q, RowSpan span, int32_t threshold, uint64_t* 
 }
 
 template <class T>
+void spread(uint64_t bits, T* out) {
+  using Integers = typename Eight<T>::Integers;
+  using Vector = typename Eight<T>::Vector;
+  const Integers lane = {1, 2, 4, 8, 16, 32, 64, 128};
+  const Integers one = (Integers)(Vector{} + T(1));
+  for (int k = 0; k < kWord; k += 8, bits >>= 8) {
+    *(Vector*)(out + k) = (Vector)(((lane & (Integers{} + int(bits & 255))) == lane) & one);
+  }
+}
+
+template <class T>
 T dot(const T* __restrict x, const T* __restrict y, int64_t n) {
   constexpr int kLanes = Lanes<T>::count;
   typename Lanes<T>::Vector acc[4] = {};
@@ -273,10 +284,10 @@ void chain(const T* __restrict x, const T* __restrict p, const T* __restrict q, 
 #define TCM_JOIN_(a, b) a##b
 #define TCM_JOIN(a, b) TCM_JOIN_(a, b)
 const Simd<float> TCM_JOIN(TCM_SIMD_NAME, _f32) = {scan_row<float>, scan_codes<float>, certify,
-                                                   encode<float>, dot<float>, squared_norm<float>,
+                                                   encode<float>, spread<float>, dot<float>, squared_norm<float>,
                                                    scale<float>, add_wide<float>, subtract<float>, add<float>, chain<float>};
 const Simd<double> TCM_JOIN(TCM_SIMD_NAME, _f64) = {scan_row<double>, scan_codes<double>, certify,
-                                                    encode<double>, dot<double>, squared_norm<double>,
+                                                    encode<double>, spread<double>, dot<double>, squared_norm<double>,
                                                     scale<double>, add_wide<double>, subtract<double>, add<double>, chain<double>};
 
 }  // namespace tcm::cpu

@@ -22,6 +22,8 @@ struct Tile {
     return {work.packed_rows.scale[row], work.packed_rows.error[row]};
   }
   const float* column_scales() const { return work.packed_columns.scale + col_block * plan.tile; }
+  float row_tail(int64_t i) const { return work.packed_rows.tail[row_block * plan.tile + i]; }
+  const float* column_tails() const { return work.packed_columns.tail + col_block * plan.tile; }
   const float* column_errors() const { return work.packed_columns.error + col_block * plan.tile; }
   RowSpan span(int64_t i) const { return row_span(plan, work, row0 + i, col0, columns); }
   uint64_t* row_bits(int64_t i) const { return bits + i * plan.words(); }
@@ -43,6 +45,7 @@ struct Tile {
 // Screens the tile by int8 products; false, with nothing written, where it needs its similarities in full.
 // `can_defer`: sums of similarities may be left to the adding up. `open` has room for most_open() indices.
 template <class T>
-bool screen_by_codes(const Tile<T>& tile, bool can_defer, int32_t* products, uint32_t* open);
+bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_defer, int32_t* products,
+                     uint32_t* open);
 
 }  // namespace tcm::cpu
