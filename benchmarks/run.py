@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    grid = workload.QUICK_CASES if options.quick else workload.CASES
+    grid = workload.QUICK_CASES if options.quick else workload.CASES + workload.MORE_CASES
     cases = [case for case in grid if case.device == options.device and options.cases in case.title]
     if not cases:
         titles = "\n  ".join(case.title for case in grid)

@@ -9,7 +9,12 @@ How many pairs are hard decides what an exact sparse method costs, so a case sta
 wants and `choose_margins` reads the two margins off a sample of similarities. The density a run really
 had is counted by the run and recorded.
 
-A case is data: to measure something new, add a line to CASES.
+Two other kinds are not clusters in random directions. "correlated" is what an untrained network gives: all
+rows share a direction, all cosines lie between 0.3 and 0.9. "spectrum" is what a trained one gives: classes
+over a common background, variances falling as 1/k along directions that are no coordinate axes.
+
+A case is data: to measure something new, add a line to CASES, or to MORE_CASES, which the quick look of
+`pytest benchmarks/` leaves out.
 """
 
 from __future__ import annotations
@@ -41,12 +46,20 @@ class Case:
     density: float = 8e-4  # wanted: hard ordered pairs / ordered pairs
     noise: float = 0.4  # distance of a sample from its class centre, in units of the centre's length
     seed: int = 0
+    kind: str = "clusters"  # "clusters", "correlated", "spectrum"
+    margins: tuple[float, float] | None = None  # (m+, m-) instead of those that give the density
 
     @property
     def title(self) -> str:
         """The case as a phrase; unique in a grid, used in test ids and by --cases."""
         shape = f"N={self.n} D={self.d}" if self.m is None else f"N={self.n} M={self.m} D={self.d}"
-        return f"{shape} {self.dtype} on {self.device}, {self.per_class} a class, density {self.density:g}"
+        kind = "" if self.kind == "clusters" else f", {self.kind}"
+        at = (
+            f"density {self.density:g}"
+            if self.margins is None
+            else "margins {:g} and {:g}".format(*self.margins)
+        )
+        return f"{shape} {self.dtype} on {self.device}, {self.per_class} a class{kind}, {at}"
 
     @property
     def columns(self) -> int:
@@ -82,6 +95,16 @@ CASES = (
     Case(131072, 128, device="cuda", dtype="bfloat16"),
 )
 
+MORE_CASES = (
+    Case(16384, 512, density=5e-4),
+    Case(8192, 512, density=1e-2),
+    Case(8192, 512, density=1e-1),
+    Case(8192, 512, density=0.5),
+    Case(8192, 512, density=1.0),
+    Case(8192, 512, kind="correlated", margins=(0.9, 0.5)),
+    Case(8192, 512, kind="spectrum", density=3e-3),
+)
+
 QUICK_CASES = (
     Case(96, 16, density=2e-2),
     Case(64, 16, m=160, density=2e-2),
@@ -115,7 +138,7 @@ def make(case: Case) -> Workload:
     centres = _class_centres(classes, case.d, generator)
     emb, labels = _samples(centres, case.n, case, generator)
     ref, ref_labels = (None, None) if case.m is None else _samples(centres, case.m, case, generator)
-    margins = choose_margins(emb, labels, ref, ref_labels, density=case.density)
+    margins = case.margins or choose_margins(emb, labels, ref, ref_labels, density=case.density)
     if ref is not None and ref_labels is not None:
         ref, ref_labels = ref.to(case.device), ref_labels.to(case.device)
     return Workload(case, emb.to(case.device), labels.to(case.device), ref, ref_labels, *margins)
@@ -135,8 +158,32 @@ def _samples(centres: Tensor, n: int, case: Case, generator: torch.Generator) ->
     labels = in_order[torch.randperm(n, generator=generator)]
     offsets = F.normalize(torch.randn(n, case.d, generator=generator))
     lengths = 2 ** (2 * torch.rand(n, 1, generator=generator) - 1)  # between 1/2 and 2
-    rows = (centres[labels] + case.noise * offsets) * lengths
+    rows = _SHAPES[case.kind](centres[labels], offsets, case, generator) * lengths
     return rows.to(case.torch_dtype), labels
+
+
+def _clusters(centres: Tensor, offsets: Tensor, case: Case, _: torch.Generator) -> Tensor:
+    return centres + case.noise * offsets
+
+
+def _correlated(centres: Tensor, offsets: Tensor, case: Case, generator: torch.Generator) -> Tensor:
+    """Cosine of rows i and j about a_i a_j, a between the roots of 0.3 and 0.9."""
+    common = F.normalize(torch.randn(1, case.d, generator=generator))
+    own = F.normalize(centres + case.noise * offsets)
+    own = F.normalize(own - (own @ common.T) * common)
+    share = 0.3**0.5 + (0.9**0.5 - 0.3**0.5) * torch.rand(len(own), 1, generator=generator)
+    return share * common + (1 - share**2).sqrt() * own
+
+
+def _spectrum(centres: Tensor, offsets: Tensor, case: Case, generator: torch.Generator) -> Tensor:
+    scale = torch.arange(1, case.d + 1).rsqrt()  # variance 1/k along the k-th direction
+    directions = torch.linalg.qr(torch.randn(case.d, case.d, generator=generator)).Q
+    background = F.normalize(torch.randn(1, case.d, generator=generator))
+    own = F.normalize(centres * scale) + case.noise * F.normalize(offsets * scale)
+    return 0.5 * background + own @ directions.T
+
+
+_SHAPES = {"clusters": _clusters, "correlated": _correlated, "spectrum": _spectrum}
 
 
 def choose_margins(
