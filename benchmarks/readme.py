@@ -75,7 +75,8 @@ def summary(results: dict[str, Any]) -> str:
         f"{environment['cpu_model']}, {environment['cpu_capability']}, {environment['threads']} threads, "
         f"torch {environment['torch']}, float32, {results['records'][0]['case']['per_class']} samples a "
         "class, labels shuffled; clusters in random directions unless named: correlated as from an untrained "
-        "network (all cosines about 0.3 to 0.9), or a spectrum falling as 1/k. U is one bare `torch.mm(x, x.T, out=...)`, measured in turns with "
+        "network (all cosines about 0.3 to 0.9), or a spectrum falling as 1/k. "
+        "U is one bare `torch.mm(x, x.T, out=...)`, measured in turns with "
         "everything else; figures are medians, memory is beyond the inputs and includes the gradient. "
         f"Quartiles, accuracy and the rest: [`{RESULTS.with_suffix('.md').name}`]"
         f"(benchmarks/results/{RESULTS.with_suffix('.md').name}).",

@@ -79,77 +79,57 @@ struct Target {
   int64_t worker;
 };
 
-template <class T>
-void add_tile_to_rows(const TileView<T>& tile, bool positive, Target<T> to) {
-  const TileSums& sums = tile.sums();
-  const int64_t count = positive ? sums.positives : sums.negatives;
-  const bool deferred = positive ? sums.positive_deferred : sums.negative_deferred;
-  if (count == 0) return;
+// Adds one tile, one sign: to the sums of its rows the unit rows of its columns, or the reverse. Sums of
+// similarities that screening deferred are found on the way to the rows.
+template <bool kToRows, class T>
+void add_tile(const TileView<T>& tile, bool positive, Target<T> to) {
   const Plan& plan = tile.plan;
-  const int64_t pairs = tile.rows() * tile.columns();
+  const Workspace& work = tile.work;
   const Simd<T>& loops = simd<T>();
-  const auto sum_of = [&](int64_t i) {
-    return to.sums + tile.work.row_order[tile.row0() + i].index * plan.dim + to.from;
+  const int64_t count = positive ? tile.sums().positives : tile.sums().negatives;
+  if (count == 0) return;
+  const int64_t pairs = tile.rows() * tile.columns();
+  const int64_t own = kToRows ? tile.rows() : tile.columns();
+  const int64_t others = kToRows ? tile.columns() : tile.rows();
+  const auto sum_of = [&](int64_t k) {
+    const LabelledRow& row = kToRows ? work.row_order[tile.row0() + k] : work.col_order[tile.col0() + k];
+    return to.sums + row.index * plan.dim + to.from;
   };
-  T* weights = tile.work.template tile_scratch<T>(plan, to.worker);
-  T* product = tile.work.template row_scratch<T>(plan, to.worker);
+  const auto unit_of_other = [&](int64_t k) {
+    return kToRows ? tile.unit_column(k, to.from) : tile.unit_row(k, to.from);
+  };
+  const auto for_each = [&](auto word_of, auto add_or_subtract) {
+    for_each_pair(
+        tile, [&](int64_t i, int64_t w) { return (tile.*word_of)(i, w, positive); },
+        [&](int64_t i, int64_t j) {
+          add_or_subtract(sum_of(kToRows ? i : j), unit_of_other(kToRows ? j : i), to.width);
+        });
+  };
+  const bool deferred = kToRows && (positive ? tile.sums().positive_deferred : tile.sums().negative_deferred);
+  T* weights = work.tile_scratch<T>(plan, to.worker);
+  T* product = work.row_scratch<T>(plan, to.worker);
+
   if (count * kListFrom <= pairs && !deferred) {
-    for_each_pair(
-        tile, [&](int64_t i, int64_t w) { return tile.word(i, w, positive); },
-        [&](int64_t i, int64_t j) { loops.add(sum_of(i), tile.unit_column(j, to.from), to.width); });
+    for_each(&TileView<T>::word, loops.add);
   } else if ((pairs - count) * kListFrom <= pairs && !deferred) {
-    const double* all = tile.work.packed_columns.block_sum + tile.b * plan.dim + to.from;
+    const double* all = (kToRows ? work.packed_columns.block_sum + tile.b * plan.dim
+                                 : work.packed_rows.block_sum + tile.a * plan.dim) +
+                        to.from;
     for (int64_t k = 0; k < to.width; ++k) product[k] = static_cast<T>(all[k]);
-    for (int64_t i = 0; i < tile.rows(); ++i) loops.add(sum_of(i), product, to.width);
-    for_each_pair(
-        tile, [&](int64_t i, int64_t w) { return tile.word_of_others(i, w, positive); },
-        [&](int64_t i, int64_t j) { loops.subtract(sum_of(i), tile.unit_column(j, to.from), to.width); });
+    for (int64_t i = 0; i < own; ++i) loops.add(sum_of(i), product, to.width);
+    for_each(&TileView<T>::word_of_others, loops.subtract);
   } else {
     spread(tile, positive, weights);
-    matmul<T>({weights, tile.rows(), tile.columns(), plan.tile},
-              {tile.unit_column(0, to.from), tile.columns(), to.width, plan.dim},
-              {product, tile.rows(), to.width, to.width});
+    const Matrix<const T> pattern{weights, tile.rows(), tile.columns(), plan.tile};
+    matmul<T>(kToRows ? pattern : pattern.transposed(), {unit_of_other(0), others, to.width, plan.dim},
+              {product, own, to.width, to.width});
     double similarities = 0;  // Σ over the hard pairs of s, as far as these columns of D go
-    for (int64_t i = 0; i < tile.rows(); ++i) {
+    for (int64_t i = 0; i < own; ++i) {
       const T* row = product + i * to.width;
       if (deferred) similarities += double(loops.dot(tile.unit_row(i, to.from), row, to.width));
       loops.add(sum_of(i), row, to.width);
     }
-    tile.deferred(to.from / plan.chunk)[positive ? 0 : 1] = similarities;
-  }
-}
-
-// The same transposed. Sums of similarities were found on the way to the rows.
-template <class T>
-void add_tile_to_columns(const TileView<T>& tile, bool positive, Target<T> to) {
-  const TileSums& sums = tile.sums();
-  const int64_t count = positive ? sums.positives : sums.negatives;
-  if (count == 0) return;
-  const Plan& plan = tile.plan;
-  const int64_t pairs = tile.rows() * tile.columns();
-  const Simd<T>& loops = simd<T>();
-  const auto sum_of = [&](int64_t j) {
-    return to.sums + tile.work.col_order[tile.col0() + j].index * plan.dim + to.from;
-  };
-  T* weights = tile.work.template tile_scratch<T>(plan, to.worker);
-  T* product = tile.work.template row_scratch<T>(plan, to.worker);
-  if (count * kListFrom <= pairs) {
-    for_each_pair(
-        tile, [&](int64_t i, int64_t w) { return tile.word(i, w, positive); },
-        [&](int64_t i, int64_t j) { loops.add(sum_of(j), tile.unit_row(i, to.from), to.width); });
-  } else if ((pairs - count) * kListFrom <= pairs) {
-    const double* all = tile.work.packed_rows.block_sum + tile.a * plan.dim + to.from;
-    for (int64_t k = 0; k < to.width; ++k) product[k] = static_cast<T>(all[k]);
-    for (int64_t j = 0; j < tile.columns(); ++j) loops.add(sum_of(j), product, to.width);
-    for_each_pair(
-        tile, [&](int64_t i, int64_t w) { return tile.word_of_others(i, w, positive); },
-        [&](int64_t i, int64_t j) { loops.subtract(sum_of(j), tile.unit_row(i, to.from), to.width); });
-  } else {
-    spread(tile, positive, weights);
-    const Matrix<const T> w{weights, tile.rows(), tile.columns(), plan.tile};
-    matmul<T>(w.transposed(), {tile.unit_row(0, to.from), tile.rows(), to.width, plan.dim},
-              {product, tile.columns(), to.width, to.width});
-    for (int64_t j = 0; j < tile.columns(); ++j) loops.add(sum_of(j), product + j * to.width, to.width);
+    if (deferred) tile.deferred(to.from / plan.chunk)[positive ? 0 : 1] = similarities;
   }
 }
 
@@ -185,14 +165,14 @@ void add_up(const Plan& plan, const SuperTile& super, const Workspace& work, Sum
     const auto tile = [&](int64_t a, int64_t b) { return TileView<T>{plan, super, work, a, b}; };
     if (block < row_blocks) {
       for (int64_t a = 0; both && a <= block; ++a) {
-        add_tile_to_columns(tile(a, block), positive, target(of_rows));
+        add_tile<false>(tile(a, block), positive, target(of_rows));
       }
       for (int64_t b = both ? block : 0; b < super.col_count; ++b) {
-        add_tile_to_rows(tile(block, b), positive, target(of_rows));
+        add_tile<true>(tile(block, b), positive, target(of_rows));
       }
     } else {
       for (int64_t a = 0; a < super.row_count; ++a) {
-        add_tile_to_columns(tile(a, block - row_blocks), positive, target(of_columns));
+        add_tile<false>(tile(a, block - row_blocks), positive, target(of_columns));
       }
     }
   });
