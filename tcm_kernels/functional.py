@@ -5,7 +5,7 @@ arguments (shapes and dtypes only: nothing here reads a tensor's values, so noth
 
     loss = λ+ · Σ+ / max(n+, 1) + λ- · Σ- / max(n-, 1)
 
-a term without hard pairs being 0. The division is here and not in the kernels so that autograd scales
+a term without hard pairs being 0. The division is in Python and not in the kernels so that autograd scales
 the gradient, and so that sums of several processes can be added before it.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import dispatch, ops
 from .backends.contract import Problem
-from .stats import PairStats
+from .stats import PairStats, mean_violation
 from .validation import check_inputs, check_lambda, check_margin
 
 
@@ -127,7 +127,7 @@ def fused_tcm_loss(
         precision=fp32_precision(emb),
     )
     sums, counts = ops.pair_sums(problem, dispatch.choose(backend, emb.device.type, emb.dtype))
-    means = sums / counts.to(sums.dtype).clamp_min(1)
+    means = mean_violation(sums, counts)
     loss = lambda_plus * means[0] + lambda_minus * means[1]
     if emb.dtype != torch.float64:
         loss = loss.to(torch.float32)

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+def mean_violation(sums: Tensor, counts: Tensor) -> Tensor:
+    """Penalty sums over hard-pair counts, element by element; 0 where there is no hard pair."""
+    return sums / counts.to(sums.dtype).clamp_min(1)
+
+
 @dataclasses.dataclass(frozen=True)
 class PairStats:
     """Penalty sums and hard-pair counts over ordered pairs; every field is a 0-dim tensor.
@@ -59,12 +64,12 @@ class PairStats:
     @property
     def positive_term(self) -> Tensor:
         """Mean violation of the hard positives, before λ+; 0 where there are none."""
-        return self.positive_sum / self.positive_count.to(self.positive_sum.dtype).clamp_min(1)
+        return mean_violation(self.positive_sum, self.positive_count)
 
     @property
     def negative_term(self) -> Tensor:
         """Mean violation of the hard negatives, before λ-; 0 where there are none."""
-        return self.negative_sum / self.negative_count.to(self.negative_sum.dtype).clamp_min(1)
+        return mean_violation(self.negative_sum, self.negative_count)
 
     @property
     def positive_pairs(self) -> Tensor:
