@@ -14,6 +14,12 @@
 // what is left: c_i c_j (q_i·q_j) and the bound evaluated in float32, at most six roundings of numbers
 // under 2 (7e-7). q_i·q_j itself is exact in int32 while D <= kLargestDim. A row shorter than kSmallestScale
 // allows is coded as q = 0, c = 0, e = ‖u‖, for which the bound holds as well.
+//
+// Several rows may share one code: nothing above asks that q be the best one, only that e >= ‖u - c q‖ for
+// each of them. Without int8 units what they share is a row m of the compute dtype (c q = m, nothing is
+// coded on the other side), and the product itself is rounded: by at most product_error(D) ‖m‖ ‖u_j‖
+// whatever the order of its D terms (Higham, Accuracy and Stability of Numerical Algorithms, 2002, §3.1),
+// which is added to e.
 #pragma once
 
 #include "hard_pair.h"
@@ -32,6 +38,19 @@ struct RowCode {
   float scale;  // c
   float error;  // e, rounded up
 };
+
+// e from ‖ρ‖², as summed in float64.
+static inline float round_up_error(double square) {
+  return static_cast<float>(sqrt(square) * kRoundUp) + kRoundUpTiny;
+}
+
+// How far an inner product of D terms in precision T is from the exact one, at most, for rows of length 1.
+template <class T>
+static inline float product_error(long dim) {
+  const double unit_roundoff = sizeof(T) == sizeof(float) ? 0x1p-24 : 0x1p-53;
+  const double n = static_cast<double>(dim) * unit_roundoff;
+  return static_cast<float>(n / (1.0 - n) * kRoundUp) + kRoundUpTiny;
+}
 
 // The largest difference between the similarity of two rows and their scaled int8 product.
 // error_j is one number or a vector of lanes.

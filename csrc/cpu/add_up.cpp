@@ -59,15 +59,34 @@ void for_each_pair(const TileView<T>& tile, const WordOf& word_of, const Visit& 
   }
 }
 
-// The pairs of one sign as a (rows, tile) matrix of 0 and 1.
-template <class T>
-void spread(const TileView<T>& tile, bool positive, T* weights) {
-  const Simd<T>& loops = simd<T>();
-  for (int64_t i = 0; i < tile.rows(); ++i) {
-    for (int64_t w = 0; w < tile.words(); ++w) {
-      loops.spread(tile.word(i, w, positive), weights + i * tile.plan.tile + w * 64);
+// The transpose of a 64 x 64 matrix of bits, in place: halves of ever smaller blocks change places.
+void transpose(uint64_t (&rows)[64]) {
+  uint64_t low = 0xffffffff;
+  for (int half = 32; half > 0; half /= 2, low ^= low << half) {
+    for (int k = 0; k < 64; k = (k + half + 1) & ~half) {
+      const uint64_t swap = (rows[k] >> half ^ rows[k + half]) & low;
+      rows[k] ^= swap << half;
+      rows[k + half] ^= swap;
     }
   }
+}
+
+// The pairs of one sign as a matrix of bits, (rows, words) as stored or its transpose (columns, words).
+// Returns the number of words.
+template <bool kToRows, class T>
+int64_t gather_pattern(const TileView<T>& tile, bool positive, uint64_t* pattern) {
+  const int64_t words = kToRows ? tile.words() : (tile.rows() + 63) / 64;
+  for (int64_t i0 = 0; i0 < tile.rows(); i0 += 64) {
+    for (int64_t w = 0; w < tile.words(); ++w) {
+      uint64_t block[64] = {};
+      for (int64_t i = i0; i < std::min(tile.rows(), i0 + 64); ++i) block[i - i0] = tile.word(i, w, positive);
+      if (!kToRows) transpose(block);
+      const int64_t first = kToRows ? i0 : w * 64, word = kToRows ? w : i0 / 64;
+      const int64_t last = std::min(kToRows ? tile.rows() : tile.columns(), first + 64);
+      for (int64_t k = first; k < last; ++k) pattern[k * words + word] = block[k - first];
+    }
+  }
+  return words;
 }
 
 // Columns [from, from + width) of D, which a task covers, and where it adds them up.
@@ -106,7 +125,6 @@ void add_tile(const TileView<T>& tile, bool positive, Target<T> to) {
         });
   };
   const bool deferred = kToRows && (positive ? tile.sums().positive_deferred : tile.sums().negative_deferred);
-  T* weights = work.tile_scratch<T>(plan, to.worker);
   T* product = work.row_scratch<T>(plan, to.worker);
 
   if (count * kListFrom <= pairs && !deferred) {
@@ -119,13 +137,15 @@ void add_tile(const TileView<T>& tile, bool positive, Target<T> to) {
     for (int64_t i = 0; i < own; ++i) loops.add(sum_of(i), product, to.width);
     for_each(&TileView<T>::word_of_others, loops.subtract);
   } else {
-    spread(tile, positive, weights);
-    const Matrix<const T> pattern{weights, tile.rows(), tile.columns(), plan.tile};
-    matmul<T>(kToRows ? pattern : pattern.transposed(), {unit_of_other(0), others, to.width, plan.dim},
-              {product, own, to.width, to.width});
+    T* scratch = work.tile_scratch<T>(plan, to.worker);
+    auto* pattern = reinterpret_cast<uint64_t*>(scratch + kPatternScratch + plan.tile * kPatternPanel);
+    const int64_t stride = (to.width + kPatternPanel - 1) / kPatternPanel * kPatternPanel;
+    const int64_t words = gather_pattern<kToRows>(tile, positive, pattern);
+    loops.pattern_product(pattern, words, own, unit_of_other(0), plan.dim, others, to.width, scratch, product,
+                          stride);
     double similarities = 0;  // Σ over the hard pairs of s, as far as these columns of D go
     for (int64_t i = 0; i < own; ++i) {
-      const T* row = product + i * to.width;
+      const T* row = product + i * stride;
       if (deferred) similarities += double(loops.dot(tile.unit_row(i, to.from), row, to.width));
       loops.add(sum_of(i), row, to.width);
     }

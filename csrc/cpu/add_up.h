@@ -2,9 +2,9 @@
 //
 //   P_i = Σ r̂_j over i's hard positives,   Q_i = Σ r̂_j over its hard negatives
 //
-// Per tile and sign there are four kinds: empty; a list, where each set bit is one row added; a 0/1
-// pattern, where the bits are spread out and multiplied with the unit rows; and full minus a list, the sum
-// of the block less the rows of the bits not set. A block of rows belongs to one task, and a task walks the
+// Per tile and sign there are four kinds: empty; a list, where each set bit is one row added; a pattern,
+// where the matrix of bits is multiplied with the unit rows (which takes additions only, four bits at a
+// time: simd_kernels.h); and full minus a list, the sum of the block less the rows of the bits not set. A block of rows belongs to one task, and a task walks the
 // tiles in order: nothing is added by two threads, and the result is the same at every thread count that
 // leads to the same tiles. Sums of similarities that screening deferred are read off the patterns' products.
 #pragma once

@@ -20,6 +20,7 @@
 #include <limits>
 #include <vector>
 
+#include "classes.h"
 #include "sample.h"
 
 namespace tcm::cpu {
@@ -54,7 +55,8 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
   const RawRows& columns = plan.self ? emb : ref;
 
   TileSums total{};
-  Screening screening{plan.codes, plan.code_dim};
+  Screening screening{plan.codes, false, plan.dim};
+  const bool can_defer = of_emb.positive != nullptr;
   bool finite = true;
   const PackedRows packed_rows = work.packed_rows, packed_columns = work.packed_columns;
   const auto super_count = [&](int64_t n) { return (n + plan.super_rows() - 1) / plan.super_rows(); };
@@ -63,7 +65,6 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
     const int64_t begin = super * plan.super_rows();
     const int64_t end = std::min(raw.rows, begin + plan.super_rows());
     finite &= pack_rows<T>(plan, raw, order, begin, end, work, packed);
-    if (screening.has_prefix(plan)) measure_tails<T>(plan, screening, end - begin, packed);
   };
 
   for (int64_t i = 0; i < super_count(plan.rows); ++i) {
@@ -72,14 +73,16 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
       const SuperTile super = SuperTile::at(plan, i, j);
       work.packed_columns = super.diagonal ? packed_rows : packed_columns;
       if (!super.diagonal) pack(columns, work.col_order, j, packed_columns);
-      if (i == 0 && j == 0 && plan.codes) {
-        screening = choose_screening<T>(plan, super, margins, work);
-        if (screening.has_prefix(plan)) {
-          measure_tails<T>(plan, screening, super.rows(plan), work.packed_rows);
-          measure_tails<T>(plan, screening, super.columns(plan), work.packed_columns);
-        }
+      if (i == 0 && j == 0 && plan.screens) {
+        screening = choose_screening<T>(plan, super, margins, can_defer, work);
       }
-      screen<T>(plan, super, screening, margins, of_emb.positive != nullptr, work);
+      const bool new_rows = j == (plan.self ? i : 0);
+      if (screening.has_prefix(plan)) {
+        if (new_rows) measure_tails<T>(plan, screening, super.rows(plan), packed_rows);
+        if (!super.diagonal) measure_tails<T>(plan, screening, super.columns(plan), packed_columns);
+      }
+      if (screening.classes && new_rows) code_classes<T>(plan, screening, super, work);
+      screen<T>(plan, super, screening, margins, can_defer, work);
       add_up<T>(plan, super, work, of_emb, of_columns);
       for (int64_t a = 0; a < super.row_count; ++a) {
         for (int64_t b = 0; b < super.col_count; ++b) {

@@ -10,9 +10,9 @@ constexpr int64_t kSmallestTile = 64;
 constexpr int64_t kSuperRows = 8192;               // 256 tiles of 512: 8 MiB of bit maps
 constexpr int64_t kPackedBytes = int64_t(16) << 20;  // of each side's packed rows, if rows are wide
 constexpr int64_t kTasksPerThread = 8;             // enough for uneven tasks to balance
-// Below these an int8 product saves less than what surrounds it costs.
-constexpr int64_t kSmallestCodedTile = 128;
-constexpr int64_t kSmallestCodedDim = 32;
+// Below these a first look saves less than what surrounds it costs.
+constexpr int64_t kSmallestScreenedTile = 128;
+constexpr int64_t kSmallestScreenedDim = 32;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -25,7 +25,7 @@ int64_t tile_count(int64_t rows, int64_t columns, bool self, int64_t tile) {
 
 Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t element, int64_t threads,
                 bool int8) {
-  Plan plan{rows, columns, dim, self, element, std::max<int64_t>(threads, 1), kLargestTile, 1, 0, false, 0};
+  Plan plan{rows, columns, dim, self, element, std::max<int64_t>(threads, 1), kLargestTile, 1, 0, false, false, 0};
   while (plan.tile > kSmallestTile &&
          tile_count(rows, columns, self, plan.tile) < kTasksPerThread * plan.threads) {
     plan.tile /= 2;
@@ -39,15 +39,20 @@ Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t e
   const int64_t cuts = ceil_div(kTasksPerThread * plan.threads, blocks);
   plan.chunk = std::clamp(ceil_div(ceil_div(std::max<int64_t>(dim, 1), cuts), 64) * 64, int64_t(64),
                           int64_t(512));
-  plan.codes = int8 && plan.tile >= kSmallestCodedTile && dim >= kSmallestCodedDim && dim <= kLargestDim;
+  plan.screens = plan.tile >= kSmallestScreenedTile && dim >= kSmallestScreenedDim && dim <= kLargestDim;
+  plan.codes = int8 && plan.screens;
   plan.code_dim = plan.codes ? ceil_div(dim, 64) * 64 : 0;
   return plan;
 }
 
+int64_t Plan::tile_elements() const {
+  const int64_t similarities = tile * tile + 64;  // or int32 products; read up to a word past the end
+  const int64_t pattern = kPatternScratch + tile * kPatternPanel + tile * words() * int64_t(sizeof(uint64_t)) / element;
+  return std::max(similarities, pattern);
+}
+
 int64_t Workspace::scratch_elements(const Plan& plan) {
-  // A tile of similarities, weights or int32 products (read up to a word past its end), then whichever is
-  // larger: the rows of a product, or one row of D.
-  return plan.tile * plan.tile + 64 + std::max(plan.tile * plan.chunk, ceil_div(plan.dim, 64) * 64);
+  return plan.tile_elements() + std::max(plan.tile * plan.chunk, ceil_div(plan.dim, 64) * 64);
 }
 
 int64_t Workspace::carve(const Plan& plan, void* base) {
@@ -66,6 +71,13 @@ int64_t Workspace::carve(const Plan& plan, void* base) {
     take(packed.scale, plan.codes ? plan.super_rows() * int64_t(sizeof(float)) : 0);
     take(packed.error, plan.codes ? plan.super_rows() * int64_t(sizeof(float)) : 0);
     take(packed.tail, plan.codes ? plan.super_rows() * int64_t(sizeof(float)) : 0);
+    const int64_t classes = super * plan.most_classes();
+    take(packed.classes.count, plan.screens ? super * int64_t(sizeof(int32_t)) : 0);
+    take(packed.classes.begin, plan.screens ? (classes + super) * int64_t(sizeof(int32_t)) : 0);
+    take(packed.classes.code, classes * plan.class_code_bytes());
+    take(packed.classes.scale, classes * int64_t(sizeof(float)));
+    take(packed.classes.error, classes * int64_t(sizeof(float)));
+    take(packed.classes.tail, classes * int64_t(sizeof(float)));
   };
   const bool one_side = plan.self && super * tile >= plan.rows;
   take(row_order, plan.rows * int64_t(sizeof(LabelledRow)));

@@ -10,7 +10,8 @@ namespace tcm::cpu {
 
 // One pair in so many: up to there, hard (or not hard) pairs of a tile are listed and taken one by one,
 // above it the tile is multiplied as a whole. Measured on a Xeon with AVX-512 at D = 512: an inner product
-// or a row added costs a pair ten to fifteen times its share of a product.
+// costs a pair ten to fifteen times its share of a product, and adding a row fifteen times its share of a
+// product with a pattern of bits.
 constexpr int64_t kListFrom = 16;
 
 // A sample's place after sorting by label.
@@ -32,7 +33,8 @@ struct Plan {
   int64_t tile;         // edge of a tile, a multiple of 64
   int64_t super_tiles;  // tiles along the edge of a super-tile
   int64_t chunk;        // columns of P and Q that one task of the adding up covers
-  bool codes;           // whether tiles are screened by int8 products first
+  bool screens;         // whether tiles are large enough for a first look to pay
+  bool codes;           // whether there are int8 units for it
   int64_t code_dim;     // D rounded up: bytes of a row's int8 code
 
   // `int8` says whether int8 products are exact and fast on this machine.
@@ -41,9 +43,22 @@ struct Plan {
 
   int64_t row_tiles() const { return (rows + tile - 1) / tile; }
   int64_t column_tiles() const { return (columns + tile - 1) / tile; }
+  int64_t most_classes() const { return screens ? tile / 2 : 0; }  // of a block
+  int64_t class_code_bytes() const { return codes ? code_dim : dim * element; }
   int64_t words() const { return tile / 64; }  // of one tile row's bit map
   int64_t chunks() const { return (dim + chunk - 1) / chunk; }
+  int64_t tile_elements() const;  // of a thread's scratch for one tile
   int64_t super_rows() const { return super_tiles * tile; }
+};
+
+// Rows of one class within a block that share a code; see classes.h.
+struct ClassCodes {
+  int32_t* count;  // (super_tiles) of the block's classes; 0 if they are too many for this to pay
+  int32_t* begin;  // (super_tiles, most_classes + 1) first row of each class within its block, and the end
+  void* code;      // (super_tiles, most_classes, D) as plan.codes: int8 (code_dim) or the compute dtype
+  float* scale;    // (super_tiles, most_classes)
+  float* error;    // (super_tiles, most_classes)
+  float* tail;     // (super_tiles, most_classes)
 };
 
 // One side of a super-tile, packed in label order. Blocks are the rows of one tile.
@@ -54,14 +69,16 @@ struct PackedRows {
   float* scale;        // (super_rows) of the codes
   float* error;        // (super_rows)
   float* tail;         // (super_rows) length of the unit row's columns beyond the screening's prefix
+  ClassCodes classes;
 };
 
 // How tiles are screened; see sample.h.
 struct Screening {
-  bool codes;      // by int8 products first
-  int64_t prefix;  // of so many columns; code_dim for all of them
+  bool codes;      // by int8 products of the rows' codes
+  bool classes;    // before that, by products of the classes' codes
+  int64_t prefix;  // what comes first takes so many columns
 
-  bool has_prefix(const Plan& plan) const { return codes && prefix < plan.code_dim; }
+  bool has_prefix(const Plan& plan) const { return prefix < plan.dim; }
 };
 
 // Pointers into one allocation. `carve` with a null base measures: the return value is its size.
@@ -77,7 +94,7 @@ struct Workspace {
   uint64_t* bits;          // (super_tiles², tile, words) hard pairs
   TileSums* tile_sums;     // (super_tiles²)
   double* deferred;        // (super_tiles², chunks, 2) sums of similarities found while adding up
-  void* scratch;           // per thread: a tile of similarities, weights or products, and rows to be added
+  void* scratch;           // per thread: a tile of similarities or int8 products, or a pattern's tables; and rows to be added
 
   int64_t carve(const Plan& plan, void* base);
 
@@ -87,7 +104,7 @@ struct Workspace {
   }
   template <class T>
   T* row_scratch(const Plan& plan, int64_t worker) const {
-    return tile_scratch<T>(plan, worker) + plan.tile * plan.tile + 64;
+    return tile_scratch<T>(plan, worker) + plan.tile_elements();
   }
   static int64_t scratch_elements(const Plan& plan);
 };

@@ -9,6 +9,8 @@
 namespace tcm::cpu {
 namespace {
 
+constexpr int64_t kStrip = 4;  // tiles side by side that share a product of classes
+
 // All similarities in full precision, then one pass over each row.
 template <class T>
 void screen_in_full(const Tile<T>& tile, T* s) {
@@ -37,26 +39,51 @@ SuperTile SuperTile::at(const Plan& plan, int64_t super_row, int64_t super_col) 
 template <class T>
 void screen(const Plan& plan, const SuperTile& super, const Screening& screening, Margins<double> margins,
             bool can_defer, const Workspace& work) {
-  for_each_task(super.row_count * super.col_count, plan.threads, [&](int64_t task, int64_t worker) {
-    const int64_t a = task / super.col_count, b = task % super.col_count;
-    if (!super.holds(a, b)) return;
-    const int64_t slot = super.slot(a, b);
-    const Tile<T> tile{plan,
-                       work,
-                       margins,
-                       (super.row_tile + a) * plan.tile,
-                       (super.col_tile + b) * plan.tile,
-                       block_rows(plan, super, a),
-                       block_columns(plan, super, b),
-                       a,
-                       b,
-                       work.bits + slot * plan.tile * plan.words(),
-                       work.tile_sums + slot};
+  const int64_t strip = screening.classes ? kStrip : 1, strips = (super.col_count + strip - 1) / strip;
+  for_each_task(super.row_count * strips, plan.threads, [&](int64_t task, int64_t worker) {
+    const int64_t a = task / strips;
+    const auto tile_at = [&](int64_t b) {
+      const int64_t slot = super.slot(a, b);
+      return Tile<T>{plan,
+                     work,
+                     margins,
+                     (super.row_tile + a) * plan.tile,
+                     (super.col_tile + b) * plan.tile,
+                     block_rows(plan, super, a),
+                     block_columns(plan, super, b),
+                     a,
+                     b,
+                     work.bits + slot * plan.tile * plan.words(),
+                     work.tile_sums + slot};
+    };
     T* scratch = work.tile_scratch<T>(plan, worker);
-    auto* products = reinterpret_cast<int32_t*>(scratch);
-    auto* open = reinterpret_cast<uint32_t*>(work.row_scratch<T>(plan, worker));
-    if (screening.codes && screen_by_codes(tile, screening, can_defer, products, open)) return;
-    screen_in_full(tile, scratch);
+    const auto screen_tile = [&](const Tile<T>& tile) {
+      auto* products = reinterpret_cast<int32_t*>(scratch);
+      auto* open = reinterpret_cast<uint32_t*>(work.row_scratch<T>(plan, worker));
+      if (screening.codes && screen_by_codes(tile, screening, can_defer, products, open)) return;
+      screen_in_full(tile, scratch);
+    };
+    const int64_t end = std::min(super.col_count, (task % strips + 1) * strip);
+    int64_t b = task % strips * strip;
+    if (super.diagonal) b = std::max(b, a);
+    while (b < end) {
+      const int64_t classes = screening.classes && b < end ? tile_at(b).classes() : 0;
+      if (classes == 0) {
+        screen_tile(tile_at(b++));
+        continue;
+      }
+      const int64_t count = std::min(end - b, plan.tile / classes);  // as many tiles as the scratch holds
+      const int64_t columns = std::min(count * plan.tile, super.columns(plan) - b * plan.tile);
+      multiply_classes(tile_at(b), screening, columns, scratch);
+      uint64_t left = 0;
+      for (int64_t k = 0; k < count; ++k) {
+        if (!screen_by_classes(tile_at(b + k), screening, scratch, k * plan.tile, columns)) left |= 1u << k;
+      }
+      for (int64_t k = 0; k < count; ++k) {
+        if (left >> k & 1) screen_tile(tile_at(b + k));
+      }
+      b += count;
+    }
   });
 }
 

@@ -10,10 +10,7 @@
 //                few open, many of either: inner products for the open ones; Σ s is left to the adding
 //                up, which multiplies the hard pairs' pattern with the unit rows anyway
 //                many open: the tile is multiplied in full precision
-#include <algorithm>
-#include <cmath>
-#include <limits>
-
+#include "codes.h"
 #include "glue.h"
 #include "tile.h"
 
@@ -22,31 +19,6 @@ namespace {
 
 // One pair in so many: up to there, what a prefix leaves is computed; above it the whole codes are tried.
 constexpr int64_t kPrefixFrom = 48;
-
-// What the codes of a block of columns have in common, for thresholds that hold for all of them.
-struct CodeRange {
-  float smallest_scale = std::numeric_limits<float>::max();
-  float largest_scale = 0;
-  float largest_error = 0;
-
-  CodeRange(const float* scales, const float* errors, int64_t count) {
-    for (int64_t j = 0; j < count; ++j) {
-      smallest_scale = std::min(smallest_scale, scales[j]);
-      largest_scale = std::max(largest_scale, scales[j]);
-      largest_error = std::max(largest_error, errors[j]);
-    }
-  }
-
-  // The least product q of a row's code at which c_i c_j q can reach `similarity` for some column j. A
-  // ratio in float64, moved by more than its rounding to the safe side.
-  int32_t threshold(float scale, double similarity) const {
-    constexpr double kMove = 1e-9, kMost = 2147483000.0;
-    const double unit = double(scale) * double(similarity > 0 ? largest_scale : smallest_scale);
-    if (unit == 0) return similarity > 0 ? int32_t(kMost) : -int32_t(kMost);
-    const double q = similarity / unit;
-    return static_cast<int32_t>(std::clamp(std::ceil(q - std::abs(q) * kMove), -kMost, kMost));
-  }
-};
 
 // Products of the first `width` columns of the codes.
 template <class T>
@@ -72,7 +44,7 @@ int64_t mark_candidates(const Tile<T>& tile, const CodeRange& range, bool beyond
     uint64_t* bits = tile.row_bits(i);
     candidates += simd<T>().scan_codes(products + i * tile.columns, tile.span(i),
                                        range.threshold(code.scale, reach), bits);
-    if (const int64_t twin = tile.twin(i); twin >= 0) bits[twin / 64] &= ~(uint64_t(1) << (twin % 64));
+    tile.clear_twin(i);
   }
   return candidates;
 }
@@ -114,40 +86,6 @@ int64_t classify_candidates(const Tile<T>& tile, const int32_t* products, uint32
     }
   }
   return count;
-}
-
-template <class T>
-T similarity(const Tile<T>& tile, int64_t i, int64_t j) {
-  const int64_t dim = tile.plan.dim;
-  return simd<T>().dot(tile.unit_rows() + i * dim, tile.unit_columns() + j * dim, dim);
-}
-
-template <class T>
-bool is_hard(T s, bool same, Margins<T> margins) {
-  return same ? is_hard_positive(s, margins) : is_hard_negative(s, margins);
-}
-
-// Every pair left in tile.bits by its inner product: decides it, and is its similarity.
-template <class T>
-void evaluate_marked(const Tile<T>& tile, TileSums& sums) {
-  const Margins<T> margins = thresholds<T>(tile.margins);
-  for (int64_t i = 0; i < tile.rows; ++i) {
-    const RowSpan span = tile.span(i);
-    for (int64_t w = 0; w < tile.words(); ++w) {
-      uint64_t& bits = tile.row_bits(i)[w];
-      for (uint64_t left = bits; left; left &= left - 1) {
-        const uint64_t bit = left & -left;
-        const bool same = span.same_bits(w) & bit;
-        const T s = similarity(tile, i, w * 64 + __builtin_ctzll(left));
-        if (!is_hard(s, same, margins)) {
-          bits &= ~bit;
-          continue;
-        }
-        (same ? sums.positives : sums.negatives) += 1;
-        (same ? sums.positive : sums.negative) += double(s);
-      }
-    }
-  }
 }
 
 // Decides the open pairs by their inner products.
@@ -218,11 +156,10 @@ bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_d
   const Plan& plan = tile.plan;
   const CodeRange range(tile.column_scales(), tile.column_errors(), tile.columns);
   TileSums sums{};
-  if (screening.has_prefix(plan)) {
+  if (screening.has_prefix(plan) && !screening.classes) {
     multiply_codes(tile, screening.prefix, products);
     if (mark_candidates(tile, range, true, products) <= tile.rows * tile.columns / kPrefixFrom) {
-      evaluate_marked(tile, sums);
-      *tile.sums = sums;
+      *tile.sums = evaluate_marked(tile);
       return true;
     }
   }
@@ -237,9 +174,7 @@ bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_d
 
   count_marked(tile, sums);
   if (sums.positives + sums.negatives <= few) {
-    sums = {};
-    evaluate_marked(tile, sums);
-    *tile.sums = sums;
+    *tile.sums = evaluate_marked(tile);
     return true;
   }
   evaluate_open(tile, open, undecided);

@@ -29,6 +29,8 @@ struct RowSpan {
   int64_t same_begin;
   int64_t same_end;
 
+  // The pairs among those of 64-bit word w of a bit map.
+  uint64_t pair_bits(int64_t w) const { return below(last - w * 64) & ~below(first - w * 64); }
   // The columns of the row's class among those of 64-bit word w of a bit map.
   uint64_t same_bits(int64_t w) const { return below(same_end - w * 64) & ~below(same_begin - w * 64); }
 
@@ -44,6 +46,10 @@ struct Certified {
   uint64_t surely;
 };
 
+// For pattern_product: the widest panel of columns that it takes at a time, and elements of its tables.
+constexpr int64_t kPatternPanel = 32;
+constexpr int64_t kPatternScratch = 16 * 16 * kPatternPanel;
+
 template <class T>
 struct Simd {
   // Set bit c of `bits` for every hard pair of the row s[0 .. last), clear all others up to the end of
@@ -53,14 +59,23 @@ struct Simd {
   // other classes with q >= threshold and all of the row's own class; returns how many. q is readable up
   // to the end of the last word.
   int64_t (*scan_codes)(const int32_t* q, RowSpan span, int32_t threshold, uint64_t* bits);
+  // The same for a row of inner products of the compute dtype.
+  int64_t (*scan_products)(const T* s, RowSpan span, T threshold, uint64_t* bits);
   // The similarities of 64 products, by each pair's own bound: which may be at least `similarity`, and
   // which surely are. scale and error are those of the 64 columns.
   Certified (*certify)(const int32_t* q, RowCode row, const float* scale, const float* error,
                        float similarity);
   // The int8 code of a unit row; code has `padded` elements, the last ones 0.
   RowCode (*encode)(const T* u, int64_t n, int64_t padded, int8_t* code);
-  // out[k] = 1 where bit k is set, else 0, for 64 columns.
-  void (*spread)(uint64_t bits, T* out);
+  // ‖u - scale * code‖², in float64.
+  double (*code_distance)(const T* u, const int8_t* code, float scale, int64_t n);
+  // ‖u - v‖², in float64.
+  double (*distance)(const T* u, const T* v, int64_t n);
+  // out = pattern · rows for a matrix of bits, (own, words): row i of out (own, width) is the sum of those
+  // rows (others, width) whose bits are set. Writes the columns of out up to a multiple of kPatternPanel.
+  // `scratch` has room for kPatternScratch + own * kPatternPanel elements.
+  void (*pattern_product)(const uint64_t* pattern, int64_t words, int64_t own, const T* rows, int64_t row_stride,
+                          int64_t others, int64_t width, T* scratch, T* out, int64_t out_stride);
   // Inner product in T, in a fixed order of its own.
   T (*dot)(const T* x, const T* y, int64_t n);
   // Sum of squares, in float64.

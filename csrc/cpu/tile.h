@@ -26,6 +26,7 @@ struct Tile {
   const float* column_tails() const { return work.packed_columns.tail + col_block * plan.tile; }
   const float* column_errors() const { return work.packed_columns.error + col_block * plan.tile; }
   RowSpan span(int64_t i) const { return row_span(plan, work, row0 + i, col0, columns); }
+  int64_t classes() const { return work.packed_rows.classes.count[row_block]; }  // with a code, see classes.h
   uint64_t* row_bits(int64_t i) const { return bits + i * plan.words(); }
   int64_t words() const { return (columns + 63) / 64; }
   // Up to so many pairs get an inner product of their own; more, and the tile gets a product.
@@ -35,12 +36,62 @@ struct Tile {
     const int64_t column = work.twin[row0 + i] - col0;
     return work.twin[row0 + i] >= 0 && column >= 0 && column < columns ? column : -1;
   }
+  void clear_twin(int64_t i) const {
+    if (const int64_t j = twin(i); j >= 0) row_bits(i)[j / 64] &= ~(uint64_t(1) << (j % 64));
+  }
 
  private:
   const T* at_block(const PackedRows& packed, int64_t block) const {
     return static_cast<const T*>(packed.unit) + block * plan.tile * plan.dim;
   }
 };
+
+template <class T>
+T similarity(const Tile<T>& tile, int64_t i, int64_t j) {
+  const int64_t dim = tile.plan.dim;
+  return simd<T>().dot(tile.unit_rows() + i * dim, tile.unit_columns() + j * dim, dim);
+}
+
+template <class T>
+bool is_hard(T s, bool same, Margins<T> margins) {
+  return same ? is_hard_positive(s, margins) : is_hard_negative(s, margins);
+}
+
+// Every pair marked in tile.bits by its inner product: clears those that are not hard, and sums the others.
+template <class T>
+TileSums evaluate_marked(const Tile<T>& tile) {
+  const Margins<T> margins = thresholds<T>(tile.margins);
+  TileSums sums{};
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    const RowSpan span = tile.span(i);
+    for (int64_t w = 0; w < tile.words(); ++w) {
+      uint64_t& bits = tile.row_bits(i)[w];
+      for (uint64_t left = bits; left; left &= left - 1) {
+        const uint64_t bit = left & -left;
+        const bool same = span.same_bits(w) & bit;
+        const T s = similarity(tile, i, w * 64 + __builtin_ctzll(left));
+        if (!is_hard(s, same, margins)) {
+          bits &= ~bit;
+          continue;
+        }
+        (same ? sums.positives : sums.negatives) += 1;
+        (same ? sums.positive : sums.negative) += double(s);
+      }
+    }
+  }
+  return sums;
+}
+
+// The products of the classes of the block of rows that tile `first` is in with `columns` packed columns,
+// from its own first one on: (first.classes(), columns), int32 or of the compute dtype.
+template <class T>
+void multiply_classes(const Tile<T>& first, const Screening& screening, int64_t columns, void* products);
+
+// Screens a tile whose columns begin at `offset` in rows of `stride` of those products; false where they
+// leave too many pairs.
+template <class T>
+bool screen_by_classes(const Tile<T>& tile, const Screening& screening, const void* products, int64_t offset,
+                       int64_t stride);
 
 // Screens the tile by int8 products; false, with nothing written, where it needs its similarities in full.
 // `can_defer`: sums of similarities may be left to the adding up. `open` has room for most_open() indices.

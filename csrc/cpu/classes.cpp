@@ -1,0 +1,79 @@
+#include "classes.h"
+
+#include <algorithm>
+
+#include "glue.h"
+
+namespace tcm::cpu {
+
+int64_t count_classes(const Plan& plan, const SuperTile& super, const Workspace& work) {
+  const LabelledRow* order = work.row_order + super.row_tile * plan.tile;
+  int64_t count = 0;
+  for (int64_t r = 0; r < super.rows(plan); ++r) {
+    count += r % plan.tile == 0 || order[r].label != order[r - 1].label;
+  }
+  return count;
+}
+
+template <class T>
+RowCode code_class(const Plan& plan, const PackedRows& packed, int64_t first, int64_t last, T* mean,
+                   void* code) {
+  const Simd<T>& loops = simd<T>();
+  const int64_t dim = plan.dim;
+  const auto unit = [&](int64_t r) { return static_cast<const T*>(packed.unit) + r * dim; };
+  std::fill_n(mean, dim, T(0));
+  for (int64_t r = first; r < last; ++r) loops.add(mean, unit(r), dim);
+  const double share = 1.0 / double(last - first);
+  RowCode result{1.0f, 0.0f};
+  if (plan.codes) {
+    loops.scale(mean, share, mean, dim);
+    result.scale = loops.encode(mean, dim, plan.code_dim, static_cast<int8_t*>(code)).scale;
+  } else {
+    loops.scale(mean, share, static_cast<T*>(code), dim);
+  }
+  double square = 0;
+  for (int64_t r = first; r < last; ++r) {
+    square = std::max(square, plan.codes ? loops.code_distance(unit(r), static_cast<int8_t*>(code), result.scale, dim)
+                                         : loops.distance(unit(r), static_cast<T*>(code), dim));
+  }
+  result.error = round_up_error(square);
+  if (!plan.codes) result.error += product_error<T>(dim);
+  return result;
+}
+
+template <class T>
+void code_classes(const Plan& plan, const Screening& screening, const SuperTile& super, const Workspace& work) {
+  const PackedRows& packed = work.packed_rows;
+  const ClassCodes& classes = packed.classes;
+  const LabelledRow* order = work.row_order + super.row_tile * plan.tile;
+  for_each_task(super.row_count, plan.threads, [&](int64_t block, int64_t worker) {
+    const int64_t first = block * plan.tile, last = first + block_rows(plan, super, block);
+    const int64_t most = (last - first) / 2;
+    int32_t* begin = classes.begin + block * (plan.most_classes() + 1);
+    int64_t count = 0;
+    for (int64_t r = first; r < last && count <= most; ++r) {
+      if (r == first || order[r].label != order[r - 1].label) begin[count++] = int32_t(r - first);
+    }
+    classes.count[block] = count > most ? 0 : int32_t(count);
+    if (count > most) return;
+    begin[count] = int32_t(last - first);
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t at = block * plan.most_classes() + k, from = first + begin[k], to = first + begin[k + 1];
+      void* code = static_cast<char*>(classes.code) + at * plan.class_code_bytes();
+      const RowCode row = code_class<T>(plan, packed, from, to, work.row_scratch<T>(plan, worker), code);
+      classes.scale[at] = row.scale;
+      classes.error[at] = row.error;
+      if (screening.has_prefix(plan)) {
+        classes.tail[at] = *std::max_element(packed.tail + from, packed.tail + to);
+      }
+    }
+  });
+}
+
+#define TCM_INSTANTIATE(T)                                                                      \
+  template RowCode code_class<T>(const Plan&, const PackedRows&, int64_t, int64_t, T*, void*);  \
+  template void code_classes<T>(const Plan&, const Screening&, const SuperTile&, const Workspace&);
+TCM_INSTANTIATE(float)
+TCM_INSTANTIATE(double)
+
+}  // namespace tcm::cpu

@@ -1,0 +1,96 @@
+// Tiles by one product a class: see classes.h. A pair that the class's product cannot prove harmless gets an
+// inner product of its own; a tile that keeps too many such pairs is left to the next screening.
+#include "codes.h"
+#include "glue.h"
+#include "tile.h"
+
+namespace tcm::cpu {
+namespace {
+
+// One pair in so many: up to there, what the classes leave is computed.
+constexpr int64_t kLeftFrom = 48;
+
+template <class Code, class T, class Product>
+void multiply(const Tile<T>& first, const Screening& screening, int64_t columns, Product* products) {
+  const Plan& plan = first.plan;
+  const int64_t stride = plan.class_code_bytes() / int64_t(sizeof(Code));
+  const int64_t count = first.classes(), width = std::min(screening.prefix, stride);
+  const PackedRows& others = first.work.packed_columns;
+  const void* codes = plan.codes ? static_cast<const void*>(others.code) : others.unit;
+  const Matrix<const Code> x{static_cast<const Code*>(first.work.packed_rows.classes.code) +
+                                 first.row_block * plan.most_classes() * stride,
+                             count, width, stride};
+  const Matrix<const Code> r{static_cast<const Code*>(codes) + first.col_block * plan.tile * stride, columns,
+                             width, stride};
+  matmul<Code, Product>(x, r.transposed(), {products, count, columns, columns});
+}
+
+// Marks in tile.bits the pairs that their class's product leaves, and returns how many there are. `scan`
+// does so for one row, given that product, the row's span and the least similarity to be marked.
+template <class T, class Scan>
+int64_t mark(const Tile<T>& tile, const Screening& screening, float column_error, const Scan& scan) {
+  const Plan& plan = tile.plan;
+  const ClassCodes& classes = tile.work.packed_rows.classes;
+  const int32_t* begin = classes.begin + tile.row_block * (plan.most_classes() + 1);
+  const bool beyond = screening.has_prefix(plan);
+  const double tail = beyond ? *std::max_element(tile.column_tails(), tile.column_tails() + tile.columns) : 0;
+  int64_t marked = 0;
+  for (int64_t k = 0; k < tile.classes(); ++k) {
+    const int64_t at = tile.row_block * plan.most_classes() + k;
+    double reach = tile.margins.minus - double(similarity_error(classes.error[at], column_error));
+    if (beyond) reach -= tail * double(classes.tail[at]);
+    uint64_t* of_class = tile.row_bits(begin[k]);
+    const bool any = scan(k, classes.scale[at], reach, tile.span(begin[k]), of_class) > 0;
+    // The first row's bits serve the others, so it comes last.
+    for (int64_t i = begin[k + 1] - 1; i >= begin[k]; --i) {
+      const RowSpan span = tile.span(i);
+      uint64_t* bits = tile.row_bits(i);
+      for (int64_t w = 0; w < tile.words(); ++w) bits[w] = any ? of_class[w] & span.pair_bits(w) : 0;
+      if (!any) continue;
+      tile.clear_twin(i);
+      for (int64_t w = 0; w < tile.words(); ++w) marked += __builtin_popcountll(bits[w]);
+    }
+  }
+  return marked;
+}
+
+}  // namespace
+
+template <class T>
+void multiply_classes(const Tile<T>& first, const Screening& screening, int64_t columns, void* products) {
+  if (first.plan.codes) {
+    multiply<int8_t>(first, screening, columns, static_cast<int32_t*>(products));
+  } else {
+    multiply<T>(first, screening, columns, static_cast<T*>(products));
+  }
+}
+
+template <class T>
+bool screen_by_classes(const Tile<T>& tile, const Screening& screening, const void* products, int64_t offset,
+                       int64_t stride) {
+  int64_t marked;
+  if (tile.plan.codes) {
+    const CodeRange range(tile.column_scales(), tile.column_errors(), tile.columns);
+    const auto* q = static_cast<const int32_t*>(products) + offset;
+    marked = mark(tile, screening, range.largest_error,
+                  [&](int64_t k, float scale, double reach, RowSpan span, uint64_t* bits) {
+                    return simd<T>().scan_codes(q + k * stride, span, range.threshold(scale, reach), bits);
+                  });
+  } else {
+    const T* s = static_cast<const T*>(products) + offset;
+    marked = mark(tile, screening, 0.0f, [&](int64_t k, float, double reach, RowSpan span, uint64_t* bits) {
+      return simd<T>().scan_products(s + k * stride, span, static_cast<T>(reach), bits);
+    });
+  }
+  if (marked * kLeftFrom > tile.rows * tile.columns) return false;
+  *tile.sums = evaluate_marked(tile);
+  return true;
+}
+
+#define TCM_INSTANTIATE(T)                                                                   \
+  template void multiply_classes<T>(const Tile<T>&, const Screening&, int64_t, void*);       \
+  template bool screen_by_classes<T>(const Tile<T>&, const Screening&, const void*, int64_t, int64_t);
+TCM_INSTANTIATE(float)
+TCM_INSTANTIATE(double)
+
+}  // namespace tcm::cpu
