@@ -24,14 +24,14 @@ struct CodeRange {
     }
   }
 
-  // The least product q of a row's code at which c_i c_j q can reach `similarity` for some column j. A
-  // ratio in float64, moved by more than its rounding to the safe side.
+  // The least product q of a row's code at which c_i c_j q can reach `similarity` for some column j, or a
+  // little less. A ratio in float64, moved by more than its rounding to the safe side and cut off.
   int32_t threshold(float scale, double similarity) const {
     constexpr double kMove = 1e-9, kMost = 2147483000.0;
     const double unit = double(scale) * double(similarity > 0 ? largest_scale : smallest_scale);
     if (unit == 0) return similarity > 0 ? int32_t(kMost) : -int32_t(kMost);
     const double q = similarity / unit;
-    return static_cast<int32_t>(std::clamp(std::ceil(q - std::abs(q) * kMove), -kMost, kMost));
+    return static_cast<int32_t>(std::clamp(q - std::abs(q) * kMove, -kMost, kMost));
   }
 };
 

@@ -34,9 +34,9 @@ Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t e
   const int64_t needed = ceil_div(std::max(rows, columns), plan.tile);
   plan.super_tiles = std::clamp(std::min(affordable, kSuperRows) / plan.tile, int64_t(1),
                                 std::max<int64_t>(needed, 1));
-  // Blocks of rows are the tasks of the adding up; where those are few, each is cut along D.
+  // A block of rows and a sign is a task of the adding up; where those are few, each is cut along D.
   const int64_t blocks = std::max<int64_t>(std::min(needed, plan.super_tiles), 1);
-  const int64_t cuts = ceil_div(kTasksPerThread * plan.threads, blocks);
+  const int64_t cuts = ceil_div(kTasksPerThread * plan.threads, 2 * blocks);
   plan.chunk = std::clamp(ceil_div(ceil_div(std::max<int64_t>(dim, 1), cuts), 64) * 64, int64_t(64),
                           int64_t(512));
   plan.screens = plan.tile >= kSmallestScreenedTile && dim >= kSmallestScreenedDim && dim <= kLargestDim;

@@ -6,11 +6,23 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <vector>
 
 namespace tcm::cpu {
 namespace {
 
+// Labels that lie close together, as class indices do, are counted; any others are compared.
 void sort_by_label(const int64_t* labels, int64_t n, LabelledRow* order) {
+  if (n == 0) return;
+  const auto [least, most] = std::minmax_element(labels, labels + n);
+  const uint64_t range = uint64_t(*most) - uint64_t(*least);
+  if (range <= 4 * uint64_t(n)) {
+    std::vector<int64_t> next(range + 2, 0);
+    for (int64_t i = 0; i < n; ++i) ++next[labels[i] - *least + 1];
+    for (uint64_t k = 1; k <= range; ++k) next[k] += next[k - 1];
+    for (int64_t i = 0; i < n; ++i) order[next[labels[i] - *least]++] = {labels[i], i};
+    return;
+  }
   for (int64_t i = 0; i < n; ++i) order[i] = {labels[i], i};
   // Original rows are distinct, so this order is the stable one.
   std::sort(order, order + n, [](const LabelledRow& a, const LabelledRow& b) {

@@ -11,7 +11,7 @@ namespace tcm::cpu {
 namespace {
 
 constexpr int64_t kMostSampled = 64;  // rows and columns: 4096 pairs
-constexpr int64_t kSampledFrom = 64;  // one row in so many, so that a look costs little beside the sweep
+constexpr int64_t kSampledFrom = 128; // one row in so many, so that a look costs little beside the sweep
 constexpr int64_t kStep = 64;         // K is a multiple of this
 // Measured on a Xeon with AVX512-VNNI at D = 512: an inner product in full precision takes as long as 48
 // pairs of an int8 product of all columns, or as 12 of a float32 product.

@@ -3,8 +3,8 @@
 //   prefix       where the sample suggests it, the product of the first columns alone; what it leaves, if
 //                little, gets an inner product each
 //   candidates   pairs whose product reaches the least that could be hard for any column of the tile:
-//                one comparison a pair; in most tiles there are none, and the tile is done
-//   classified   each candidate by its own bound: harmless, hard, or open
+//                one comparison a pair; where they are very few they get an inner product each
+//   classified   else each candidate by its own bound: harmless, hard, or open
 //   then         few hard or open: each gets an inner product, which decides it and is its similarity
 //                few not hard: the same for those, and Σ s = (sum of rows)·(sum of columns) - theirs
 //                few open, many of either: inner products for the open ones; Σ s is left to the adding
@@ -19,6 +19,9 @@ namespace {
 
 // One pair in so many: up to there, what a prefix leaves is computed; above it the whole codes are tried.
 constexpr int64_t kPrefixFrom = 48;
+
+// One pair in so many: up to there, candidates are computed at once, above it they are classified first.
+constexpr int64_t kDirectFrom = 128;
 
 // Products of the first `width` columns of the codes.
 template <class T>
@@ -35,6 +38,7 @@ void multiply_codes(const Tile<T>& tile, int64_t width, int32_t* products) {
 // prefix only, and the columns beyond it may add t_i t_j.
 template <class T>
 int64_t mark_candidates(const Tile<T>& tile, const CodeRange& range, bool beyond, const int32_t* products) {
+  const Simd<T>& loops = simd<T>();
   int64_t candidates = 0;
   const double tail = beyond ? *std::max_element(tile.column_tails(), tile.column_tails() + tile.columns) : 0;
   for (int64_t i = 0; i < tile.rows; ++i) {
@@ -42,8 +46,8 @@ int64_t mark_candidates(const Tile<T>& tile, const CodeRange& range, bool beyond
     double reach = tile.margins.minus - similarity_error(code.error, range.largest_error);
     if (beyond) reach -= tail * double(tile.row_tail(i));
     uint64_t* bits = tile.row_bits(i);
-    candidates += simd<T>().scan_codes(products + i * tile.columns, tile.span(i),
-                                       range.threshold(code.scale, reach), bits);
+    candidates += loops.scan_codes(products + i * tile.columns, tile.span(i),
+                                   range.threshold(code.scale, reach), bits);
     tile.clear_twin(i);
   }
   return candidates;
@@ -164,11 +168,11 @@ bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_d
     }
   }
   multiply_codes(tile, plan.code_dim, products);
-  if (mark_candidates(tile, range, false, products) == 0) {
-    *tile.sums = sums;
+  const int64_t few = tile.most_open(), pairs = tile.rows * tile.columns;
+  if (mark_candidates(tile, range, false, products) * kDirectFrom <= pairs) {
+    *tile.sums = evaluate_marked(tile);
     return true;
   }
-  const int64_t few = tile.most_open(), pairs = tile.rows * tile.columns;
   const int64_t undecided = classify_candidates(tile, products, open);
   if (undecided < 0) return false;
 

@@ -255,31 +255,104 @@ T dot(const T* __restrict x, const T* __restrict y, int64_t n) {
   return sum;
 }
 
-// Eight float64 running sums, added up in one fixed order: the same on every instruction set but for
-// the contraction of multiply and add.
+// A vector of float64, and as many elements of another type as it has lanes. The three conversions that
+// compilers split into halves or single elements are named.
+constexpr int kWide = Lanes<double>::count;
+using Wide = Lanes<double>::Vector;
+
+template <class T>
+inline Wide widen(const T* p) {
+  typedef T Narrow __attribute__((vector_size(kWide * sizeof(T)), aligned(alignof(T)), may_alias));
+  return __builtin_convertvector(*(const Narrow*)p, Wide);
+}
+template <class T>
+inline void narrow(Wide v, T* out) {
+  typedef T Narrow __attribute__((vector_size(kWide * sizeof(T)), aligned(alignof(T)), may_alias));
+  *(Narrow*)out = __builtin_convertvector(v, Narrow);
+}
+#if TCM_VECTOR_BYTES == 64
+template <>
+inline Wide widen(const float* p) {
+  return (Wide)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p));
+}
+template <>
+inline Wide widen(const int8_t* p) {
+  return (Wide)_mm512_maskz_cvtepi32_pd(0xff, _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+}
+template <>
+inline void narrow(Wide v, float* out) {
+  _mm256_storeu_ps(out, _mm512_maskz_cvtpd_ps(0xff, (__m512d)v));
+}
+#elif TCM_VECTOR_BYTES == 32
+template <>
+inline Wide widen(const float* p) {
+  return (Wide)_mm256_cvtps_pd(_mm_loadu_ps(p));
+}
+template <>
+inline Wide widen(const int8_t* p) {
+  int32_t four;
+  __builtin_memcpy(&four, p, sizeof(four));
+  return (Wide)_mm256_cvtepi32_pd(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(four)));
+}
+template <>
+inline void narrow(Wide v, float* out) {
+  _mm_storeu_ps(out, _mm256_cvtpd_ps((__m256d)v));
+}
+#endif
+
+// Elements from i on of an array in float64, a vector of them or one.
+struct WideAt {
+  int64_t i;
+  template <class T>
+  Wide operator()(const T* p) const {
+    return widen(p + i);
+  }
+};
+struct OneAt {
+  int64_t i;
+  template <class T>
+  double operator()(const T* p) const {
+    return double(p[i]);
+  }
+};
+
+// Σ term(i) in float64, in an order of its own that depends on n and the instruction set alone. `term` is
+// given one of these loaders.
 template <class Term>
 inline double reduce(int64_t n, Term term) {
-  double acc[8] = {};
+  Wide sums[4] = {};
   int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (int lane = 0; lane < 8; ++lane) acc[lane] += term(i + lane);
+  for (; i + 4 * kWide <= n; i += 4 * kWide) {
+    for (int k = 0; k < 4; ++k) sums[k] += term(WideAt{i + k * kWide});
   }
-  for (int lane = 0; i < n; ++i, ++lane) acc[lane] += term(i);
-  return ((acc[0] + acc[1]) + (acc[2] + acc[3])) + ((acc[4] + acc[5]) + (acc[6] + acc[7]));
+  for (; i + kWide <= n; i += kWide) sums[0] += term(WideAt{i});
+  const Wide lanes = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  double sum = 0;
+  for (int lane = 0; lane < kWide; ++lane) sum += lanes[lane];
+  for (; i < n; ++i) sum += term(OneAt{i});
+  return sum;
+}
+
+// out[i] = term(i), computed in float64.
+template <class T, class Term>
+inline void fill(T* out, int64_t n, Term term) {
+  int64_t i = 0;
+  for (; i + kWide <= n; i += kWide) narrow(term(WideAt{i}), out + i);
+  for (; i < n; ++i) out[i] = T(term(OneAt{i}));
 }
 
 template <class T>
 double code_distance(const T* u, const int8_t* code, float scale, int64_t n) {
-  return reduce(n, [=](int64_t k) {
-    const double rest = double(u[k]) - double(scale) * double(code[k]);
+  return reduce(n, [=](auto at) {
+    const auto rest = at(u) - double(scale) * at(code);
     return rest * rest;
   });
 }
 
 template <class T>
 double distance(const T* u, const T* v, int64_t n) {
-  return reduce(n, [=](int64_t k) {
-    const double rest = double(u[k]) - double(v[k]);
+  return reduce(n, [=](auto at) {
+    const auto rest = at(u) - at(v);
     return rest * rest;
   });
 }
@@ -319,17 +392,17 @@ RowCode encode(const T* __restrict u, int64_t n, int64_t padded, int8_t* __restr
 
 template <class T>
 double squared_norm(const T* x, int64_t n) {
-  return reduce(n, [=](int64_t i) { return double(x[i]) * double(x[i]); });
+  return reduce(n, [=](auto at) { return at(x) * at(x); });
 }
 
 template <class T>
-void scale(const T* __restrict x, double factor, T* __restrict out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = T(double(x[i]) * factor);
+void scale(const T* x, double factor, T* out, int64_t n) {
+  fill(out, n, [=](auto at) { return at(x) * factor; });
 }
 
 template <class T>
-void add_wide(double* __restrict acc, const T* __restrict x, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) acc[i] += double(x[i]);
+void add_wide(double* acc, const T* x, int64_t n) {
+  fill(acc, n, [=](auto at) { return at(acc) + at(x); });
 }
 
 template <class T>
@@ -345,12 +418,9 @@ void add(T* __restrict acc, const T* __restrict x, int64_t n) {
 template <class T>
 void chain(const T* __restrict x, const T* __restrict p, const T* __restrict q, double w_p, double w_q,
            double inverse, bool tangent, T* __restrict out, int64_t n) {
-  const auto g = [=](int64_t i) { return w_p * double(p[i]) + w_q * double(q[i]); };
-  const double along =
-      tangent ? reduce(n, [=](int64_t i) { return g(i) * (double(x[i]) * inverse); }) : 0.0;
-  for (int64_t i = 0; i < n; ++i) {
-    out[i] = T((g(i) - along * (double(x[i]) * inverse)) * inverse);
-  }
+  const auto g = [=](auto at) { return w_p * at(p) + w_q * at(q); };
+  const double along = tangent ? reduce(n, [=](auto at) { return g(at) * (at(x) * inverse); }) : 0.0;
+  fill(out, n, [=](auto at) { return (g(at) - along * (at(x) * inverse)) * inverse; });
 }
 
 }  // namespace

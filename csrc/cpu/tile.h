@@ -63,12 +63,13 @@ TileSums evaluate_marked(const Tile<T>& tile) {
   const Margins<T> margins = thresholds<T>(tile.margins);
   TileSums sums{};
   for (int64_t i = 0; i < tile.rows; ++i) {
-    const RowSpan span = tile.span(i);
     for (int64_t w = 0; w < tile.words(); ++w) {
       uint64_t& bits = tile.row_bits(i)[w];
+      if (bits == 0) continue;
+      const uint64_t same_class = tile.span(i).same_bits(w);
       for (uint64_t left = bits; left; left &= left - 1) {
         const uint64_t bit = left & -left;
-        const bool same = span.same_bits(w) & bit;
+        const bool same = same_class & bit;
         const T s = similarity(tile, i, w * 64 + __builtin_ctzll(left));
         if (!is_hard(s, same, margins)) {
           bits &= ~bit;
