@@ -5,7 +5,6 @@
 namespace tcm::cpu {
 namespace {
 
-constexpr int64_t kLargestTile = 512;  // 1 MiB of float32 similarities: what a core's L2 cache holds
 constexpr int64_t kSmallestTile = 64;
 constexpr int64_t kSuperRows = 8192;               // 256 tiles of 512: 8 MiB of bit maps
 constexpr int64_t kPackedBytes = int64_t(16) << 20;  // of each side's packed rows, if rows are wide

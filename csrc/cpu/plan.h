@@ -14,6 +14,8 @@ namespace tcm::cpu {
 // product with a pattern of bits.
 constexpr int64_t kListFrom = 16;
 
+constexpr int64_t kLargestTile = 512;  // 1 MiB of float32 similarities: what a core's L2 cache holds
+
 // A sample's place after sorting by label.
 struct LabelledRow {
   int64_t label;

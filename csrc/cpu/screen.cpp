@@ -59,7 +59,7 @@ void screen(const Plan& plan, const SuperTile& super, const Screening& screening
     T* scratch = work.tile_scratch<T>(plan, worker);
     const auto screen_tile = [&](const Tile<T>& tile) {
       auto* products = reinterpret_cast<int32_t*>(scratch);
-      auto* open = reinterpret_cast<uint32_t*>(work.row_scratch<T>(plan, worker));
+      auto* open = reinterpret_cast<uint64_t*>(work.row_scratch<T>(plan, worker));
       if (screening.codes && screen_by_codes(tile, screening, can_defer, products, open)) return;
       screen_in_full(tile, scratch);
     };

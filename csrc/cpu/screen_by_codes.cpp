@@ -53,17 +53,18 @@ int64_t mark_candidates(const Tile<T>& tile, const CodeRange& range, bool beyond
   return candidates;
 }
 
-// Clears the candidates that are harmless by their own bound and lists the open ones. Returns the number
-// of those, or -1 where they are more than most_open().
+// Clears the candidates that are harmless by their own bound and marks the open ones in `open` as well, a
+// second bit map. Returns the number of those, or -1 where they are more than most_open().
 template <class T>
-int64_t classify_candidates(const Tile<T>& tile, const int32_t* products, uint32_t* open) {
+int64_t classify_candidates(const Tile<T>& tile, const int32_t* products, uint64_t* open) {
   const float minus = static_cast<float>(tile.margins.minus), plus = static_cast<float>(tile.margins.plus);
   int64_t count = 0;
   for (int64_t i = 0; i < tile.rows; ++i) {
     const RowCode code = tile.row_code(i);
     const RowSpan span = tile.span(i);
-    for (int64_t w = 0; w < tile.words(); ++w) {
+    for (int64_t w = 0; w < tile.words(); ++w, ++open) {
       uint64_t& bits = tile.row_bits(i)[w];
+      *open = 0;
       if (bits == 0) continue;
       const uint64_t same = span.same_bits(w);
       const auto certify = [&](float margin) {
@@ -82,11 +83,9 @@ int64_t classify_candidates(const Tile<T>& tile, const int32_t* products, uint32
         surely |= ~at_least.may & same;
       }
       bits &= may;
-      uint64_t left = bits & ~surely;
-      if (count + __builtin_popcountll(left) > tile.most_open()) return -1;
-      for (; left; left &= left - 1) {
-        open[count++] = uint32_t(i * tile.plan.tile + w * 64 + __builtin_ctzll(left));
-      }
+      *open = bits & ~surely;
+      count += __builtin_popcountll(*open);
+      if (count > tile.most_open()) return -1;
     }
   }
   return count;
@@ -94,14 +93,13 @@ int64_t classify_candidates(const Tile<T>& tile, const int32_t* products, uint32
 
 // Decides the open pairs by their inner products.
 template <class T>
-void evaluate_open(const Tile<T>& tile, const uint32_t* open, int64_t count) {
+void evaluate_open(const Tile<T>& tile, const uint64_t* open) {
   const Margins<T> margins = thresholds<T>(tile.margins);
-  for (int64_t k = 0; k < count; ++k) {
-    const int64_t i = open[k] / tile.plan.tile, j = open[k] % tile.plan.tile;
-    const uint64_t bit = uint64_t(1) << (j % 64);
-    const bool same = tile.span(i).same_bits(j / 64) & bit;
-    if (!is_hard(similarity(tile, i, j), same, margins)) tile.row_bits(i)[j / 64] &= ~bit;
-  }
+  for_each_similarity(
+      tile, [&](int64_t i, int64_t w) { return open[i * tile.words() + w]; },
+      [&](int64_t i, int64_t j, T s) {
+        if (!is_hard(s, tile.span(i).same(j), margins)) tile.clear(i, j);
+      });
 }
 
 template <class T>
@@ -120,15 +118,13 @@ void count_marked(const Tile<T>& tile, TileSums& sums) {
 template <class T>
 double sum_of_marked(const Tile<T>& tile, bool positive) {
   double sum = 0;
-  for (int64_t i = 0; i < tile.rows; ++i) {
-    const RowSpan span = tile.span(i);
-    for (int64_t w = 0; w < tile.words(); ++w) {
-      const uint64_t same = span.same_bits(w);
-      for (uint64_t left = tile.row_bits(i)[w] & (positive ? same : ~same); left; left &= left - 1) {
-        sum += double(similarity(tile, i, w * 64 + __builtin_ctzll(left)));
-      }
-    }
-  }
+  for_each_similarity(
+      tile,
+      [&](int64_t i, int64_t w) {
+        const uint64_t same = tile.span(i).same_bits(w);
+        return tile.row_bits(i)[w] & (positive ? same : ~same);
+      },
+      [&](int64_t, int64_t, T s) { sum += double(s); });
   return sum;
 }
 
@@ -139,16 +135,10 @@ double sum_of_all_but_unmarked(const Tile<T>& tile) {
   const double* r = tile.work.packed_columns.block_sum + tile.col_block * tile.plan.dim;
   double sum = 0;
   for (int64_t k = 0; k < tile.plan.dim; ++k) sum += x[k] * r[k];
-  for (int64_t i = 0; i < tile.rows; ++i) {
-    for (int64_t j = 0; j < tile.columns; ++j) {
-      const uint64_t word = tile.row_bits(i)[j / 64];
-      if (word == ~uint64_t(0)) {
-        j += 63 - j % 64;
-      } else if (!(word >> (j % 64) & 1)) {
-        sum -= double(similarity(tile, i, j));
-      }
-    }
-  }
+  const RowSpan all{0, tile.columns, 0, 0};
+  for_each_similarity(
+      tile, [&](int64_t i, int64_t w) { return ~tile.row_bits(i)[w] & all.pair_bits(w); },
+      [&](int64_t, int64_t, T s) { sum -= double(s); });
   return sum;
 }
 
@@ -156,7 +146,7 @@ double sum_of_all_but_unmarked(const Tile<T>& tile) {
 
 template <class T>
 bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_defer, int32_t* products,
-                     uint32_t* open) {
+                     uint64_t* open) {
   const Plan& plan = tile.plan;
   const CodeRange range(tile.column_scales(), tile.column_errors(), tile.columns);
   TileSums sums{};
@@ -173,15 +163,14 @@ bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_d
     *tile.sums = evaluate_marked(tile);
     return true;
   }
-  const int64_t undecided = classify_candidates(tile, products, open);
-  if (undecided < 0) return false;
+  if (classify_candidates(tile, products, open) < 0) return false;
 
   count_marked(tile, sums);
   if (sums.positives + sums.negatives <= few) {
     *tile.sums = evaluate_marked(tile);
     return true;
   }
-  evaluate_open(tile, open, undecided);
+  evaluate_open(tile, open);
   sums = {};
   count_marked(tile, sums);
   if (pairs - sums.negatives <= few || pairs - sums.positives <= few) {
@@ -204,7 +193,7 @@ bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_d
   return true;
 }
 
-template bool screen_by_codes<float>(const Tile<float>&, const Screening&, bool, int32_t*, uint32_t*);
-template bool screen_by_codes<double>(const Tile<double>&, const Screening&, bool, int32_t*, uint32_t*);
+template bool screen_by_codes<float>(const Tile<float>&, const Screening&, bool, int32_t*, uint64_t*);
+template bool screen_by_codes<double>(const Tile<double>&, const Screening&, bool, int32_t*, uint64_t*);
 
 }  // namespace tcm::cpu

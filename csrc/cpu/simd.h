@@ -29,6 +29,7 @@ struct RowSpan {
   int64_t same_begin;
   int64_t same_end;
 
+  bool same(int64_t column) const { return column >= same_begin && column < same_end; }
   // The pairs among those of 64-bit word w of a bit map.
   uint64_t pair_bits(int64_t w) const { return below(last - w * 64) & ~below(first - w * 64); }
   // The columns of the row's class among those of 64-bit word w of a bit map.
@@ -78,6 +79,8 @@ struct Simd {
                           int64_t others, int64_t width, T* scratch, T* out, int64_t out_stride);
   // Inner product in T, in a fixed order of its own.
   T (*dot)(const T* x, const T* y, int64_t n);
+  // The same of x with rows index[0 .. count) of a matrix of n columns, bit for bit.
+  void (*dots)(const T* x, const T* rows, const int32_t* index, int64_t count, int64_t n, T* out);
   // Sum of squares, in float64.
   double (*squared_norm)(const T* x, int64_t n);
   // out = x * factor, multiplied in float64.

@@ -240,19 +240,56 @@ void pattern_product(const uint64_t* pattern, int64_t words, int64_t own, const 
   }
 }
 
-template <class T>
-T dot(const T* __restrict x, const T* __restrict y, int64_t n) {
-  constexpr int kLanes = Lanes<T>::count;
-  typename Lanes<T>::Vector acc[4] = {};
-  int64_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    for (int k = 0; k < 4; ++k) acc[k] += load(x + i + k * kLanes) * load(y + i + k * kLanes);
+// The sum of a vector's lanes, halves upon halves.
+template <class T, int kBytes = TCM_VECTOR_BYTES, class Vector>
+inline T sum_of_lanes(Vector v) {
+  if constexpr (kBytes == 2 * sizeof(T)) {
+    return v[0] + v[1];
+  } else {
+    typedef T Half __attribute__((vector_size(kBytes / 2), may_alias));
+    Half half[2];
+    __builtin_memcpy(half, &v, kBytes);
+    return sum_of_lanes<T, kBytes / 2>(half[0] + half[1]);
   }
-  acc[0] = (acc[0] + acc[1]) + (acc[2] + acc[3]);
-  T sum = 0;
-  for (int lane = 0; lane < kLanes; ++lane) sum += acc[0][lane];
-  for (; i < n; ++i) sum += x[i] * y[i];
+}
+
+// Inner products of x with a few rows at once: x is loaded once for all of them, and while one row's lines
+// are on their way the others' are added.
+template <int kRows, class T>
+inline void dot_rows(const T* x, const T* const (&rows)[kRows], int64_t n, T* out) {
+  constexpr int kLanes = Lanes<T>::count;
+  typename Lanes<T>::Vector acc[kRows][2] = {};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    for (int half = 0; half < 2; ++half) {
+      const auto v = load(x + i + half * kLanes);
+      for (int r = 0; r < kRows; ++r) acc[r][half] += v * load(rows[r] + i + half * kLanes);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    T sum = sum_of_lanes<T>(acc[r][0] + acc[r][1]);
+    for (int64_t k = i; k < n; ++k) sum += x[k] * rows[r][k];
+    out[r] = sum;
+  }
+}
+
+template <class T>
+T dot(const T* x, const T* y, int64_t n) {
+  const T* const rows[1] = {y};
+  T sum;
+  dot_rows<1>(x, rows, n, &sum);
   return sum;
+}
+
+template <class T>
+void dots(const T* x, const T* rows, const int32_t* index, int64_t count, int64_t n, T* out) {
+  int64_t k = 0;
+  for (; k + 4 <= count; k += 4) {
+    const T* const four[4] = {rows + index[k] * n, rows + index[k + 1] * n, rows + index[k + 2] * n,
+                              rows + index[k + 3] * n};
+    dot_rows<4>(x, four, n, out + k);
+  }
+  for (; k < count; ++k) out[k] = dot(x, rows + index[k] * n, n);
 }
 
 // A vector of float64, and as many elements of another type as it has lanes. The three conversions that
@@ -326,9 +363,7 @@ inline double reduce(int64_t n, Term term) {
     for (int k = 0; k < 4; ++k) sums[k] += term(WideAt{i + k * kWide});
   }
   for (; i + kWide <= n; i += kWide) sums[0] += term(WideAt{i});
-  const Wide lanes = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  double sum = 0;
-  for (int lane = 0; lane < kWide; ++lane) sum += lanes[lane];
+  double sum = sum_of_lanes<double>((sums[0] + sums[1]) + (sums[2] + sums[3]));
   for (; i < n; ++i) sum += term(OneAt{i});
   return sum;
 }
@@ -429,11 +464,11 @@ void chain(const T* __restrict x, const T* __restrict p, const T* __restrict q, 
 #define TCM_JOIN(a, b) TCM_JOIN_(a, b)
 const Simd<float> TCM_JOIN(TCM_SIMD_NAME, _f32) = {
     scan_row<float>, scan<int32_t>, scan<float>, certify, encode<float>, code_distance<float>,
-    distance<float>, pattern_product<float>, dot<float>, squared_norm<float>, scale<float>, add_wide<float>,
+    distance<float>, pattern_product<float>, dot<float>, dots<float>, squared_norm<float>, scale<float>, add_wide<float>,
     subtract<float>, add<float>, chain<float>};
 const Simd<double> TCM_JOIN(TCM_SIMD_NAME, _f64) = {
     scan_row<double>, scan<int32_t>, scan<double>, certify, encode<double>, code_distance<double>,
-    distance<double>, pattern_product<double>, dot<double>, squared_norm<double>, scale<double>, add_wide<double>,
+    distance<double>, pattern_product<double>, dot<double>, dots<double>, squared_norm<double>, scale<double>, add_wide<double>,
     subtract<double>, add<double>, chain<double>};
 
 }  // namespace tcm::cpu

@@ -36,8 +36,9 @@ struct Tile {
     const int64_t column = work.twin[row0 + i] - col0;
     return work.twin[row0 + i] >= 0 && column >= 0 && column < columns ? column : -1;
   }
+  void clear(int64_t i, int64_t j) const { row_bits(i)[j / 64] &= ~(uint64_t(1) << (j % 64)); }
   void clear_twin(int64_t i) const {
-    if (const int64_t j = twin(i); j >= 0) row_bits(i)[j / 64] &= ~(uint64_t(1) << (j % 64));
+    if (const int64_t j = twin(i); j >= 0) clear(i, j);
   }
 
  private:
@@ -47,14 +48,29 @@ struct Tile {
 };
 
 template <class T>
-T similarity(const Tile<T>& tile, int64_t i, int64_t j) {
-  const int64_t dim = tile.plan.dim;
-  return simd<T>().dot(tile.unit_rows() + i * dim, tile.unit_columns() + j * dim, dim);
-}
-
-template <class T>
 bool is_hard(T s, bool same, Margins<T> margins) {
   return same ? is_hard_positive(s, margins) : is_hard_negative(s, margins);
+}
+
+// Calls visit(i, j, s) for every pair (i, j) whose bit is set in word_of(i, w), row by row, with its
+// similarity s. A row's pairs are taken from its words before the first of them is visited.
+template <class T, class WordOf, class Visit>
+void for_each_similarity(const Tile<T>& tile, const WordOf& word_of, const Visit& visit) {
+  const Simd<T>& loops = simd<T>();
+  int32_t columns[kLargestTile];
+  T similarities[kLargestTile];
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    int64_t count = 0;
+    for (int64_t w = 0; w < tile.words(); ++w) {
+      for (uint64_t left = word_of(i, w); left; left &= left - 1) {
+        columns[count++] = int32_t(w * 64 + __builtin_ctzll(left));
+      }
+    }
+    if (count == 0) continue;
+    loops.dots(tile.unit_rows() + i * tile.plan.dim, tile.unit_columns(), columns, count, tile.plan.dim,
+               similarities);
+    for (int64_t k = 0; k < count; ++k) visit(i, columns[k], similarities[k]);
+  }
 }
 
 // Every pair marked in tile.bits by its inner product: clears those that are not hard, and sums the others.
@@ -62,24 +78,17 @@ template <class T>
 TileSums evaluate_marked(const Tile<T>& tile) {
   const Margins<T> margins = thresholds<T>(tile.margins);
   TileSums sums{};
-  for (int64_t i = 0; i < tile.rows; ++i) {
-    for (int64_t w = 0; w < tile.words(); ++w) {
-      uint64_t& bits = tile.row_bits(i)[w];
-      if (bits == 0) continue;
-      const uint64_t same_class = tile.span(i).same_bits(w);
-      for (uint64_t left = bits; left; left &= left - 1) {
-        const uint64_t bit = left & -left;
-        const bool same = same_class & bit;
-        const T s = similarity(tile, i, w * 64 + __builtin_ctzll(left));
+  for_each_similarity(
+      tile, [&](int64_t i, int64_t w) { return tile.row_bits(i)[w]; },
+      [&](int64_t i, int64_t j, T s) {
+        const bool same = tile.span(i).same(j);
         if (!is_hard(s, same, margins)) {
-          bits &= ~bit;
-          continue;
+          tile.clear(i, j);
+          return;
         }
         (same ? sums.positives : sums.negatives) += 1;
         (same ? sums.positive : sums.negative) += double(s);
-      }
-    }
-  }
+      });
   return sums;
 }
 
@@ -95,9 +104,9 @@ bool screen_by_classes(const Tile<T>& tile, const Screening& screening, const vo
                        int64_t stride);
 
 // Screens the tile by int8 products; false, with nothing written, where it needs its similarities in full.
-// `can_defer`: sums of similarities may be left to the adding up. `open` has room for most_open() indices.
+// `can_defer`: sums of similarities may be left to the adding up. `open` has room for a bit map of the tile.
 template <class T>
 bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_defer, int32_t* products,
-                     uint32_t* open);
+                     uint64_t* open);
 
 }  // namespace tcm::cpu
