@@ -163,9 +163,11 @@ def test_the_private_ops_refuse_tensors_that_do_not_fit():
     bytes_needed = torch.ops.tcm_kernels._cpu_workspace_bytes(emb, None, 2)
     workspace = torch.empty(bytes_needed, dtype=torch.uint8)
 
-    def call(emb=emb, labels=labels, margins=margins, residual=empty, workspace=workspace, need=False):
+    def call(
+        emb=emb, labels=labels, margins=margins, residual=empty, workspace=workspace, stages=None, need=False
+    ):
         torch.ops.tcm_kernels._cpu_pair_sums(
-            emb, labels, None, None, margins, None, need, False, 2, *out, residual, workspace
+            emb, labels, None, None, margins, None, need, False, 2, *out, residual, workspace, stages
         )
 
     call()
@@ -176,6 +178,7 @@ def test_the_private_ops_refuse_tensors_that_do_not_fit():
         {"labels": labels.to(torch.int32)},
         {"margins": margins.float()},
         {"workspace": workspace[:-1]},
+        {"stages": torch.empty(4, dtype=torch.float64)},
         {"need": True},
     ):
         with pytest.raises(RuntimeError):

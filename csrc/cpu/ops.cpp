@@ -7,15 +7,20 @@
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "classes.h"
 #include "huge_pages.h"
 #include "int8_products.h"
 #include "pair_sums.h"
 
 namespace tcm::cpu {
 namespace {
+
+constexpr int64_t kStages = 5;
 
 bool is_double(const Tensor& t) { return t.scalar_type() == ScalarType::Double; }
 
@@ -68,7 +73,7 @@ void run_pair_sums(const Plan& plan, const Tensor& emb, const Tensor& labels,
                    const std::optional<Tensor>& ref, const std::optional<Tensor>& ref_labels,
                    const Tensor& margins, std::optional<int64_t> self_offset, bool need_grad_emb,
                    bool need_grad_ref, const Tensor& sums, const Tensor& counts, const Tensor& residual,
-                   const Tensor& workspace) {
+                   const Tensor& workspace, const std::optional<Tensor>& stage_seconds) {
   Workspace work;
   const int64_t needed = work.carve(plan, workspace.mutable_data_ptr());
   check_vector(workspace, "workspace", ScalarType::Byte, needed);
@@ -90,12 +95,17 @@ void run_pair_sums(const Plan& plan, const Tensor& emb, const Tensor& labels,
   s[1] = result.negative_sum;
   n[0] = result.positives;
   n[1] = result.negatives;
+  if (stage_seconds) {
+    const StageTimes& t = result.times;
+    const double times[kStages] = {t.order, t.pack, t.choose, t.screen, t.add_up};
+    std::copy_n(times, kStages, stage_seconds->mutable_data_ptr<double>());
+  }
 }
 
 void pair_sums_op(Tensor emb, Tensor labels, std::optional<Tensor> ref, std::optional<Tensor> ref_labels,
                   Tensor margins, std::optional<int64_t> self_offset, bool need_grad_emb,
                   bool need_grad_ref, int64_t threads, Tensor sums, Tensor counts, Tensor residual,
-                  Tensor workspace) {
+                  Tensor workspace, std::optional<Tensor> stage_seconds) {
   check_rows(emb, "emb");
   check_vector(labels, "labels", ScalarType::Long, emb.size(0));
   STD_TORCH_CHECK(ref.has_value() == ref_labels.has_value(), "ref and ref_labels: expected both or neither");
@@ -111,9 +121,10 @@ void pair_sums_op(Tensor emb, Tensor labels, std::optional<Tensor> ref, std::opt
   check_vector(sums, "sums", ScalarType::Double, 2);
   check_vector(counts, "counts", ScalarType::Long, 2);
   check_vector(residual, "residual", ScalarType::Byte, residual.numel());
+  if (stage_seconds) check_vector(*stage_seconds, "stage_seconds", ScalarType::Double, kStages);
   const auto run = is_double(emb) ? run_pair_sums<double> : run_pair_sums<float>;
   run(plan_of(emb, ref, threads), emb, labels, ref, ref_labels, margins, self_offset, need_grad_emb,
-      need_grad_ref, sums, counts, residual, workspace);
+      need_grad_ref, sums, counts, residual, workspace, stage_seconds);
 }
 
 template <class T>
@@ -184,6 +195,33 @@ void encode_op(Tensor rows, Tensor codes, Tensor scales, Tensor errors) {
   (is_double(rows) ? run_encode<double> : run_encode<float>)(rows, codes, scales, errors);
 }
 
+// The same for one code that stands for all of the rows, int8 or of their own dtype as `code` asks.
+template <class T>
+void run_encode_class(const Tensor& rows, const Tensor& code, const Tensor& scale, const Tensor& error) {
+  Plan plan{};
+  plan.dim = rows.size(1);
+  plan.codes = code.scalar_type() == ScalarType::Char;
+  plan.code_dim = code.numel();
+  PackedRows packed{};
+  packed.unit = const_cast<T*>(rows.const_data_ptr<T>());
+  std::vector<T> mean(plan.dim);
+  const RowCode row = code_class(plan, packed, 0, rows.size(0), mean.data(), code.mutable_data_ptr());
+  scale.mutable_data_ptr<float>()[0] = row.scale;
+  error.mutable_data_ptr<float>()[0] = row.error;
+}
+
+void encode_class_op(Tensor rows, Tensor code, Tensor scale, Tensor error) {
+  check_rows(rows, "rows");
+  STD_TORCH_CHECK(rows.size(0) > 0 && (rows.scalar_type() == ScalarType::Float || is_double(rows)),
+                  "rows: expected at least one, float32 or float64");
+  const bool coded = code.scalar_type() == ScalarType::Char;
+  STD_TORCH_CHECK(coded ? code.numel() >= rows.size(1) : code.numel() == rows.size(1), "code: expected D elements");
+  check_vector(code, "code", coded ? ScalarType::Char : rows.scalar_type(), code.numel());
+  check_vector(scale, "scale", ScalarType::Float, 1);
+  check_vector(error, "error", ScalarType::Float, 1);
+  (is_double(rows) ? run_encode_class<double> : run_encode_class<float>)(rows, code, scale, error);
+}
+
 }  // namespace
 }  // namespace tcm::cpu
 
@@ -191,13 +229,14 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
   m.def(
       "_cpu_pair_sums(Tensor emb, Tensor labels, Tensor? ref, Tensor? ref_labels, Tensor margins, "
       "int? self_offset, bool need_grad_emb, bool need_grad_ref, int threads, Tensor(a!) sums, "
-      "Tensor(b!) counts, Tensor(c!) residual, Tensor(d!) workspace) -> ()");
+      "Tensor(b!) counts, Tensor(c!) residual, Tensor(d!) workspace, Tensor(e!)? stage_seconds) -> ()");
   m.def(
       "_cpu_pair_sums_backward(Tensor grad_sums, Tensor residual, Tensor emb, Tensor? ref, "
       "bool need_grad_emb, bool need_grad_ref, int threads, Tensor(a!) grad_emb, "
       "Tensor(b!) grad_ref) -> ()");
   m.def("_cpu_workspace_bytes(Tensor emb, Tensor? ref, int threads) -> int");
   m.def("_cpu_encode(Tensor rows, Tensor(a!) codes, Tensor(b!) scales, Tensor(c!) errors) -> ()");
+  m.def("_cpu_encode_class(Tensor rows, Tensor(a!) code, Tensor(b!) scale, Tensor(c!) error) -> ()");
   m.def("_cpu_simd_name() -> str");
   m.def("_cpu_screening_name() -> str");
 }
@@ -206,6 +245,7 @@ STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CPU, m) {
   m.impl("_cpu_pair_sums", TORCH_BOX(&tcm::cpu::pair_sums_op));
   m.impl("_cpu_pair_sums_backward", TORCH_BOX(&tcm::cpu::pair_sums_backward_op));
   m.impl("_cpu_encode", TORCH_BOX(&tcm::cpu::encode_op));
+  m.impl("_cpu_encode_class", TORCH_BOX(&tcm::cpu::encode_class_op));
   m.impl("_cpu_workspace_bytes", TORCH_BOX(&tcm::cpu::workspace_bytes_op));
 }
 

@@ -16,6 +16,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -37,6 +38,19 @@ void fill_rows(Sums<T> sums, int64_t rows, int64_t dim, int64_t threads, T value
   });
 }
 
+// Adds the time since it last did so to a stage.
+class Stopwatch {
+ public:
+  void lap(double& stage) {
+    const auto now = std::chrono::steady_clock::now();
+    stage += std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
 template <class Half>
 void narrow(const float* row, int64_t dim, Half* out) {
   for (int64_t k = 0; k < dim; ++k) out[k] = Half(row[k]);
@@ -48,9 +62,12 @@ template <class T>
 PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, const RawRows& ref,
                    const int64_t* ref_labels, int64_t self_offset, Margins<double> margins, Workspace& work,
                    Sums<T> of_emb, Sums<T> of_ref) {
+  Stopwatch watch;
+  StageTimes times;
   order_by_label(plan, labels, ref_labels, self_offset, work);
   fill_rows(of_emb, plan.rows, plan.dim, plan.threads, T(0));
   if (!plan.self) fill_rows(of_ref, plan.columns, plan.dim, plan.threads, T(0));
+  watch.lap(times.order);
   const Sums<T> of_columns = plan.self ? of_emb : of_ref;
   const RawRows& columns = plan.self ? emb : ref;
 
@@ -73,8 +90,10 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
       const SuperTile super = SuperTile::at(plan, i, j);
       work.packed_columns = super.diagonal ? packed_rows : packed_columns;
       if (!super.diagonal) pack(columns, work.col_order, j, packed_columns);
+      watch.lap(times.pack);
       if (i == 0 && j == 0 && plan.screens) {
         screening = choose_screening<T>(plan, super, margins, can_defer, work);
+        watch.lap(times.choose);
       }
       const bool new_rows = j == (plan.self ? i : 0);
       if (screening.has_prefix(plan)) {
@@ -82,7 +101,9 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
         if (!super.diagonal) measure_tails<T>(plan, screening, super.columns(plan), packed_columns);
       }
       if (screening.classes && new_rows) code_classes<T>(plan, screening, super, work);
+      watch.lap(times.pack);
       screen<T>(plan, super, screening, margins, can_defer, work);
+      watch.lap(times.screen);
       add_up<T>(plan, super, work, of_emb, of_columns);
       for (int64_t a = 0; a < super.row_count; ++a) {
         for (int64_t b = 0; b < super.col_count; ++b) {
@@ -94,6 +115,7 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
           total.negatives += tile.negatives;
         }
       }
+      watch.lap(times.add_up);
     }
   }
   // Without rows the columns were never packed, but one that is not finite still makes the loss NaN.
@@ -106,12 +128,12 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
     const T nan = std::numeric_limits<T>::quiet_NaN();
     fill_rows(of_emb, plan.rows, plan.dim, plan.threads, nan);
     if (!plan.self) fill_rows(of_ref, plan.columns, plan.dim, plan.threads, nan);
-    return {nan, nan, ordered * total.positives, ordered * total.negatives};
+    return {nan, nan, ordered * total.positives, ordered * total.negatives, times};
   }
   const double positive = margins.plus * double(total.positives) - total.positive;
   const double negative = total.negative - margins.minus * double(total.negatives);
   return {ordered * std::max(positive, 0.0), ordered * std::max(negative, 0.0), ordered * total.positives,
-          ordered * total.negatives};
+          ordered * total.negatives, times};
 }
 
 template <class T>

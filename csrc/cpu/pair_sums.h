@@ -6,10 +6,20 @@
 
 namespace tcm::cpu {
 
+// Where the time of a call went, in seconds.
+struct StageTimes {
+  double order = 0;   // sorting by label, and clearing P and Q
+  double pack = 0;    // unit rows, their codes and those of classes
+  double choose = 0;  // the look at a sample
+  double screen = 0;
+  double add_up = 0;
+};
+
 // Sums over ordered pairs, as the op returns them.
 struct PairSums {
   double positive_sum, negative_sum;
   int64_t positives, negatives;
+  StageTimes times;
 };
 
 // emb (N, D), labels (N); ref (M, D), ref_labels (M), null in the self case. P and Q of each side are

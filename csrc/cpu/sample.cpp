@@ -11,13 +11,13 @@ namespace tcm::cpu {
 namespace {
 
 constexpr int64_t kMostSampled = 64;  // rows and columns: 4096 pairs
-constexpr int64_t kSampledFrom = 128; // one row in so many, so that a look costs little beside the sweep
-constexpr int64_t kStep = 64;         // K is a multiple of this
-// Measured on a Xeon with AVX512-VNNI at D = 512: an inner product in full precision takes as long as 48
-// pairs of an int8 product of all columns, or as 12 of a float32 product.
-constexpr double kInnerProductByCodes = 48.0;
-constexpr double kInnerProduct = 12.0;
-constexpr double kMostLeft = 1.0 / 128;   // share of pairs that a first look may leave
+constexpr int64_t kSampledFrom = 128;  // one row in so many, so that a look costs little beside the sweep
+constexpr int64_t kStep = 64;          // K is a multiple of this
+// Measured on a Xeon with AVX512-VNNI at D = 512: an inner product in full precision takes as long as 20
+// pairs of an int8 product of all columns, or as 5 of a float32 product.
+constexpr double kInnerProductByCodes = 20.0;
+constexpr double kInnerProduct = 5.0;
+constexpr double kMostLeft = 1.0 / 32;   // share of pairs that a first look may leave
 constexpr double kUselessFrom = 1.0 / 8;  // share of open pairs from which on int8 products are not tried
 
 int64_t steps_of(const Plan& plan) { return (plan.dim + kStep - 1) / kStep; }
@@ -134,7 +134,7 @@ Screening choose_screening(const Plan& plan, const SuperTile& super, Margins<dou
   const Screening full{false, false, plan.dim};
   if (pairs == 0) return {plan.codes, false, plan.dim};
   // Neither few hard nor few not hard: sums of similarities are needed, unless they can be deferred.
-  const bool middle = std::min(hard, pairs - hard) * kListFrom > pairs;
+  const bool middle = std::min(hard, pairs - hard) * kOpenFrom > pairs;
   if (double(open) > kUselessFrom * double(pairs) || (middle && !can_defer)) return full;
 
   const double inner_product = plan.codes ? kInnerProductByCodes : kInnerProduct;

@@ -8,7 +8,7 @@ namespace tcm::cpu {
 namespace {
 
 // One pair in so many: up to there, what the classes leave is computed.
-constexpr int64_t kLeftFrom = 48;
+constexpr int64_t kLeftFrom = 20;
 
 template <class Code, class T, class Product>
 void multiply(const Tile<T>& first, const Screening& screening, int64_t columns, Product* products) {

@@ -18,7 +18,7 @@ namespace tcm::cpu {
 namespace {
 
 // One pair in so many: up to there, what a prefix leaves is computed; above it the whole codes are tried.
-constexpr int64_t kPrefixFrom = 48;
+constexpr int64_t kPrefixFrom = 20;
 
 // One pair in so many: up to there, candidates are computed at once, above it they are classified first.
 constexpr int64_t kDirectFrom = 128;

@@ -30,7 +30,7 @@ struct Tile {
   uint64_t* row_bits(int64_t i) const { return bits + i * plan.words(); }
   int64_t words() const { return (columns + 63) / 64; }
   // Up to so many pairs get an inner product of their own; more, and the tile gets a product.
-  int64_t most_open() const { return rows * columns / kListFrom; }
+  int64_t most_open() const { return rows * columns / kOpenFrom; }
   // The column of row i that is its own sample, -1 if that is not in this tile.
   int64_t twin(int64_t i) const {
     const int64_t column = work.twin[row0 + i] - col0;

@@ -16,6 +16,7 @@ from .contract import Problem
 from .shared import FLOAT_DTYPES, full_precision_matmul, residual_bytes
 
 __all__ = [
+    "STAGES",
     "details",
     "pair_sums",
     "pair_sums_backward",
@@ -25,6 +26,10 @@ __all__ = [
     "why_not",
     "why_not_here",
 ]
+
+# What a forward consists of, in the order in which the kernel reports their times. "order" includes clearing
+# P and Q, "choose" is the look at a sample of pairs that decides how to screen.
+STAGES = ("order", "pack", "choose", "screen", "add up")
 
 _import_error: str | None = None
 try:
@@ -80,8 +85,13 @@ def _dense(x: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
     return None if x is None else x.to(dtype=dtype).contiguous()
 
 
-def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`."""
+def pair_sums(
+    problem: Problem, residual_size: int, *, stage_seconds: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`.
+
+    Where given, `stage_seconds` (5,) float64 receives the seconds that each of `STAGES` took.
+    """
     emb, ref = _dense(problem.emb), _dense(problem.ref)
     sums = torch.empty(2, dtype=torch.float64)
     counts = torch.empty(2, dtype=torch.int64)
@@ -103,6 +113,7 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
             counts,
             residual,
             workspace,
+            stage_seconds,
         )
     return sums, counts, residual
 
