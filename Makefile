@@ -3,7 +3,7 @@
 #
 #   make demo     train on handwritten digits with and without the loss; a table and a picture
 #   make test     the tests
-#   make bench    the benchmark grid into benchmarks/results/
+#   make bench    the benchmark grid, the training step and pictures into benchmarks/results/
 #   make lint     ruff and mypy
 #   make wheel    a wheel in dist/, one for every Python from 3.10 and every torch from 2.10
 #
@@ -29,6 +29,8 @@ test: $(READY)
 
 bench: $(READY)
 	$(RUN) -m benchmarks.run
+	$(RUN) -m benchmarks.training_step
+	$(RUN) -m benchmarks.figures
 
 lint: $(READY)
 	$(RUN) -m ruff check .

@@ -1,15 +1,21 @@
 """The benchmark frame: what the loss costs, next to U, to dense PyTorch and to other packages.
 
-    workload.py      the cases, their data, margins that give a wanted hard density
+    sweeps.py        which cases are measured: densities, N, D, samples a class, kinds, epochs
+    workload.py      what a case is, its data, margins that give a wanted hard density
+    digits.py        the data of the demo's training
     opponents.py     who is measured, and how much memory each needs
     accuracy.py      is the result right? errors against the float64 truth
     interleave.py    times, taken in rounds (A B C A B C ...), and ratios to U within each round
+    stages.py        where our own time goes
     memory.py        peak memory beyond the inputs
     environment.py   on what it ran
     measure.py       one case -> one record
+    result_files.py  the files of records: merged, replaced at once
     table.py         records -> Markdown
+    figures.py       records -> pictures: `python -m benchmarks.figures`
     readme.py        records -> the figures in README.md
     run.py           `python -m benchmarks.run`: the grid -> results/<device>.json and .md
+    training_step.py `python -m benchmarks.training_step`: the share of a whole training step
     test_loss.py     `pytest benchmarks/ --benchmark-only`
 
 pytest and `python -m` put the checkout first on sys.path, where its sources, which may lack the compiled

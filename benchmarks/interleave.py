@@ -5,9 +5,11 @@ compares two machines. Here every round runs each callable once, A B C A B C ...
 within its round; reported are the median and the quartiles of those ratios, which noise that lasts
 longer than a round leaves alone.
 
-Calls too short for the clock are repeated within their turn. A callable that has used up its share of
-the time sits out the following rounds, so that one slow opponent does not cost the fast ones their
-rounds; the unit runs in every round. All times are in seconds.
+Calls too short for the clock are repeated within their turn. How many rounds each callable plays is planned
+before the first, from what its warm-up took, so that the whole stays within a budget: everyone gets the
+same time, slow ones up to three times as much while they have few rounds, and then sit out; the unit
+plays in every round. A call of half a second is warm by the time it ends and counts as a round. All
+times are in seconds.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from collections.abc import Callable, Mapping
 import torch
 
 SHORTEST_TURN_S = {"cpu": 2e-3, "cuda": 2e-2}  # on a GPU a turn also pays for waiting, once
+SLOW_CALL_S = 0.5  # its first call is warm by the time it ends, and counts
 FEWEST_ROUNDS = 5
 MOST_ROUNDS = 100
+LATE = 1.2  # times the budget: the machine has become slower than it was when planned for, so stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,45 +67,51 @@ def interleave(
     """Time the callables in turns for about `budget_s` seconds, and compare each with `unit`.
 
     Args:
-        callables: by name, in the order in which they take turns.
+        callables: by name, in the order in which they take turns. Those that take a second or more should
+            have run before.
         unit: the name to which ratios are formed, or None for times only.
-        budget_s: time to spend after the warm-up. Each callable has an equal share of it. Very slow
-            ones exceed it: each gets `fewest_rounds` unless that takes four times its share, and one
-            round always.
+        budget_s: time to spend, the warm-up included. It is exceeded only where one round of everything,
+            or `fewest_rounds` of what is fast, takes longer.
         device: "cpu" or "cuda"; on a GPU each turn waits for the device before it and after it.
-        fewest_rounds: rounds that also a slow callable takes part in.
+        fewest_rounds: rounds of every callable that can play them within its share of the budget.
         most_rounds: stop here even if time is left.
         clock: seconds, monotonic.
     """
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
-    share_s = budget_s / max(1, len(callables))
+    begin = clock()
     # The unit plays first, so that every ratio of a round can be formed.
     names = sorted(callables, key=lambda name: name != unit)
-    repeats, must_play = {}, {}
-    for name in names:
-        call_s = _warm_up(callables[name], wait, clock)
-        repeats[name] = max(1, round(SHORTEST_TURN_S[device] / max(call_s, 1e-9)))
-        turn_s = max(call_s * repeats[name], 1e-9)
-        must_play[name] = max(1, min(fewest_rounds, int(4 * share_s / turn_s)))
-
     seconds: dict[str, list[float]] = {name: [] for name in names}
     ratios: dict[str, list[float]] = {name: [] for name in names}
-    spent = dict.fromkeys(names, 0.0)
     gc_was_on = gc.isenabled()
     gc.collect()
     gc.disable()  # a collection would hit whoever allocates next, not whoever caused it
     try:
-        for played in range(most_rounds):
-            playing = {n for n in names if played < must_play[n] or spent[n] < share_s}
-            if not (playing - {unit} if len(names) > 1 else playing):
+        repeats, turns_s, unit_s = {}, {}, None
+        for name in names:
+            call_s = _warm_up(callables[name], wait, clock)
+            repeats[name] = max(1, round(SHORTEST_TURN_S[device] / max(call_s, 1e-9)))
+            turns_s[name] = max(call_s * repeats[name], 1e-9)
+            if name == unit:  # slow ones are compared with it at once
+                turn_s = (
+                    call_s if call_s >= SLOW_CALL_S else _turn(callables[name], repeats[name], wait, clock)
+                )
+                unit_s = turn_s / repeats[name]
+            if call_s >= SLOW_CALL_S:
+                seconds[name].append(call_s)
+                ratios[name] += [] if unit_s is None else [call_s / unit_s]
+        spent_s = clock() - begin
+        done = {name: len(seconds[name]) for name in names}
+        share_s = budget_s / max(1, len(names))
+        rounds = _plan(turns_s, done, unit, budget_s - spent_s, share_s, fewest_rounds, most_rounds)
+        planned_s = spent_s + sum(rounds[name] * turns_s[name] for name in names)
+        for played in range(max(rounds.values(), default=0)):
+            if played and clock() - begin > LATE * max(budget_s, planned_s):
                 break
-            unit_s = None
             for name in names:
-                if name not in playing and name != unit:
+                if played >= rounds[name]:
                     continue
-                turn_s = _turn(callables[name], repeats[name], wait, clock)
-                spent[name] += turn_s
-                call_s = turn_s / repeats[name]
+                call_s = _turn(callables[name], repeats[name], wait, clock) / repeats[name]
                 seconds[name].append(call_s)
                 if name == unit:
                     unit_s = call_s
@@ -114,6 +124,43 @@ def interleave(
         name: Timing(Summary.of(seconds[name]), Summary.of(ratios[name]) if ratios[name] else None)
         for name in callables
     }
+
+
+def _plan(
+    turns_s: Mapping[str, float],
+    done: Mapping[str, int],
+    unit: str | None,
+    left_s: float,
+    share_s: float,
+    fewest_rounds: int,
+    most_rounds: int,
+) -> dict[str, int]:
+    """Rounds still to be played by each callable: as much time for each as `left_s` allows."""
+    # What is fast has its few rounds whatever the slow ones take.
+    surely = {
+        name: fewest_rounds if fewest_rounds * turn_s <= share_s else 1 for name, turn_s in turns_s.items()
+    }
+
+    unit_s = turns_s[unit] if unit is not None else 0.0
+
+    def rounds(each_s: float) -> dict[str, int]:
+        planned = {}
+        for name, turn_s in turns_s.items():
+            few = min(fewest_rounds, int(3 * each_s / turn_s))
+            many = int(
+                each_s / (turn_s + unit_s / 4)
+            )  # its rounds are the unit's, too, as are those of others
+            wanted = min(most_rounds, max(many, few, surely[name]))
+            planned[name] = max(0, wanted - done[name])
+        others = [planned[name] for name in planned if name != unit]
+        return planned | ({unit: max(others)} if unit is not None and others else {})
+
+    low_s, high_s = 0.0, max(0.0, left_s)
+    for _ in range(50):  # halvings
+        middle_s = (low_s + high_s) / 2
+        needed_s = sum(count * turns_s[name] for name, count in rounds(middle_s).items())
+        low_s, high_s = (middle_s, high_s) if needed_s <= left_s else (low_s, middle_s)
+    return rounds(low_s)
 
 
 def _nothing() -> None:
@@ -132,12 +179,10 @@ def _turn(
 
 
 def _warm_up(function: Callable[[], object], wait: Callable[[], None], clock: Callable[[], float]) -> float:
-    """Seconds of a warm call. Short functions warm up for longer, very slow ones only once."""
-    call_s, total_s, calls = 0.0, 0.0, 0
-    while calls < 2 or (total_s < 0.05 and calls < 20):
-        call_s = _turn(function, 1, wait, clock)
-        total_s += call_s
-        calls += 1
-        if call_s > 2.0:
-            break
-    return call_s
+    """Seconds of a warm call, the shortest. Short functions warm up for longer, slow ones only once."""
+    calls_s: list[float] = []
+    while len(calls_s) < 2 or (sum(calls_s) < 0.05 and len(calls_s) < 20):
+        calls_s.append(_turn(function, 1, wait, clock))
+        if calls_s[-1] >= SLOW_CALL_S:
+            return calls_s[-1]
+    return min(calls_s)

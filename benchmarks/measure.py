@@ -1,7 +1,8 @@
-"""One case, one record: make the data, check the results, measure memory, then times.
+"""One case, one record: make the data, check the results, measure memory, times, and our stages.
 
 The order matters. Correctness comes first, because a wrong result gets no time. Memory is measured in
-processes of its own while this one holds little. Times come last, all callables in the same rounds.
+processes of its own while this one holds little. Times come last, all callables in the same rounds;
+where ours spends its own is looked at after that, on calls that no ratio is made of.
 
 A cell of the record that has no figure has a status and a reason instead: "does not fit" (decided from
 stated bytes before running, never by crashing), "not measured", or "wrong result".
@@ -18,14 +19,15 @@ import torch
 from torch import Tensor
 
 import tcm_kernels
-from benchmarks import accuracy, environment, interleave, memory, opponents, workload
+from benchmarks import accuracy, environment, interleave, memory, opponents, stages, workload
 from benchmarks.workload import STEPS, Case
 from tcm_kernels import dispatch
 
-SCHEMA = 1
+SCHEMA = 2
 UNIT = "U"
 UNIT_ALLOCATING = "U, allocating"
 EVERYONE = tuple(competitor.name for competitor in opponents.COMPETITORS)
+OURS_AND_DENSE = (opponents.OURS, opponents.DENSE)
 
 Cell = dict[str, Any]
 Run = Callable[[], tuple[Tensor, ...]]
@@ -67,7 +69,7 @@ class Bench:
             self.runs |= {(competitor.name, step): run for step, run in made.items()}
 
     def measure(self, *, budget_s: float, memory_of: Collection[str] = EVERYONE) -> dict[str, Any]:
-        """Fill and return `record`; takes `budget_s` seconds for the times, and more for the rest.
+        """Fill and return `record`; takes about `budget_s` seconds for the times, and more for the rest.
 
         `memory_of` names the competitors whose memory is measured: on a CPU a new process each, in which
         torch is loaded again, and torch.compile compiles again.
@@ -77,6 +79,8 @@ class Bench:
         peaks = self._peaks(memory_of)
         self.log("times")
         timings, units = self._times(budget_s)
+        self.log("stages")
+        profile = _wrong(self.wrong) if self.wrong else stages.profile(self.work, self.backend)
         cells = {}
         for competitor in opponents.COMPETITORS:
             name = competitor.name
@@ -93,7 +97,8 @@ class Bench:
             "case": dataclasses.asdict(self.case) | {"title": self.case.title},
             "environment": environment.describe(self.case.device),
             "backend": self.backend,
-            "backend_simd": _simd(self.backend),
+            "backend_simd": _said(self.backend, "simd_name"),
+            "backend_screening": _said(self.backend, "screening_name"),
             "labels": {"samples_per_class": self.case.per_class, "order": "shuffled"},
             "margins": {"plus": self.work.margin_plus, "minus": self.work.margin_minus},
             "hard_pairs": stats,
@@ -103,6 +108,7 @@ class Bench:
             "share_of_hard_pairs_at_a_margin": truth.band_share,
             "units": units,
             "competitors": cells,
+            "stages": profile,
         }
         return self.record
 
@@ -258,7 +264,7 @@ def _does_not_fit(needed: int, held: int, device: str, share: float = memory.SAF
     }
 
 
-def _simd(backend: str) -> str | None:
-    """The instruction set a backend says it runs with, where it says so."""
-    name = getattr(dispatch.module(backend), "simd_name", None)
+def _said(backend: str, what: str) -> str | None:
+    """What a backend says of itself ("simd_name", "screening_name"), where it says so."""
+    name = getattr(dispatch.module(backend), what, None)
     return name() if name else None

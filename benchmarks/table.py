@@ -1,13 +1,15 @@
 """Records -> Markdown, from the JSON alone, so that a table can be made again long after the run.
 
-Every ratio is to U of the same row and round; times are medians, in brackets the quartiles.
+A table for each sweep, one of what is in no sweep, and one of our stages. Every ratio is to U of the same
+row and round; times are medians, in brackets the quartiles.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from benchmarks import measure, opponents
+from benchmarks import measure, opponents, stages, sweeps
 
 Cell = dict[str, Any]
 
@@ -34,6 +36,22 @@ brackets. Forward is the loss alone, without gradient. Peak memory is that of on
 inputs, the gradient included. Errors are relative, against float64. Labels are shuffled.
 † Some pair lies within rounding of a margin: rounding decides its side, and with it a bit of the gradient."""
 
+STAGE_NOTES = f"""\
+Shares of one forward and backward of ours; medians over some calls, beside the interleaved ones. The forward
+here also collects what the backward needs. "{stages.CALLING}" is the forward outside the kernel's stages:
+Python, and the allocation of tensors."""
+
+DESCRIPTIONS = {
+    "batches": "Batches of several sizes",
+    "density": "Over the hard density",
+    "N": "Over the batch size",
+    "D": "Over the dimension",
+    "samples a class": "Over the samples a class",
+    "kinds": "Over kinds of embeddings",
+    "training": "Over the epochs of the demo's training",
+}
+"""Headings, by sweep."""
+
 
 def markdown(results: dict[str, Any]) -> str:
     """The table of what `benchmarks.run` wrote: {"records": [...], ...}."""
@@ -41,34 +59,91 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [f"# Benchmarks: {results['slug']}", ""]
     if not records:
         return "\n".join([*lines, "No case was measured.", ""])
-    lines += _environment(records[0])
-    lines += ["", "| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
-    lines += ["| " + " | ".join(_row(record)) + " |" for record in records]
+    lines += _environment(records)
+    for heading, members in _sections(records):
+        lines += ["", f"## {heading}", "", *_table(HEADINGS, (_row(record) for record in members))]
     lines += ["", NOTES]
+    lines += ["", "## Where the time goes", "", *_stages(records)]
     reasons = sorted({reason for record in records for reason in _reasons(record)})
     if reasons:
-        lines += ["", "Not measured:", "", *(f"- {reason}" for reason in reasons)]
+        lines += ["", "## Not measured", "", *(f"- {reason}" for reason in reasons)]
     return "\n".join([*lines, ""])
 
 
-def _environment(record: dict[str, Any]) -> list[str]:
+def _sections(records: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A heading and its records for each sweep that has some; a record may be in several."""
+    by_title = {record["case"]["title"]: record for record in records}
+    for name in sweeps.SWEEPS:
+        members = [by_title[title] for title in sweeps.titles(name) if title in by_title]
+        if members:
+            yield DESCRIPTIONS[name], members
+    in_a_sweep = {case.title for case in sweeps.cases()}
+    others = [record for title, record in by_title.items() if title not in in_a_sweep]
+    if others:
+        yield "Other cases", others
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    headings = list(headings)
+    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _stages(records: list[dict[str, Any]]) -> list[str]:
+    """A row a case: the seconds of one forward and backward, and the share of each part."""
+    measured = [record for record in records if _get(record, "stages", "status") == "measured"]
+    if not measured:
+        return ["Not measured."]
+    parts = list(dict.fromkeys(part for record in measured for part in record["stages"]["seconds"]))
+    rows = []
+    for record in records:
+        start = [record["case"]["title"], f"{record['hard_density']:.2g}"]
+        if record not in measured:
+            rows.append([*start, _get(record, "stages", "status") or "not measured", *("" for _ in parts)])
+            continue
+        times = record["stages"]["seconds"]
+        whole = sum(times.values())
+        shares = [f"{times[part] / whole:.0%}" if part in times else "" for part in parts]
+        rows.append([*start, seconds(whole), *shares])
+    return [*_table(["case", "hard density", "forward+backward", *parts], rows), "", STAGE_NOTES]
+
+
+def _environment(records: list[dict[str, Any]]) -> list[str]:
+    """A line a fact; where records of several runs differ, every value with how many it holds for."""
+    lines = []
+    for name in _facts(records[0]):
+        values = [_facts(record)[name] for record in records]
+        counts = {value: values.count(value) for value in dict.fromkeys(values)}
+        if len(counts) == 1:
+            lines.append(f"- {name}: {values[0]}")
+        else:
+            each = "; ".join(f"{value} ({count} cases)" for value, count in counts.items())
+            lines.append(f"- {name}: {each}")
+    return lines
+
+
+def _facts(record: dict[str, Any]) -> dict[str, str]:
     there = record["environment"]
-    commit = there["commit"]
-    at = "not a git checkout"
-    if commit is not None:
-        at = commit["hash"][:12] + (" with local changes" if commit["dirty"] else "")
     units = ", ".join(there["cpu_int8_units"]) or "none"
-    facts = {
+    return {
         "device": there["device_name"],
         "driver": there["driver"] or "none",
         "CPU": f"{there['cpu_model']}, {there['cpu_capability']}, int8 units: {units}",
-        "threads": there["threads"],
+        "threads": str(there["threads"]),
         "torch": there["torch"],
         "triton": there["triton"] or "none",
         "python": there["python"],
-        "commit": at,
+        "commit": commit(there),
     }
-    return [f"- {name}: {value}" for name, value in facts.items()]
+
+
+def commit(environment: dict[str, Any]) -> str:
+    """The commit that was measured, in words."""
+    at = environment["commit"]
+    if at is None:
+        return "not a git checkout"
+    return at["hash"][:12] + (" with local changes" if at["dirty"] else "")
 
 
 def _row(record: dict[str, Any]) -> list[str]:
@@ -78,9 +153,10 @@ def _row(record: dict[str, Any]) -> list[str]:
         return _time(_get(cells, name, "steps", "forward+backward"))
 
     at_a_margin = " (†)" if record.get("share_of_hard_pairs_at_a_margin") else ""
-    simd = f", {record['backend_simd']}" if record.get("backend_simd") else ""
+    said = [record[key] for key in ("backend_simd", "backend_screening") if record.get(key)]
+    backend = ", ".join([f"`{record['backend']}`", *said])
     return [
-        f"{record['case']['title']} (`{record['backend']}`{simd})",
+        f"{record['case']['title']} ({backend})",
         f"{record['hard_density']:.2g}",
         _time(_get(record, "units", measure.UNIT)),
         _time(_get(record, "units", measure.UNIT_ALLOCATING)),
@@ -125,7 +201,11 @@ def _time(cell: Cell | None) -> str:
         return text + " (no U to compare with)"
     if ratio["median"] == ratio["q1"] == ratio["q3"] == 1:  # U itself: its own quartiles say more
         return f"{text} [{seconds(cell['seconds']['q1'])}, {seconds(cell['seconds']['q3'])}]"
-    return f"{text}, {ratio['median']:.3g} × U [{ratio['q1']:.3g}, {ratio['q3']:.3g}]"
+    median, q1, q3 = (
+        f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+        for value in (ratio["median"], ratio["q1"], ratio["q3"])
+    )
+    return f"{text}, {median} × U [{q1}, {q3}]"
 
 
 def _memory(cell: Cell | None) -> str:

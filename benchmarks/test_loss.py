@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import opponents, workload
-from benchmarks.measure import Bench
+from benchmarks import opponents, sweeps, workload
+from benchmarks.measure import OURS_AND_DENSE, Bench
 from benchmarks.workload import STEPS, Case
 
 BUDGET_S = 8.0  # of interleaved timing, per case
 PEDANTIC_S = 0.5  # of pytest-benchmark's own timing, per test
-MEMORY_OF = (opponents.OURS, opponents.DENSE)  # `benchmarks.run` measures everyone's, which takes longer
+MEMORY_OF = OURS_AND_DENSE  # `benchmarks.run` measures everyone's, which takes longer
 MOST_PEDANTIC_ROUNDS = 20
 
 
@@ -38,7 +38,7 @@ def _measured(case: Case) -> Bench:
 
 
 def _parameters() -> Iterator[object]:
-    for case in workload.CASES:
+    for case in sweeps.QUICK_LOOK:
         for step in STEPS:
             for competitor in opponents.COMPETITORS:
                 yield pytest.param(

@@ -1,4 +1,4 @@
-"""The cases that are measured, and their data.
+"""What a case is, and its data.
 
 Embeddings imitate a model that has begun to learn: samples scatter around the centre of their class, and
 class centres come in groups that resemble each other, so that there are hard negatives at margins like
@@ -11,10 +11,10 @@ had is counted by the run and recorded.
 
 Two other kinds are not clusters in random directions. "correlated" is what an untrained network gives: all
 rows share a direction, all cosines lie between 0.3 and 0.9. "spectrum" is what a trained one gives: classes
-over a common background, variances falling as 1/k along directions that are no coordinate axes.
+over a common background, variances falling as 1/k along directions that are no coordinate axes. The kind
+"demo" is made by nobody: see digits.py.
 
-A case is data: to measure something new, add a line to CASES, or to MORE_CASES, which the quick look of
-`pytest benchmarks/` leaves out.
+A case is data; which cases are measured stands in sweeps.py.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import dataclasses
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from benchmarks import digits
 
 STEPS = ("forward", "forward+backward")
 """forward: the value alone, under no_grad. forward+backward: the value and the gradient of emb."""
@@ -46,14 +48,17 @@ class Case:
     density: float = 8e-4  # wanted: hard ordered pairs / ordered pairs
     noise: float = 0.4  # distance of a sample from its class centre, in units of the centre's length
     seed: int = 0
-    kind: str = "clusters"  # "clusters", "correlated", "spectrum"
+    kind: str = "clusters"  # "clusters", "correlated", "spectrum", "demo"
     margins: tuple[float, float] | None = None  # (m+, m-) instead of those that give the density
+    epoch: int | None = None  # of the demo's training, 0 before the first; for the kind "demo" only
 
     @property
     def title(self) -> str:
         """The case as a phrase; unique in a grid, used in test ids and by --cases."""
         shape = f"N={self.n} D={self.d}" if self.m is None else f"N={self.n} M={self.m} D={self.d}"
         kind = "" if self.kind == "clusters" else f", {self.kind}"
+        if self.epoch is not None:
+            kind += f" after epoch {self.epoch}"
         at = (
             f"density {self.density:g}"
             if self.margins is None
@@ -82,40 +87,11 @@ class Case:
         return getattr(torch, self.dtype)
 
 
-CASES = (
-    Case(256, 128, density=1e-2),
-    Case(1024, 128, density=4e-3),
-    Case(2048, 128, density=1e-3),
-    Case(8192, 512, density=8e-4, seed=1),  # with seed 0 a pair is 9e-8 from a margin
-    Case(65536, 128, density=8e-4),
-    Case(8192, 512, device="cuda", dtype="bfloat16"),
-    Case(8192, 512, device="cuda"),
-    Case(32768, 512, device="cuda", dtype="bfloat16"),
-    Case(32768, 512, device="cuda"),
-    Case(131072, 128, device="cuda", dtype="bfloat16"),
-)
-
-MORE_CASES = (
-    Case(16384, 512, density=5e-4),
-    Case(8192, 512, density=1e-2),
-    Case(8192, 512, density=1e-1),
-    Case(8192, 512, density=0.5),
-    Case(8192, 512, density=1.0),
-    Case(8192, 512, kind="correlated", margins=(0.9, 0.5)),
-    Case(8192, 512, kind="spectrum", density=3e-3),
-)
-
-QUICK_CASES = (
-    Case(96, 16, density=2e-2),
-    Case(64, 16, m=160, density=2e-2),
-)
-
-
 def why_not_here(case: Case) -> str | None:
-    """None where this machine has the case's device, else the reason for skipping it."""
+    """None where this machine has the case's device and data, else the reason for skipping it."""
     if case.device == "cuda" and not torch.cuda.is_available():
         return "needs a CUDA device, and torch.cuda.is_available() is False"
-    return None
+    return digits.why_not_here() if case.kind == "demo" else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,16 +108,29 @@ class Workload:
 
 
 def make(case: Case) -> Workload:
-    """The case's data on its device; the same for the same case, on every machine."""
-    generator = torch.Generator().manual_seed(case.seed)
-    classes = -(-case.n // case.per_class)
-    centres = _class_centres(classes, case.d, generator)
-    emb, labels = _samples(centres, case.n, case, generator)
-    ref, ref_labels = (None, None) if case.m is None else _samples(centres, case.m, case, generator)
+    """The case's data on its device; the same for the same case, "demo" apart on every machine."""
+    (emb, labels), (ref, ref_labels) = _demo(case) if case.kind == "demo" else _synthetic(case)
     margins = case.margins or choose_margins(emb, labels, ref, ref_labels, density=case.density)
     if ref is not None and ref_labels is not None:
         ref, ref_labels = ref.to(case.device), ref_labels.to(case.device)
     return Workload(case, emb.to(case.device), labels.to(case.device), ref, ref_labels, *margins)
+
+
+def _demo(case: Case) -> tuple[tuple[Tensor, Tensor], tuple[None, None]]:
+    if case.epoch is None or case.d != digits.D or case.m is not None:
+        raise ValueError(
+            f"case {case.title!r}: the demo has an epoch, {digits.D} dimensions, no reference set"
+        )
+    emb, labels = digits.embeddings(case.n, case.epoch, case.seed)
+    return (emb.to(case.torch_dtype), labels), (None, None)
+
+
+def _synthetic(case: Case) -> tuple[tuple[Tensor, Tensor], tuple[Tensor | None, Tensor | None]]:
+    generator = torch.Generator().manual_seed(case.seed)
+    classes = -(-case.n // case.per_class)
+    centres = _class_centres(classes, case.d, generator)
+    rows = _samples(centres, case.n, case, generator)
+    return rows, (None, None) if case.m is None else _samples(centres, case.m, case, generator)
 
 
 def _class_centres(classes: int, d: int, generator: torch.Generator) -> Tensor:

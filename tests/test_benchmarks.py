@@ -21,10 +21,14 @@ from benchmarks import (  # noqa: E402
     memory,
     opponents,
     run,
+    stages,
+    sweeps,
     table,
     workload,
 )
 from benchmarks.workload import Case  # noqa: E402
+from tcm_kernels import dispatch  # noqa: E402
+from tcm_kernels.backends import cpu  # noqa: E402
 
 TINY = Case(48, 16, density=2e-2)
 SLOW_TO_MAKE = [opponents.COMPILED, opponents.METRIC_LEARNING]
@@ -53,7 +57,14 @@ class TestInterleave:
         machine = FakeMachine()
         functions = {name: machine.function(name, 1.0) for name in ("a", "U", "b")}
         interleave.interleave(functions, unit="U", budget_s=9, most_rounds=3, clock=machine.clock)
-        assert machine.calls[6:] == ["U", "a", "b"] * 3  # after two warm-up calls each
+        assert machine.calls == ["U", "a", "b"] * 3  # what takes a second needs no warming up
+
+    def test_short_calls_are_warm_before_their_first_round(self) -> None:
+        machine = FakeMachine()
+        functions = {name: machine.function(name, 0.1) for name in ("a", "U")}
+        timings = interleave.interleave(functions, unit="U", budget_s=9, most_rounds=3, clock=machine.clock)
+        assert machine.calls == ["U"] * 2 + ["U"] + ["a"] * 2 + ["U", "a"] * 3
+        assert timings["a"].seconds.count == 3
 
     def test_ratios_formed_within_rounds_ignore_a_machine_that_slows_down(self) -> None:
         machine = FakeMachine(drift=1.01)
@@ -74,8 +85,33 @@ class TestInterleave:
         timings = interleave.interleave(
             functions, unit="U", budget_s=6, most_rounds=50, fewest_rounds=3, clock=machine.clock
         )
-        assert timings["slow"].seconds.count == 3
+        assert 3 <= timings["slow"].seconds.count < 6
         assert timings["fast"].seconds.count == timings["U"].seconds.count == 50
+
+    def test_everything_together_stays_within_the_budget(self) -> None:
+        machine = FakeMachine()
+        costs = {"U": 0.2, "ours": 0.05, "dense, forward": 1.1, "dense": 1.9, "compiled": 1.4, "tiny": 1e-4}
+        functions = {name: machine.function(name, cost) for name, cost in costs.items()}
+        timings = interleave.interleave(functions, unit="U", budget_s=24, clock=machine.clock)
+        assert 0.8 * 24 < machine.now <= 24
+        assert timings["ours"].seconds.count > 4 * timings["dense"].seconds.count
+        assert timings["dense"].seconds.count >= 2
+
+    def test_fast_callables_have_their_few_rounds_where_slow_ones_take_the_budget(self) -> None:
+        machine = FakeMachine()
+        costs = {"U": 0.3, "ours": 0.1, "slow": 30.0}
+        functions = {name: machine.function(name, cost) for name, cost in costs.items()}
+        timings = interleave.interleave(functions, unit="U", budget_s=20, clock=machine.clock)
+        assert timings["slow"].seconds.count == timings["slow"].ratio.count == 1
+        assert timings["slow"].ratio.median == pytest.approx(100)
+        assert timings["ours"].seconds.count == interleave.FEWEST_ROUNDS
+
+    def test_a_machine_that_becomes_much_slower_does_not_keep_us(self) -> None:
+        machine = FakeMachine(drift=1.1)
+        functions = {"U": machine.function("U", 0.1), "a": machine.function("a", 0.1)}
+        timings = interleave.interleave(functions, unit="U", budget_s=10, clock=machine.clock)
+        assert machine.now < 2 * 10
+        assert timings["a"].seconds.count >= 5
 
     def test_a_call_longer_than_the_whole_budget_still_gets_one_round(self) -> None:
         machine = FakeMachine()
@@ -125,9 +161,6 @@ class TestWorkload:
         assert torch.equal(first.labels, second.labels)
         assert not torch.equal(first.labels, first.labels.sort().values)
 
-    def test_titles_are_unique(self) -> None:
-        assert len({case.title for case in workload.CASES}) == len(workload.CASES)
-
 
 class TestRecord:
     @pytest.fixture(scope="class")
@@ -175,6 +208,10 @@ class TestRecord:
         for name in (opponents.OURS, opponents.DENSE):
             assert record["competitors"][name]["error"]["gradient"] < 1e-5
 
+    def test_a_backend_without_stages_says_so(self, record: dict) -> None:
+        assert record["stages"]["status"] == "not measured"
+        assert "'torch'" in record["stages"]["reason"]
+
     def test_cells_left_out_say_so(self, record: dict) -> None:
         cell = record["competitors"][opponents.COMPILED]["steps"]["forward"]
         assert cell == {"status": "not measured", "reason": "left out of this run"}
@@ -185,6 +222,30 @@ class TestRecord:
         assert row.count("|") == len(table.HEADINGS) + 1
         assert "× U [" in row
         assert "left out of this run" in text
+
+
+@pytest.mark.skipif(dispatch.why_not_here("cpu") is not None, reason="needs the C++ extension")
+class TestStages:
+    def test_the_stages_of_a_forward_take_no_more_time_than_the_forward(self) -> None:
+        parts = stages.call(workload.make(Case(600, 32, density=1e-2)), "cpu")
+        assert list(parts) == [*cpu.STAGES, stages.CALLING, stages.BACKWARD]
+        assert all(seconds >= 0 for seconds in parts.values())
+        assert sum(parts[name] for name in cpu.STAGES) > 0
+
+    def test_the_record_and_the_table_of_the_cpu_backend_have_them(self) -> None:
+        bench = measure.Bench(TINY, "cpu", without=SLOW_TO_MAKE)
+        record = json.loads(json.dumps(bench.measure(budget_s=0.05, memory_of=())))
+        assert record["stages"]["status"] == "measured"
+        assert record["stages"]["calls"] >= stages.FEWEST_CALLS
+        assert record["backend_screening"] in ("int8", "full-precision")
+        text = table.markdown({"slug": "a-device", "records": [record]})
+        heading = next(line for line in text.splitlines() if line.startswith("| case") and "screen" in line)
+        assert all(f" {part} " in heading for part in record["stages"]["seconds"])
+
+    def test_a_wrong_result_gets_none(self) -> None:
+        bench = measure.Bench(TINY, "cpu", without=SLOW_TO_MAKE)
+        bench._check = lambda stats: setattr(bench, "wrong", "off") or accuracy.dense_truth(bench.work)
+        assert bench.measure(budget_s=0.05, memory_of=())["stages"]["status"] == "wrong result"
 
 
 class TestRefusals:
@@ -296,7 +357,7 @@ class TestRun:
     def test_the_command_line_writes_json_and_markdown(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(workload, "QUICK_CASES", (TINY,))
+        monkeypatch.setattr(sweeps, "TINY", (TINY,))
         left_out = [word for name in SLOW_TO_MAKE for word in ("--without", name)]
         arguments = ["--quick", "--no-memory", "--budget", "0.1", "--device", "cpu", "--backend", "torch"]
         assert run.main([*arguments, *left_out, "--out", str(tmp_path)]) == 0
@@ -310,5 +371,5 @@ class TestRun:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run.main(["--cases", "N=7 ", "--device", "cpu", "--out", str(tmp_path)]) == 2
-        assert workload.CASES[0].title in capsys.readouterr().out
+        assert sweeps.QUICK_LOOK[0].title in capsys.readouterr().out
         assert not list(tmp_path.iterdir())

@@ -5,8 +5,9 @@ never seen. Everything is trained twice from the same start on the same batches,
 alone and once with the TCM loss added, for a few seeds. What is printed is computed from the results,
 also where they do not flatter the loss.
 
-    training.py   the images, the network, the training loop     measures.py   the numbers
-    report.py     table, verdict, results.json                   figure.py     similarities.png
+    training.py   the images, the two trainings      student.py    the network and one step of it
+    measures.py   the numbers                        report.py     table, verdict, results.json
+    figure.py     similarities.png
 """
 
 from __future__ import annotations

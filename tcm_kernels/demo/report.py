@@ -19,6 +19,7 @@ import torch
 from .._version import __version__
 from . import training
 from .measures import FALSE_ACCEPT_RATE, MEANINGS
+from .student import BASE_LOSS
 from .training import Run, Settings
 
 _FEW = 3  # runs without which a spread says nothing
@@ -128,7 +129,7 @@ def as_json(settings: Settings, comparisons: dict[str, Comparison], runs: list[R
         "torch": torch.__version__,
         "settings": {
             **dataclasses.asdict(settings),
-            "base_loss": training.BASE_LOSS,
+            "base_loss": BASE_LOSS,
             "tcm_weight": training.TCM_WEIGHT,
             "margin_plus": training.MARGIN_PLUS,
             "margin_minus": training.MARGIN_MINUS,

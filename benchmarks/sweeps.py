@@ -1,0 +1,76 @@
+"""Which cases are measured: sweeps, each of which varies one thing and holds the others.
+
+Where a sweep does not vary it, the hard density is 1e-3, that of a model that has begun to learn. Cases are
+float32 on a CPU; those on a GPU await its kernels and stand among the batches.
+
+A case may belong to several sweeps, which then share its record: it is known by its title. To measure
+something new, add a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from benchmarks import digits
+from benchmarks.workload import Case
+
+QUICK_LOOK = (
+    # Small batches with most of their positives hard, which makes them denser.
+    Case(256, 128, density=1e-2),
+    Case(1024, 128, density=4e-3),
+    Case(2048, 128, density=1e-3),
+    Case(8192, 512, density=1e-3, seed=1),  # with seed 0 a pair is 1e-8 from a margin
+    Case(65536, 128, density=1e-3),
+    Case(8192, 512, device="cuda", dtype="bfloat16"),
+    Case(8192, 512, device="cuda"),
+    Case(32768, 512, device="cuda", dtype="bfloat16"),
+    Case(32768, 512, device="cuda"),
+    Case(131072, 128, device="cuda", dtype="bfloat16"),
+)
+"""What `pytest benchmarks/` measures."""
+
+TINY = (
+    Case(96, 16, density=2e-2),
+    Case(64, 16, m=160, density=2e-2),
+)
+"""What `benchmarks.run --quick` measures, to see that everything works."""
+
+
+def _density(density: float) -> Case:
+    return Case(8192, 512, density=density, seed=1 if density == 1e-3 else 0)
+
+
+def _samples_a_class(per_class: int) -> Case:
+    return Case(8192, 512, per_class=per_class, density=1e-3, seed=1 if per_class == 4 else 0)
+
+
+def _training(epoch: int) -> Case:
+    n = 8192
+    return Case(n, digits.D, per_class=n // digits.CLASSES, kind="demo", margins=digits.MARGINS, epoch=epoch)
+
+
+SWEEPS = {
+    "batches": (*QUICK_LOOK, Case(16384, 512, density=1e-3)),
+    "density": tuple(_density(density) for density in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 0.5, 1.0)),
+    "N": tuple(Case(2**log_n, 128, density=1e-3) for log_n in range(8, 17)),
+    "D": tuple(Case(4096, d, density=1e-3) for d in (64, 128, 256, 512, 1024, 2048)),
+    "samples a class": tuple(_samples_a_class(per_class) for per_class in (2, 4, 16, 64, 512)),
+    "kinds": (
+        _density(1e-3),  # clusters
+        Case(8192, 512, kind="correlated", margins=(0.9, 0.5)),
+        Case(8192, 512, kind="spectrum", density=3e-3),
+    ),
+    "training": tuple(_training(epoch) for epoch in (0, 1, digits.LAST_EPOCH // 2, digits.LAST_EPOCH)),
+}
+"""By name."""
+
+
+def cases(names: Collection[str] = tuple(SWEEPS)) -> list[Case]:
+    """The cases of these sweeps, in the order of SWEEPS, each once."""
+    chosen = {case.title: case for name, sweep in SWEEPS.items() if name in names for case in sweep}
+    return list(chosen.values())
+
+
+def titles(name: str) -> list[str]:
+    """The titles of a sweep's cases, by which its records are found."""
+    return [case.title for case in SWEEPS[name]]

@@ -1,0 +1,122 @@
+"""The benchmark on the demo's training: its embeddings, and the share of a step that the loss takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+for package in ("pytorch_metric_learning", "sklearn"):
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'tcm-kernels[demo]'")
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
+
+from benchmarks import digits, opponents, result_files, training_step, workload  # noqa: E402
+from benchmarks.workload import Case  # noqa: E402
+from tcm_kernels.demo import training  # noqa: E402
+
+
+def demo(epoch: int | None, n: int = 300) -> Case:
+    return Case(n, digits.D, kind="demo", margins=digits.MARGINS, epoch=epoch)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As many cores as a test machine has to spare."""
+    with training.one_thread():
+        yield
+
+
+class TestWorkload:
+    def test_the_same_case_gives_the_same_data_also_when_trained_anew(self) -> None:
+        first = workload.make(demo(1))
+        digits.student.cache_clear()
+        second = workload.make(demo(1))
+        assert torch.equal(first.emb, second.emb)
+        assert torch.equal(first.labels, second.labels)
+
+    def test_it_has_the_demos_classes_margins_and_dimension_in_random_order(self) -> None:
+        work = workload.make(demo(0))
+        assert work.emb.shape == (300, 32)
+        assert (work.margin_plus, work.margin_minus) == (training.MARGIN_PLUS, training.MARGIN_MINUS)
+        assert work.labels.unique().tolist() == list(range(digits.CLASSES))
+        assert not torch.equal(work.labels, work.labels.sort().values)
+        assert not work.emb.requires_grad
+
+    def test_more_rows_than_images_are_moved_differently(self) -> None:
+        work = workload.make(demo(0, n=1000))
+        assert len(work.emb.unique(dim=0)) == 1000
+        assert work.labels.bincount().min() > 1000 / digits.CLASSES * 0.9
+
+    def test_training_makes_hard_positives_rarer(self) -> None:
+        def hard_positives(epoch: int) -> int:
+            work = workload.make(demo(epoch))
+            unit = torch.nn.functional.normalize(work.emb)
+            same = work.labels[:, None] == work.labels[None, :]
+            return int((same & (unit @ unit.T <= work.margin_plus)).sum())
+
+        assert hard_positives(1) < hard_positives(0) / 2
+
+    def test_training_for_it_keeps_the_callers_random_state(self) -> None:
+        before = torch.get_rng_state()
+        digits.student.cache_clear()
+        workload.make(demo(0))
+        assert torch.equal(torch.get_rng_state(), before)
+
+    @pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(demo(None), id="no epoch"),
+            pytest.param(Case(300, 16, kind="demo", epoch=0), id="another dimension"),
+            pytest.param(Case(300, digits.D, m=100, kind="demo", epoch=0), id="a reference set"),
+        ],
+    )
+    def test_what_the_demo_cannot_be_is_refused(self, case: Case) -> None:
+        with pytest.raises(ValueError, match="the demo has an epoch, 32 dimensions, no reference set"):
+            workload.make(case)
+
+    def test_missing_packages_are_a_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "sklearn", None)
+        assert "needs scikit-learn" in workload.why_not_here(demo(0))
+
+
+class TestTrainingStep:
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(training_step, "EPOCHS", (0,))
+
+    def test_shares_lie_between_nothing_and_the_whole_step(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ["--batch-size", "64", "--budget", "1", "--out", str(tmp_path)]
+        assert training_step.main(arguments) == 0
+        (path,) = tmp_path.iterdir()
+        assert path.name.startswith("training-step-cpu-")
+        content = result_files.load(path)
+        assert content["environment"]["threads"] == torch.get_num_threads()
+        (record,) = content["records"]
+        assert (record["batch_size"], record["epoch"]) == (64, 0)
+        assert 0 < record["hard_density"] <= 1
+        for name in (opponents.OURS, opponents.DENSE):
+            assert 0 <= record["share"][name]["median"] <= 1
+            assert record["seconds"][name]["count"] >= 5
+        assert json.loads(path.read_text(encoding="utf-8")) == content
+        table = capsys.readouterr().out.splitlines()
+        assert len(table) == 2
+        assert "hard pairs" in table[0]
+
+    def test_steps_leave_the_network_as_it_is(self) -> None:
+        student = digits.student(0, seed=0)
+        before = [parameter.detach().clone() for parameter in student.network.parameters()]
+        training_step.measure(32, 0, budget_s=0.1, backend="torch")
+        after = list(digits.student(0, seed=0).network.parameters())
+        assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+    def test_the_share_follows_from_the_ratio(self) -> None:
+        share = training_step._share(training_step.Summary(2.0, 1.0, 4.0, 9))
+        assert share == training_step.Summary(0.5, 0.0, 0.75, 9)
