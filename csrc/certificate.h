@@ -27,6 +27,7 @@
 namespace tcm {
 
 constexpr int kCodeLimit = 127;
+constexpr int kHalfCodeLimit = 64;    // where pairs of products are added up in 16 bits: 2 · 64 · 255 < 2^15
 constexpr long kLargestDim = 131072;  // 127² · 2^17 < 2^31
 constexpr double kRoundUp = 1.0 + 4e-6;
 constexpr float kRoundUpTiny = 1e-37f;  // the same where e is so small that float32 rounds it coarsely
@@ -58,5 +59,12 @@ template <class Lanes>
 static inline TCM_HOST_DEVICE Lanes similarity_error(float error_i, Lanes error_j) {
   return error_j + error_i * error_j + (error_i + kSlack);
 }
+
+// The same for a product of bfloat16 rows that is rounded to bfloat16.
+static inline float bfloat16_product_error(long dim) {
+  return 1.02f * 0x1p-8f + 1.02f * product_error<float>(dim) + 0x1p-22f;
+}
+
+constexpr float kBfloat16Scale = 0x1p-11f;
 
 }  // namespace tcm
