@@ -8,9 +8,9 @@
 // block of rows belongs to one task, and a task walks the tiles in order: nothing is added by two threads,
 // and the result is the same at every thread count that leads to the same tiles.
 //
-// Sums of similarities that screening deferred are read off the patterns' products, Σ s = Σ_i x̂_i·P_i, an inner
-// product a row in the compute dtype and float64 from there on. In float32 that is as accurate as adding the
-// similarities of a float32 product: the rounding of either is that of sums of D and of up to 512 terms.
+// Sums of similarities that screening deferred are read off the patterns' products, Σ s = Σ_i x̂_i·P_i: an
+// inner product a row in the compute dtype, and float64 from there on. In float32 that is as accurate as
+// adding the similarities of a float32 product: either rounds sums of D and of at most 512 terms.
 #pragma once
 
 #include "screen.h"
