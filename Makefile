@@ -4,7 +4,7 @@
 #   make demo     train on handwritten digits with and without the loss; a table and a picture
 #   make test     the tests
 #   make bench    the benchmark grid, the training step and pictures into benchmarks/results/
-#   make lint     ruff and mypy
+#   make lint     ruff, mypy and clang-format
 #   make wheel    a wheel in dist/, one for every Python from 3.10 and every torch from 2.10
 #
 # PYTHON, VENV and TORCH can be set, as in: make test PYTHON=python3.12 TORCH=torch==2.14.0
@@ -36,6 +36,7 @@ lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp)
 
 wheel: $(READY)
 	$(RUN) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .

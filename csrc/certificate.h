@@ -1,4 +1,4 @@
-// THE certificate of screening: how far an int8 product can be from the similarity. Written once, for C++
+// THE certificate of screening: how far a product of codes can be from the similarity. Written once, for C++
 // and CUDA alike.
 //
 // A unit row u (as packed, in the compute dtype) is coded as u = c q + ρ with q int8 and c a float32, and
@@ -16,10 +16,15 @@
 // allows is coded as q = 0, c = 0, e = ‖u‖, for which the bound holds as well.
 //
 // Several rows may share one code: nothing above asks that q be the best one, only that e >= ‖u - c q‖ for
-// each of them. Without int8 units what they share is a row m of the compute dtype (c q = m, nothing is
-// coded on the other side), and the product itself is rounded: by at most product_error(D) ‖m‖ ‖u_j‖
-// whatever the order of its D terms (Higham, Accuracy and Stability of Numerical Algorithms, 2002, §3.1),
-// which is added to e.
+// each of them.
+//
+// A row may also be coded in bfloat16: c q is the rounded row, with c = 2^-11. Such products are added up in
+// float32, rounded to bfloat16 (2^-8 of their size, which is under 1.01) and cut off at a multiple of 2^-22.
+// That error, bfloat16_product_error(D), is shared out between the two rows' e.
+//
+// Without any such code, the rows of a class share a row m of the compute dtype (c q = m; nothing is coded on
+// the other side), and the product is rounded by at most product_error(D) ‖m‖ ‖u_j‖, whatever the order of
+// its D terms (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1): part of e as well.
 #pragma once
 
 #include "hard_pair.h"
@@ -27,6 +32,8 @@
 namespace tcm {
 
 constexpr int kCodeLimit = 127;
+constexpr int kHalfCodeLimit = 64;  // where pairs of products are added up in 16 bits: 2 · 64 · 255 < 2^15
+
 constexpr long kLargestDim = 131072;  // 127² · 2^17 < 2^31
 constexpr double kRoundUp = 1.0 + 4e-6;
 constexpr float kRoundUpTiny = 1e-37f;  // the same where e is so small that float32 rounds it coarsely
@@ -58,5 +65,12 @@ template <class Lanes>
 static inline TCM_HOST_DEVICE Lanes similarity_error(float error_i, Lanes error_j) {
   return error_j + error_i * error_j + (error_i + kSlack);
 }
+
+// The same for a product of bfloat16 rows that is rounded to bfloat16.
+static inline float bfloat16_product_error(long dim) {
+  return 1.02f * 0x1p-8f + 1.02f * product_error<float>(dim) + 0x1p-22f;
+}
+
+constexpr float kBfloat16Scale = 0x1p-11f;
 
 }  // namespace tcm

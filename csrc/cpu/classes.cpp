@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "coding.h"
 #include "glue.h"
 
 namespace tcm::cpu {
@@ -24,25 +25,21 @@ RowCode code_class(const Plan& plan, const PackedRows& packed, int64_t first, in
   std::fill_n(mean, dim, T(0));
   for (int64_t r = first; r < last; ++r) loops.add(mean, unit(r), dim);
   const double share = 1.0 / double(last - first);
-  RowCode result{1.0f, 0.0f};
-  if (plan.codes) {
-    loops.scale(mean, share, mean, dim);
-    result.scale = loops.encode(mean, dim, plan.code_dim, static_cast<int8_t*>(code)).scale;
-  } else {
-    loops.scale(mean, share, static_cast<T*>(code), dim);
-  }
-  double square = 0;
+  T* centre = plan.codes() ? mean : static_cast<T*>(code);
+  loops.scale(mean, share, centre, dim);
+  const float scale = plan.codes() ? encode(plan, mean, code).scale : 1.0f;
+  float error = 0;
   for (int64_t r = first; r < last; ++r) {
-    square = std::max(square, plan.codes ? loops.code_distance(unit(r), static_cast<int8_t*>(code), result.scale, dim)
-                                         : loops.distance(unit(r), static_cast<T*>(code), dim));
+    error = std::max(
+        error, plan.codes() ? error_of_code(plan, unit(r), code, scale)
+                            : round_up_error(loops.distance(unit(r), centre, dim)) + product_error<T>(dim));
   }
-  result.error = round_up_error(square);
-  if (!plan.codes) result.error += product_error<T>(dim);
-  return result;
+  return {scale, error};
 }
 
 template <class T>
-void code_classes(const Plan& plan, const Screening& screening, const SuperTile& super, const Workspace& work) {
+void code_classes(const Plan& plan, const Screening& screening, const SuperTile& super,
+                  const Workspace& work) {
   const PackedRows& packed = work.packed_rows;
   const ClassCodes& classes = packed.classes;
   const LabelledRow* order = work.row_order + super.row_tile * plan.tile;
@@ -70,8 +67,8 @@ void code_classes(const Plan& plan, const Screening& screening, const SuperTile&
   });
 }
 
-#define TCM_INSTANTIATE(T)                                                                      \
-  template RowCode code_class<T>(const Plan&, const PackedRows&, int64_t, int64_t, T*, void*);  \
+#define TCM_INSTANTIATE(T)                                                                     \
+  template RowCode code_class<T>(const Plan&, const PackedRows&, int64_t, int64_t, T*, void*); \
   template void code_classes<T>(const Plan&, const Screening&, const SuperTile&, const Workspace&);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)

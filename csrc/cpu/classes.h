@@ -15,8 +15,8 @@
 
 namespace tcm::cpu {
 
-// The code of packed rows [first, last): `code` as plan.codes asks, int8 or of the compute dtype, and its
-// scale and error. `mean` has room for a row.
+// The code of packed rows [first, last): a code as plan.coding asks, or a row of the compute dtype, and
+// its scale and error. `mean` has room for a row.
 template <class T>
 RowCode code_class(const Plan& plan, const PackedRows& packed, int64_t first, int64_t last, T* mean,
                    void* code);
@@ -26,6 +26,7 @@ int64_t count_classes(const Plan& plan, const SuperTile& super, const Workspace&
 
 // Fills work.packed_rows.classes for the rows of `super`. Where there is a prefix, tails are measured first.
 template <class T>
-void code_classes(const Plan& plan, const Screening& screening, const SuperTile& super, const Workspace& work);
+void code_classes(const Plan& plan, const Screening& screening, const SuperTile& super,
+                  const Workspace& work);
 
 }  // namespace tcm::cpu

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/BFloat16.h>
 
 #include <array>
 #include <atomic>
@@ -32,6 +33,10 @@ constexpr ScalarType scalar_type<int8_t>() {
   return ScalarType::Char;
 }
 template <>
+constexpr ScalarType scalar_type<torch::headeronly::BFloat16>() {
+  return ScalarType::BFloat16;
+}
+template <>
 constexpr ScalarType scalar_type<int32_t>() {
   return ScalarType::Int;
 }
@@ -57,8 +62,8 @@ void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<Out> out) {
     using Element = std::remove_const_t<std::remove_pointer_t<decltype(m.data)>>;
     const std::array<int64_t, 2> sizes{m.rows, m.cols}, strides{m.row_stride, m.col_stride};
     static const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
-    return torch::stable::from_blob(const_cast<Element*>(m.data), {sizes.data(), 2}, {strides.data(), 2},
-                                    cpu, scalar_type<Element>());
+    return torch::stable::from_blob(const_cast<Element*>(m.data), {sizes.data(), 2}, {strides.data(), 2}, cpu,
+                                    scalar_type<Element>());
   };
   using torch::stable::detail::from;
   constexpr const char* op = std::is_same_v<T, int8_t> ? "aten::_int_mm" : "aten::mm";

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "classes.h"
+#include "coding.h"
 #include "huge_pages.h"
-#include "int8_products.h"
 #include "pair_sums.h"
 
 namespace tcm::cpu {
@@ -28,7 +28,8 @@ int64_t compute_bytes(const Tensor& emb) { return is_double(emb) ? sizeof(double
 
 void check_rows(const Tensor& x, const char* name) {
   const ScalarType dtype = x.scalar_type();
-  STD_TORCH_CHECK(x.is_cpu() && x.dim() == 2 && x.is_contiguous(), name, ": expected a contiguous CPU matrix");
+  STD_TORCH_CHECK(x.is_cpu() && x.dim() == 2 && x.is_contiguous(), name,
+                  ": expected a contiguous CPU matrix");
   STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
                       dtype == ScalarType::BFloat16,
                   name, ": expected float32, float64, float16 or bfloat16");
@@ -43,7 +44,7 @@ RawRows raw_rows(const Tensor& x) { return {x.const_data_ptr(), x.scalar_type(),
 
 Plan plan_of(const Tensor& emb, const std::optional<Tensor>& ref, int64_t threads) {
   return Plan::make(emb.size(0), ref ? ref->size(0) : emb.size(0), emb.size(1), !ref, compute_bytes(emb),
-                    threads, int8_products());
+                    threads, machine_coding());
 }
 
 // P and Q of both sides within the residual: emb's where wanted, then ref's where wanted.
@@ -83,12 +84,11 @@ void run_pair_sums(const Plan& plan, const Tensor& emb, const Tensor& labels,
   const RawRows rows = raw_rows(emb);
   const RawRows columns = ref ? raw_rows(*ref) : rows;
   const ResidualSums<T, char> to(static_cast<char*>(residual.mutable_data_ptr()), residual.numel(),
-                                 emb.numel(), ref ? ref->numel() : 0, need_grad_emb,
-                                 ref && need_grad_ref);
-  const PairSums result = pair_sums<T>(
-      plan, rows, labels.const_data_ptr<int64_t>(), columns,
-      ref_labels ? ref_labels->const_data_ptr<int64_t>() : nullptr, self_offset.value_or(-1),
-      Margins<double>{m[0], m[1]}, work, to.of_emb, to.of_ref);
+                                 emb.numel(), ref ? ref->numel() : 0, need_grad_emb, ref && need_grad_ref);
+  const PairSums result =
+      pair_sums<T>(plan, rows, labels.const_data_ptr<int64_t>(), columns,
+                   ref_labels ? ref_labels->const_data_ptr<int64_t>() : nullptr, self_offset.value_or(-1),
+                   Margins<double>{m[0], m[1]}, work, to.of_emb, to.of_ref);
   double* s = sums.mutable_data_ptr<double>();
   int64_t* n = counts.mutable_data_ptr<int64_t>();
   s[0] = result.positive_sum;
@@ -103,9 +103,9 @@ void run_pair_sums(const Plan& plan, const Tensor& emb, const Tensor& labels,
 }
 
 void pair_sums_op(Tensor emb, Tensor labels, std::optional<Tensor> ref, std::optional<Tensor> ref_labels,
-                  Tensor margins, std::optional<int64_t> self_offset, bool need_grad_emb,
-                  bool need_grad_ref, int64_t threads, Tensor sums, Tensor counts, Tensor residual,
-                  Tensor workspace, std::optional<Tensor> stage_seconds) {
+                  Tensor margins, std::optional<int64_t> self_offset, bool need_grad_emb, bool need_grad_ref,
+                  int64_t threads, Tensor sums, Tensor counts, Tensor residual, Tensor workspace,
+                  std::optional<Tensor> stage_seconds) {
   check_rows(emb, "emb");
   check_vector(labels, "labels", ScalarType::Long, emb.size(0));
   STD_TORCH_CHECK(ref.has_value() == ref_labels.has_value(), "ref and ref_labels: expected both or neither");
@@ -134,7 +134,8 @@ void run_backward(const Tensor& grad_sums, const Tensor& residual, const Tensor&
   const ResidualSums<const T, const char> from(static_cast<const char*>(residual.const_data_ptr()),
                                                residual.numel(), emb.numel(), ref ? ref->numel() : 0,
                                                need_grad_emb, need_grad_ref);
-  // dΣ+/dx̂_i = -P_i and dΣ-/dx̂_i = Q_i; in the self case twice that, each row being both ends of its pairs.
+  // dΣ+/dx̂_i = -P_i and dΣ-/dx̂_i = Q_i; in the self case twice that, each row being both ends of its
+  // pairs.
   const double ordered = ref ? 1.0 : 2.0;
   const double* g = grad_sums.const_data_ptr<double>();
   const double w_p = -ordered * g[0], w_q = ordered * g[1];
@@ -170,38 +171,56 @@ int64_t workspace_bytes_op(Tensor emb, std::optional<Tensor> ref, int64_t thread
 
 std::string simd_name_op() { return simd_name(); }
 
-std::string screening_name_op() { return int8_products() ? "int8" : "full-precision"; }
+std::string screening_name_op() { return coding_name(); }
 
-// The int8 code of unit rows (N, D) as screening makes it, for tests of the certificate.
+// A plan for rows (K, D) and codes of int8, with |q| <= limit, of bfloat16, or of the rows' own dtype.
+Plan coding_plan(const Tensor& rows, const Tensor& codes, int64_t limit) {
+  check_rows(rows, "rows");
+  STD_TORCH_CHECK(rows.scalar_type() == ScalarType::Float || is_double(rows),
+                  "rows: expected float32 or float64");
+  STD_TORCH_CHECK(
+      codes.is_cpu() && codes.dim() == 2 && codes.is_contiguous() && codes.size(1) >= rows.size(1),
+      "codes: expected a contiguous CPU matrix of at least D columns");
+  Plan plan{};
+  plan.dim = rows.size(1);
+  plan.code_dim = codes.size(1);
+  const ScalarType dtype = codes.scalar_type();
+  if (dtype == ScalarType::Char) {
+    STD_TORCH_CHECK(limit > 0 && limit <= kCodeLimit, "limit: expected 1 to ", kCodeLimit);
+    plan.coding = {Coding::int8, int(limit)};
+  } else if (dtype == ScalarType::BFloat16) {
+    plan.coding = {Coding::bfloat16, 0};
+  } else {
+    STD_TORCH_CHECK(dtype == rows.scalar_type() && codes.size(1) == rows.size(1),
+                    "codes: expected int8, bfloat16, or the dtype and columns of rows");
+  }
+  return plan;
+}
+
+// The codes of unit rows (N, D) as screening makes them, for tests of the certificate.
 template <class T>
-void run_encode(const Tensor& rows, const Tensor& codes, const Tensor& scales, const Tensor& errors) {
-  const int64_t dim = rows.size(1), padded = codes.size(1);
+void run_encode(const Plan& plan, const Tensor& rows, const Tensor& codes, const Tensor& scales,
+                const Tensor& errors) {
   for (int64_t i = 0; i < rows.size(0); ++i) {
-    const RowCode code = simd<T>().encode(rows.const_data_ptr<T>() + i * dim, dim, padded,
-                                          codes.mutable_data_ptr<int8_t>() + i * padded);
+    const RowCode code = encode(plan, rows.const_data_ptr<T>() + i * plan.dim,
+                                static_cast<char*>(codes.mutable_data_ptr()) + i * plan.code_bytes());
     scales.mutable_data_ptr<float>()[i] = code.scale;
     errors.mutable_data_ptr<float>()[i] = code.error;
   }
 }
 
-void encode_op(Tensor rows, Tensor codes, Tensor scales, Tensor errors) {
-  check_rows(rows, "rows");
-  STD_TORCH_CHECK(codes.dim() == 2 && codes.size(1) >= rows.size(1), "codes: expected at least D columns");
-  check_vector(codes, "codes", ScalarType::Char, rows.size(0) * codes.size(1));
+void encode_op(Tensor rows, int64_t limit, Tensor codes, Tensor scales, Tensor errors) {
+  const Plan plan = coding_plan(rows, codes, limit);
+  STD_TORCH_CHECK(plan.codes() && codes.size(0) == rows.size(0), "codes: expected a code for each row");
   check_vector(scales, "scales", ScalarType::Float, rows.size(0));
   check_vector(errors, "errors", ScalarType::Float, rows.size(0));
-  STD_TORCH_CHECK(rows.scalar_type() == ScalarType::Float || is_double(rows),
-                  "rows: expected float32 or float64");
-  (is_double(rows) ? run_encode<double> : run_encode<float>)(rows, codes, scales, errors);
+  (is_double(rows) ? run_encode<double> : run_encode<float>)(plan, rows, codes, scales, errors);
 }
 
-// The same for one code that stands for all of the rows, int8 or of their own dtype as `code` asks.
+// The same for one code that stands for all of the rows.
 template <class T>
-void run_encode_class(const Tensor& rows, const Tensor& code, const Tensor& scale, const Tensor& error) {
-  Plan plan{};
-  plan.dim = rows.size(1);
-  plan.codes = code.scalar_type() == ScalarType::Char;
-  plan.code_dim = code.numel();
+void run_encode_class(const Plan& plan, const Tensor& rows, const Tensor& code, const Tensor& scale,
+                      const Tensor& error) {
   PackedRows packed{};
   packed.unit = const_cast<T*>(rows.const_data_ptr<T>());
   std::vector<T> mean(plan.dim);
@@ -210,16 +229,27 @@ void run_encode_class(const Tensor& rows, const Tensor& code, const Tensor& scal
   error.mutable_data_ptr<float>()[0] = row.error;
 }
 
-void encode_class_op(Tensor rows, Tensor code, Tensor scale, Tensor error) {
-  check_rows(rows, "rows");
-  STD_TORCH_CHECK(rows.size(0) > 0 && (rows.scalar_type() == ScalarType::Float || is_double(rows)),
-                  "rows: expected at least one, float32 or float64");
-  const bool coded = code.scalar_type() == ScalarType::Char;
-  STD_TORCH_CHECK(coded ? code.numel() >= rows.size(1) : code.numel() == rows.size(1), "code: expected D elements");
-  check_vector(code, "code", coded ? ScalarType::Char : rows.scalar_type(), code.numel());
+void encode_class_op(Tensor rows, int64_t limit, Tensor code, Tensor scale, Tensor error) {
+  const Plan plan = coding_plan(rows, code, limit);
+  STD_TORCH_CHECK(code.size(0) == 1 && rows.size(0) > 0, "code: expected one for all rows");
   check_vector(scale, "scale", ScalarType::Float, 1);
   check_vector(error, "error", ScalarType::Float, 1);
-  (is_double(rows) ? run_encode_class<double> : run_encode_class<float>)(rows, code, scale, error);
+  (is_double(rows) ? run_encode_class<double> : run_encode_class<float>)(plan, rows, code, scale, error);
+}
+
+// Products (K, L) of all columns of two matrices of codes.
+void multiply_codes_op(Tensor x, Tensor r, Tensor products) {
+  const ScalarType dtype = x.scalar_type();
+  STD_TORCH_CHECK(x.is_cpu() && x.dim() == 2 && x.is_contiguous() && r.is_cpu() && r.dim() == 2 &&
+                      r.is_contiguous() && r.size(1) == x.size(1) && r.scalar_type() == dtype &&
+                      (dtype == ScalarType::Char || dtype == ScalarType::BFloat16),
+                  "x and r: expected contiguous CPU matrices of codes with the same columns");
+  check_vector(products, "products", ScalarType::Int, x.size(0) * r.size(0));
+  Plan plan{};
+  plan.code_dim = x.size(1);
+  plan.coding.kind = dtype == ScalarType::Char ? Coding::int8 : Coding::bfloat16;
+  multiply_codes(plan, x.const_data_ptr(), x.size(0), r.const_data_ptr(), r.size(0), x.size(1),
+                 products.mutable_data_ptr<int32_t>());
 }
 
 }  // namespace
@@ -235,8 +265,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
       "bool need_grad_emb, bool need_grad_ref, int threads, Tensor(a!) grad_emb, "
       "Tensor(b!) grad_ref) -> ()");
   m.def("_cpu_workspace_bytes(Tensor emb, Tensor? ref, int threads) -> int");
-  m.def("_cpu_encode(Tensor rows, Tensor(a!) codes, Tensor(b!) scales, Tensor(c!) errors) -> ()");
-  m.def("_cpu_encode_class(Tensor rows, Tensor(a!) code, Tensor(b!) scale, Tensor(c!) error) -> ()");
+  m.def("_cpu_encode(Tensor rows, int limit, Tensor(a!) codes, Tensor(b!) scales, Tensor(c!) errors) -> ()");
+  m.def(
+      "_cpu_encode_class(Tensor rows, int limit, Tensor(a!) code, Tensor(b!) scale, Tensor(c!) error) -> ()");
+  m.def("_cpu_multiply_codes(Tensor x, Tensor r, Tensor(a!) products) -> ()");
   m.def("_cpu_simd_name() -> str");
   m.def("_cpu_screening_name() -> str");
 }
@@ -246,6 +278,7 @@ STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CPU, m) {
   m.impl("_cpu_pair_sums_backward", TORCH_BOX(&tcm::cpu::pair_sums_backward_op));
   m.impl("_cpu_encode", TORCH_BOX(&tcm::cpu::encode_op));
   m.impl("_cpu_encode_class", TORCH_BOX(&tcm::cpu::encode_class_op));
+  m.impl("_cpu_multiply_codes", TORCH_BOX(&tcm::cpu::multiply_codes_op));
   m.impl("_cpu_workspace_bytes", TORCH_BOX(&tcm::cpu::workspace_bytes_op));
 }
 
@@ -255,7 +288,7 @@ STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CompositeExplicitAutograd, m) {
 }
 
 PyMODINIT_FUNC PyInit__cpu() {
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, nullptr,
-                               nullptr, nullptr, nullptr, nullptr};
+  static PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }

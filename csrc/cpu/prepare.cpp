@@ -8,6 +8,8 @@
 #include <cmath>
 #include <vector>
 
+#include "coding.h"
+
 namespace tcm::cpu {
 namespace {
 
@@ -51,13 +53,12 @@ const float* load_row(const RawRows& raw, int64_t index, float* buffer) {
       return widen(static_cast<const torch::headeronly::BFloat16*>(raw.data) + at, raw.dim, buffer);
     case ScalarType::Half:
       return widen(static_cast<const torch::headeronly::Half*>(raw.data) + at, raw.dim, buffer);
-    default:
-      return static_cast<const float*>(raw.data) + at;
+    default: return static_cast<const float*>(raw.data) + at;
   }
 }
 
-void order_by_label(const Plan& plan, const int64_t* labels, const int64_t* ref_labels,
-                    int64_t self_offset, Workspace& work) {
+void order_by_label(const Plan& plan, const int64_t* labels, const int64_t* ref_labels, int64_t self_offset,
+                    Workspace& work) {
   sort_by_label(labels, plan.rows, work.row_order);
   if (!plan.self) sort_by_label(ref_labels, plan.columns, work.col_order);
 
@@ -104,8 +105,8 @@ bool pack_rows(const Plan& plan, const RawRows& raw, const LabelledRow* order, i
         std::fill_n(unit, plan.dim, T(0));
       }
       loops.add_wide(sum, unit, plan.dim);
-      if (plan.codes) {
-        const RowCode row = loops.encode(unit, plan.dim, plan.code_dim, packed.code + r * plan.code_dim);
+      if (plan.codes()) {
+        const RowCode row = encode(plan, unit, static_cast<char*>(packed.code) + r * plan.code_bytes());
         packed.scale[r] = row.scale;
         packed.error[r] = row.error;
       }
@@ -114,8 +115,8 @@ bool pack_rows(const Plan& plan, const RawRows& raw, const LabelledRow* order, i
   return finite.load();
 }
 
-#define TCM_INSTANTIATE(T)                                                                                 \
-  template bool pack_rows<T>(const Plan&, const RawRows&, const LabelledRow*, int64_t, int64_t,            \
+#define TCM_INSTANTIATE(T)                                                                      \
+  template bool pack_rows<T>(const Plan&, const RawRows&, const LabelledRow*, int64_t, int64_t, \
                              const Workspace&, const PackedRows&);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)

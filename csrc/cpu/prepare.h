@@ -28,10 +28,10 @@ const T* load_row(const RawRows& raw, int64_t index, T* buffer);
 
 // Fills the label order of both sides, the runs of equal labels, and twins. ref_labels is null in the
 // self case; self_offset < 0 means that no row of one side is a row of the other.
-void order_by_label(const Plan& plan, const int64_t* labels, const int64_t* ref_labels,
-                    int64_t self_offset, Workspace& work);
+void order_by_label(const Plan& plan, const int64_t* labels, const int64_t* ref_labels, int64_t self_offset,
+                    Workspace& work);
 
-// Packs order[begin .. end): unit rows, their block sums and their int8 codes. False if any of their norms
+// Packs order[begin .. end): unit rows, their block sums and their codes. False if any of their norms
 // is not a finite number of type T (those rows become 0).
 template <class T>
 bool pack_rows(const Plan& plan, const RawRows& raw, const LabelledRow* order, int64_t begin, int64_t end,

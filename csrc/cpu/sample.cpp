@@ -2,41 +2,29 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "classes.h"
+#include "coding.h"
 #include "glue.h"
 
 namespace tcm::cpu {
 namespace {
 
-constexpr int64_t kMostSampled = 64;  // rows and columns: 4096 pairs
+constexpr int64_t kMostSampled = 64;   // rows and columns: 4096 pairs
 constexpr int64_t kSampledFrom = 128;  // one row in so many, so that a look costs little beside the sweep
 constexpr int64_t kStep = 64;          // K is a multiple of this
 // Measured on a Xeon with AVX512-VNNI at D = 512: an inner product in full precision takes as long as 20
 // pairs of an int8 product of all columns, or as 5 of a float32 product.
 constexpr double kInnerProductByCodes = 20.0;
 constexpr double kInnerProduct = 5.0;
-constexpr double kMostLeft = 1.0 / 32;   // share of pairs that a first look may leave
+constexpr double kMostLeft = 1.0 / 32;    // share of pairs that a first look may leave
 constexpr double kUselessFrom = 1.0 / 8;  // share of open pairs from which on int8 products are not tried
 
 int64_t steps_of(const Plan& plan) { return (plan.dim + kStep - 1) / kStep; }
 
-// Lengths of u[k:] at every step.
-template <class T>
-std::vector<double> tails(const Plan& plan, const T* u) {
-  const int64_t steps = steps_of(plan);
-  std::vector<double> tail(steps + 1, 0.0);
-  double square = 0;
-  for (int64_t step = steps - 1; step >= 0; --step) {
-    const int64_t from = step * kStep;
-    square += simd<T>().squared_norm(u + from, std::min(kStep, plan.dim - from));
-    tail[step] = std::sqrt(square);
-  }
-  return tail;
-}
-
-// A sampled row: its position in the pack, and the lengths of its rest.
+// A sampled row: its position in the pack, and the lengths of u[k:] at every step.
 struct Sampled {
   int64_t row;
   std::vector<double> tail;
@@ -44,114 +32,164 @@ struct Sampled {
 
 template <class T>
 std::vector<Sampled> take(const Plan& plan, const PackedRows& packed, int64_t count, bool shifted) {
+  const int64_t size = std::clamp(count / kSampledFrom, int64_t(1), kMostSampled), steps = steps_of(plan);
   std::vector<Sampled> sample;
-  const int64_t size = std::clamp(count / kSampledFrom, int64_t(1), kMostSampled);
   for (int64_t k = 0; k < size; ++k) {
-    const int64_t row = (2 * k + (shifted ? 1 : 0)) * count / (2 * size);
-    sample.push_back({row, tails(plan, static_cast<const T*>(packed.unit) + row * plan.dim)});
+    Sampled one{(2 * k + (shifted ? 1 : 0)) * count / (2 * size), std::vector<double>(steps + 1, 0.0)};
+    const T* u = static_cast<const T*>(packed.unit) + one.row * plan.dim;
+    double square = 0;
+    for (int64_t step = steps - 1; step >= 0; --step) {
+      const int64_t from = step * kStep;
+      square += simd<T>().squared_norm(u + from, std::min(kStep, plan.dim - from));
+      one.tail[step] = std::sqrt(square);
+    }
+    sample.push_back(std::move(one));
   }
   return sample;
 }
 
-// The block of columns as tiles see it, by the largest of each.
-struct Worst {
-  double scale = 0, error = 0;
-  std::vector<double> tail;
+// What was seen of the sampled pairs. `left`: how many of them a product of so many steps leaves, of the
+// rows' own codes or of their classes'.
+struct Seen {
+  int64_t pairs = 0, open = 0, hard = 0;
+  std::vector<int64_t> left_by_rows, left_by_classes;
+
+  explicit Seen(int64_t steps) : left_by_rows(steps + 1, 0), left_by_classes(steps + 1, 0) {}
+  void add(const Seen& other) {
+    pairs += other.pairs, open += other.open, hard += other.hard;
+    for (size_t k = 0; k < left_by_rows.size(); ++k) {
+      left_by_rows[k] += other.left_by_rows[k];
+      left_by_classes[k] += other.left_by_classes[k];
+    }
+  }
+  double share(int64_t of) const { return double(of) / double(pairs); }
 };
 
-// How many of the sampled pairs a first look leaves, by the number of steps it takes.
-struct Left {
-  std::vector<int64_t> pairs;
-  double share(int64_t step, int64_t of) const { return double(pairs[step]) / double(std::max<int64_t>(of, 1)); }
+// A row of the sample against its columns.
+template <class T>
+class Survey {
+ public:
+  Survey(const Plan& plan, const SuperTile& super, Margins<double> margins, const Workspace& work)
+      : plan_(plan),
+        super_(super),
+        margins_(margins),
+        work_(work),
+        columns_(take<T>(plan, work.packed_columns, super.columns(plan), true)),
+        worst_tail_(steps_of(plan) + 1, 0.0) {
+    // Tiles take a first look by the bound of a whole block of columns: by the largest of each.
+    for (const Sampled& b : columns_) {
+      if (plan.codes()) {
+        worst_scale_ = std::max(worst_scale_, work.packed_columns.scale[b.row]);
+        worst_error_ = std::max(worst_error_, work.packed_columns.error[b.row]);
+      }
+      for (size_t k = 0; k < b.tail.size(); ++k) worst_tail_[k] = std::max(worst_tail_[k], b.tail[k]);
+    }
+  }
+
+  Seen look_at(const Sampled& a) const {
+    Seen seen(steps_of(plan_));
+    const int64_t row = super_.row_tile * plan_.tile + a.row, col0 = super_.col_tile * plan_.tile;
+    const float row_error = plan_.codes() ? work_.packed_rows.error[a.row] : product_error<T>(plan_.dim);
+    std::vector<T> centre(plan_.dim);
+    const float class_error = class_of(a.row, centre.data());
+    for (const Sampled& b : columns_) {
+      if (col0 + b.row >= work_.same_begin[row] && col0 + b.row < work_.same_end[row]) continue;
+      const double s = look(a, unit(work_.packed_rows, a.row), row_error, b, seen.left_by_rows);
+      look(a, centre.data(), class_error, b, seen.left_by_classes);
+      const float column_error = plan_.codes() ? work_.packed_columns.error[b.row] : 0.0f;
+      seen.open += std::abs(s - margins_.minus) <= double(similarity_error(row_error, column_error));
+      seen.hard += s >= margins_.minus;
+      ++seen.pairs;
+    }
+    return seen;
+  }
+
+ private:
+  const T* unit(const PackedRows& packed, int64_t row) const {
+    return static_cast<const T*>(packed.unit) + row * plan_.dim;
+  }
+
+  // What the code of a row's class stands for, as far as the class is in the row's block; returns its error.
+  float class_of(int64_t row, T* centre) const {
+    const LabelledRow* order = work_.row_order + super_.row_tile * plan_.tile;
+    const int64_t begin = row / plan_.tile * plan_.tile,
+                  end = std::min(super_.rows(plan_), begin + plan_.tile);
+    int64_t first = row, last = row + 1;
+    while (first > begin && order[first - 1].label == order[row].label) --first;
+    while (last < end && order[last].label == order[row].label) ++last;
+    std::vector<T> mean(plan_.dim);
+    std::vector<char> code(plan_.class_code_bytes());
+    const RowCode of_class = code_class<T>(plan_, work_.packed_rows, first, last, mean.data(), code.data());
+    if (plan_.codes()) {
+      decode(plan_, code.data(), of_class.scale, centre);
+    } else {
+      std::memcpy(centre, code.data(), code.size());
+    }
+    return of_class.error;
+  }
+
+  // Counts, for every number of steps, whether row u could be hard with column b by what comes first. Returns
+  // their similarity.
+  double look(const Sampled& a, const T* u, float error, const Sampled& b, std::vector<int64_t>& left) const {
+    const T* v = unit(work_.packed_columns, b.row);
+    const double bound = similarity_error(error, worst_error_);
+    const float scale = plan_.codes() ? work_.packed_columns.scale[b.row] : 0.0f;
+    const double stretch = scale > 0 ? double(worst_scale_) / double(scale) : 1.0;
+    double s = 0;
+    for (int64_t step = 1; step < int64_t(left.size()); ++step) {
+      const int64_t from = (step - 1) * kStep;
+      s += double(simd<T>().dot(u + from, v + from, std::min(kStep, plan_.dim - from)));
+      left[step] += std::max(s, s * stretch) + a.tail[step] * worst_tail_[step] + bound >= margins_.minus;
+    }
+    return s;
+  }
+
+  const Plan& plan_;
+  const SuperTile& super_;
+  const Margins<double> margins_;
+  const Workspace& work_;
+  const std::vector<Sampled> columns_;
+  float worst_scale_ = 0, worst_error_ = 0;
+  std::vector<double> worst_tail_;
 };
+
+// The screening that costs least by what was seen. `classes`: of the super-tile, per row.
+Screening cheapest(const Plan& plan, const Seen& seen, double classes) {
+  const int64_t steps = steps_of(plan);
+  const double inner_product = plan.codes() ? kInnerProductByCodes : kInnerProduct;
+  Screening best{plan.codes(), false, plan.dim};
+  double least = 1.0 + (plan.codes() ? inner_product * seen.share(seen.left_by_rows[steps]) : 0.0);
+  const auto consider = [&](bool by_classes, int64_t step, double products, double left) {
+    const double cost = products * double(step) / double(steps) + inner_product * left;
+    if (left > kMostLeft || cost >= least) return;
+    least = cost;
+    best = {plan.codes(), by_classes, std::min(step * kStep, plan.dim)};
+  };
+  for (int64_t step = plan.codes() ? 1 : steps; step <= steps; ++step) {
+    if (step < steps) consider(false, step, 1.0, seen.share(seen.left_by_rows[step]));
+    consider(true, step, classes, seen.share(seen.left_by_classes[step]));
+  }
+  return best;
+}
 
 }  // namespace
 
 template <class T>
 Screening choose_screening(const Plan& plan, const SuperTile& super, Margins<double> margins, bool can_defer,
                            const Workspace& work) {
-  const PackedRows &rows = work.packed_rows, &columns = work.packed_columns;
-  const int64_t row0 = super.row_tile * plan.tile, col0 = super.col_tile * plan.tile, steps = steps_of(plan);
-  const auto x = take<T>(plan, rows, super.rows(plan), false);
-  const auto r = take<T>(plan, columns, super.columns(plan), true);
-  Worst worst{0, 0, std::vector<double>(steps + 1, 0.0)};
-  for (const Sampled& b : r) {
-    if (plan.codes) {
-      worst.scale = std::max(worst.scale, double(columns.scale[b.row]));
-      worst.error = std::max(worst.error, double(columns.error[b.row]));
-    }
-    for (int64_t step = 0; step <= steps; ++step) worst.tail[step] = std::max(worst.tail[step], b.tail[step]);
-  }
+  const auto rows = take<T>(plan, work.packed_rows, super.rows(plan), false);
+  const Survey<T> survey(plan, super, margins, work);
+  std::vector<Seen> by_row(rows.size(), Seen(steps_of(plan)));
+  for_each_task(int64_t(rows.size()), plan.threads,
+                [&](int64_t k, int64_t) { by_row[k] = survey.look_at(rows[k]); });
+  Seen seen(steps_of(plan));
+  for (const Seen& of_row : by_row) seen.add(of_row);
 
-  Left by_rows{std::vector<int64_t>(steps + 1, 0)}, by_classes = by_rows;
-  int64_t pairs = 0, open = 0, hard = 0;
-  std::vector<T> mean(plan.dim), centre(plan.dim);
-  std::vector<char> code(plan.class_code_bytes());
-  for (const Sampled& a : x) {
-    const T* u = static_cast<const T*>(rows.unit) + a.row * plan.dim;
-    const float row_error = plan.codes ? rows.error[a.row] : product_error<T>(plan.dim);
-    // The row's class, as far as it is in the same block, and what its code stands for.
-    const int64_t block = a.row / plan.tile * plan.tile, block_end = std::min(super.rows(plan), block + plan.tile);
-    const auto same_class = [&](int64_t i) {
-      return work.row_order[row0 + i].label == work.row_order[row0 + a.row].label;
-    };
-    int64_t first = a.row, last = a.row + 1;
-    while (first > block && same_class(first - 1)) --first;
-    while (last < block_end && same_class(last)) ++last;
-    const RowCode of_class = code_class<T>(plan, rows, first, last, mean.data(), code.data());
-    for (int64_t k = 0; k < plan.dim; ++k) {
-      centre[k] = plan.codes ? T(of_class.scale * float(reinterpret_cast<int8_t*>(code.data())[k]))
-                             : reinterpret_cast<T*>(code.data())[k];
-    }
-
-    for (const Sampled& b : r) {
-      const int64_t column = col0 + b.row;
-      if (column >= work.same_begin[row0 + a.row] && column < work.same_end[row0 + a.row]) continue;
-      const T* v = static_cast<const T*>(columns.unit) + b.row * plan.dim;
-      const double scale = plan.codes ? columns.scale[b.row] : 0;
-      const double stretch = scale > 0 ? worst.scale / scale : 1.0;
-      // Similarities by what comes first, and which of them could be hard.
-      const auto look = [&](const T* row, float error, Left& left) {
-        const double bound = similarity_error(error, worst.error);
-        double s = 0;
-        for (int64_t step = 1; step <= steps; ++step) {
-          const int64_t from = (step - 1) * kStep;
-          s += double(simd<T>().dot(row + from, v + from, std::min(kStep, plan.dim - from)));
-          const double most = std::max(s, s * stretch) + a.tail[step] * worst.tail[step] + bound;
-          left.pairs[step] += most >= margins.minus;
-        }
-        return s;
-      };
-      const double s = look(u, row_error, by_rows);
-      look(centre.data(), of_class.error, by_classes);
-      const double error = similarity_error(row_error, plan.codes ? columns.error[b.row] : 0.0f);
-      open += std::abs(s - margins.minus) <= error;
-      hard += s >= margins.minus;
-      ++pairs;
-    }
-  }
-
-  const Screening full{false, false, plan.dim};
-  if (pairs == 0) return {plan.codes, false, plan.dim};
+  if (seen.pairs == 0) return {plan.codes(), false, plan.dim};
   // Neither few hard nor few not hard: sums of similarities are needed, unless they can be deferred.
-  const bool middle = std::min(hard, pairs - hard) * kOpenFrom > pairs;
-  if (double(open) > kUselessFrom * double(pairs) || (middle && !can_defer)) return full;
-
-  const double inner_product = plan.codes ? kInnerProductByCodes : kInnerProduct;
-  Screening best{plan.codes, false, plan.dim};
-  double least = 1.0 + (plan.codes ? inner_product * by_rows.share(steps, pairs) : 0.0);
-  const auto consider = [&](bool classes, int64_t step, double products, double share) {
-    const double cost = products * double(step) / double(steps) + inner_product * share;
-    if (share > kMostLeft || cost >= least) return;
-    least = cost;
-    best = {plan.codes, classes, std::min(step * kStep, plan.dim)};
-  };
-  const double classes = double(count_classes(plan, super, work)) / double(super.rows(plan));
-  for (int64_t step = plan.codes ? 1 : steps; step <= steps; ++step) {
-    if (step < steps) consider(false, step, 1.0, by_rows.share(step, pairs));
-    consider(true, step, classes, by_classes.share(step, pairs));
-  }
-  return best;
+  const bool middle = std::min(seen.hard, seen.pairs - seen.hard) * kOpenFrom > seen.pairs;
+  if (seen.share(seen.open) > kUselessFrom || (middle && !can_defer)) return {false, false, plan.dim};
+  return cheapest(plan, seen, double(count_classes(plan, super, work)) / double(super.rows(plan)));
 }
 
 template <class T>
@@ -168,9 +206,9 @@ void measure_tails(const Plan& plan, const Screening& screening, int64_t rows, c
   });
 }
 
-#define TCM_INSTANTIATE(T)                                                                                \
-  template Screening choose_screening<T>(const Plan&, const SuperTile&, Margins<double>, bool,              \
-                                         const Workspace&);                                              \
+#define TCM_INSTANTIATE(T)                                                                     \
+  template Screening choose_screening<T>(const Plan&, const SuperTile&, Margins<double>, bool, \
+                                         const Workspace&);                                    \
   template void measure_tails<T>(const Plan&, const Screening&, int64_t, const PackedRows&);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)

@@ -31,9 +31,8 @@ void screen_in_full(const Tile<T>& tile, T* s) {
 
 SuperTile SuperTile::at(const Plan& plan, int64_t super_row, int64_t super_col) {
   const int64_t row_tile = super_row * plan.super_tiles, col_tile = super_col * plan.super_tiles;
-  return {row_tile, std::min(plan.super_tiles, plan.row_tiles() - row_tile),
-          col_tile, std::min(plan.super_tiles, plan.column_tiles() - col_tile),
-          plan.self && super_row == super_col};
+  return {row_tile, std::min(plan.super_tiles, plan.row_tiles() - row_tile), col_tile,
+          std::min(plan.super_tiles, plan.column_tiles() - col_tile), plan.self && super_row == super_col};
 }
 
 template <class T>
@@ -90,6 +89,6 @@ void screen(const Plan& plan, const SuperTile& super, const Screening& screening
 template void screen<float>(const Plan&, const SuperTile&, const Screening&, Margins<double>, bool,
                             const Workspace&);
 template void screen<double>(const Plan&, const SuperTile&, const Screening&, Margins<double>, bool,
-                            const Workspace&);
+                             const Workspace&);
 
 }  // namespace tcm::cpu

@@ -1,11 +1,11 @@
 // Stage 2, screen: which pairs of a super-tile are hard, one bit each, and what they add to the loss.
 //
-// A tile is first multiplied in int8, several times faster than in the compute dtype. By the certificate
-// (certificate.h) that proves almost every pair harmless; the few that are left are evaluated in full
-// precision, one inner product each, in row order. A tile with too many left is multiplied in full
-// precision as a whole; one whose pairs are all proven hard needs no similarity at all, because
-// Σ s = (sum of its rows)·(sum of its columns). Which happens follows from the data alone, so results
-// repeat bit for bit. No pair is decided without proof.
+// A tile is first multiplied in codes (coding.h), several times faster than in the compute dtype, or only
+// one code a class is (classes.h). By the certificate (certificate.h) that proves almost every pair
+// harmless; the few that are left are evaluated in full precision, one inner product each, in row order. A
+// tile with too many left is multiplied in full precision as a whole; one whose pairs are all proven hard
+// needs no similarity at all, because Σ s = (sum of its rows)·(sum of its columns). Which happens follows
+// from the data alone, so results repeat bit for bit. No pair is decided without proof.
 #pragma once
 
 #include <cstdint>

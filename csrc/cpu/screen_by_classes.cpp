@@ -1,6 +1,7 @@
 // Tiles by one product a class: see classes.h. A pair that the class's product cannot prove harmless gets an
 // inner product of its own; a tile that keeps too many such pairs is left to the next screening.
 #include "codes.h"
+#include "coding.h"
 #include "glue.h"
 #include "tile.h"
 
@@ -9,21 +10,6 @@ namespace {
 
 // One pair in so many: up to there, what the classes leave is computed.
 constexpr int64_t kLeftFrom = 20;
-
-template <class Code, class T, class Product>
-void multiply(const Tile<T>& first, const Screening& screening, int64_t columns, Product* products) {
-  const Plan& plan = first.plan;
-  const int64_t stride = plan.class_code_bytes() / int64_t(sizeof(Code));
-  const int64_t count = first.classes(), width = std::min(screening.prefix, stride);
-  const PackedRows& others = first.work.packed_columns;
-  const void* codes = plan.codes ? static_cast<const void*>(others.code) : others.unit;
-  const Matrix<const Code> x{static_cast<const Code*>(first.work.packed_rows.classes.code) +
-                                 first.row_block * plan.most_classes() * stride,
-                             count, width, stride};
-  const Matrix<const Code> r{static_cast<const Code*>(codes) + first.col_block * plan.tile * stride, columns,
-                             width, stride};
-  matmul<Code, Product>(x, r.transposed(), {products, count, columns, columns});
-}
 
 // Marks in tile.bits the pairs that their class's product leaves, and returns how many there are. `scan`
 // does so for one row, given that product, the row's span and the least similarity to be marked.
@@ -58,18 +44,24 @@ int64_t mark(const Tile<T>& tile, const Screening& screening, float column_error
 
 template <class T>
 void multiply_classes(const Tile<T>& first, const Screening& screening, int64_t columns, void* products) {
-  if (first.plan.codes) {
-    multiply<int8_t>(first, screening, columns, static_cast<int32_t*>(products));
-  } else {
-    multiply<T>(first, screening, columns, static_cast<T*>(products));
+  const Plan& plan = first.plan;
+  const char* classes = static_cast<const char*>(first.work.packed_rows.classes.code) +
+                        first.row_block * plan.most_classes() * plan.class_code_bytes();
+  if (plan.codes()) {
+    multiply_codes(plan, classes, first.classes(), first.column_codes(), columns,
+                   std::min(screening.prefix, plan.code_dim), static_cast<int32_t*>(products));
+    return;
   }
+  const Matrix<const T> x{reinterpret_cast<const T*>(classes), first.classes(), plan.dim, plan.dim};
+  const Matrix<const T> r{first.unit_columns(), columns, plan.dim, plan.dim};
+  matmul<T>(x, r.transposed(), {static_cast<T*>(products), first.classes(), columns, columns});
 }
 
 template <class T>
 bool screen_by_classes(const Tile<T>& tile, const Screening& screening, const void* products, int64_t offset,
                        int64_t stride) {
   int64_t marked;
-  if (tile.plan.codes) {
+  if (tile.plan.codes()) {
     const CodeRange range(tile.column_scales(), tile.column_errors(), tile.columns);
     const auto* q = static_cast<const int32_t*>(products) + offset;
     marked = mark(tile, screening, range.largest_error,
@@ -87,8 +79,8 @@ bool screen_by_classes(const Tile<T>& tile, const Screening& screening, const vo
   return true;
 }
 
-#define TCM_INSTANTIATE(T)                                                                   \
-  template void multiply_classes<T>(const Tile<T>&, const Screening&, int64_t, void*);       \
+#define TCM_INSTANTIATE(T)                                                             \
+  template void multiply_classes<T>(const Tile<T>&, const Screening&, int64_t, void*); \
   template bool screen_by_classes<T>(const Tile<T>&, const Screening&, const void*, int64_t, int64_t);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)

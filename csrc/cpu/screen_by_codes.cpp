@@ -1,4 +1,4 @@
-// One tile by int8 products: what the certificate leaves undecided is little, and only that is computed.
+// One tile by products of codes: what the certificate leaves undecided is little, and only that is computed.
 //
 //   prefix       where the sample suggests it, the product of the first columns alone; what it leaves, if
 //                little, gets an inner product each
@@ -11,7 +11,7 @@
 //                up, which multiplies the hard pairs' pattern with the unit rows anyway
 //                many open: the tile is multiplied in full precision
 #include "codes.h"
-#include "glue.h"
+#include "coding.h"
 #include "tile.h"
 
 namespace tcm::cpu {
@@ -22,17 +22,6 @@ constexpr int64_t kPrefixFrom = 20;
 
 // One pair in so many: up to there, candidates are computed at once, above it they are classified first.
 constexpr int64_t kDirectFrom = 128;
-
-// Products of the first `width` columns of the codes.
-template <class T>
-void multiply_codes(const Tile<T>& tile, int64_t width, int32_t* products) {
-  const Plan& plan = tile.plan;
-  const Matrix<const int8_t> x{tile.work.packed_rows.code + tile.row_block * plan.tile * plan.code_dim,
-                               tile.rows, width, plan.code_dim};
-  const Matrix<const int8_t> r{tile.work.packed_columns.code + tile.col_block * plan.tile * plan.code_dim,
-                               tile.columns, width, plan.code_dim};
-  matmul<int8_t, int32_t>(x, r.transposed(), {products, tile.rows, tile.columns, tile.columns});
-}
 
 // Marks the candidates in tile.bits and returns how many there are. `beyond`: whether the products are of a
 // prefix only, and the columns beyond it may add t_i t_j.
@@ -46,8 +35,8 @@ int64_t mark_candidates(const Tile<T>& tile, const CodeRange& range, bool beyond
     double reach = tile.margins.minus - similarity_error(code.error, range.largest_error);
     if (beyond) reach -= tail * double(tile.row_tail(i));
     uint64_t* bits = tile.row_bits(i);
-    candidates += loops.scan_codes(products + i * tile.columns, tile.span(i),
-                                   range.threshold(code.scale, reach), bits);
+    candidates +=
+        loops.scan_codes(products + i * tile.columns, tile.span(i), range.threshold(code.scale, reach), bits);
     tile.clear_twin(i);
   }
   return candidates;
@@ -150,14 +139,17 @@ bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_d
   const Plan& plan = tile.plan;
   const CodeRange range(tile.column_scales(), tile.column_errors(), tile.columns);
   TileSums sums{};
+  const auto multiply = [&](int64_t width) {
+    multiply_codes(plan, tile.row_codes(), tile.rows, tile.column_codes(), tile.columns, width, products);
+  };
   if (screening.has_prefix(plan) && !screening.classes) {
-    multiply_codes(tile, screening.prefix, products);
+    multiply(screening.prefix);
     if (mark_candidates(tile, range, true, products) <= tile.rows * tile.columns / kPrefixFrom) {
       *tile.sums = evaluate_marked(tile);
       return true;
     }
   }
-  multiply_codes(tile, plan.code_dim, products);
+  multiply(plan.code_dim);
   const int64_t few = tile.most_open(), pairs = tile.rows * tile.columns;
   if (mark_candidates(tile, range, false, products) * kDirectFrom <= pairs) {
     *tile.sums = evaluate_marked(tile);

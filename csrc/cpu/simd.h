@@ -36,9 +36,7 @@ struct RowSpan {
   uint64_t same_bits(int64_t w) const { return below(same_end - w * 64) & ~below(same_begin - w * 64); }
 
  private:
-  static uint64_t below(int64_t n) {
-    return n <= 0 ? 0 : n >= 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1;
-  }
+  static uint64_t below(int64_t n) { return n <= 0 ? 0 : n >= 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1; }
 };
 
 // Two sets of 64 pairs, one within the other.
@@ -56,8 +54,8 @@ struct Simd {
   // Set bit c of `bits` for every hard pair of the row s[0 .. last), clear all others up to the end of
   // the last 64-bit word, and add the row to `sums`. s is readable up to that end.
   void (*scan_row)(const T* s, RowSpan span, Margins<T> margins, uint64_t* bits, TileSums* sums);
-  // The same for a row of int8 products q[0 .. last): set the bits of the pairs that may be hard, those of
-  // other classes with q >= threshold and all of the row's own class; returns how many. q is readable up
+  // The same for a row of products of codes q[0 .. last): set the bits of the pairs that may be hard, those
+  // of other classes with q >= threshold and all of the row's own class; returns how many. q is readable up
   // to the end of the last word.
   int64_t (*scan_codes)(const int32_t* q, RowSpan span, int32_t threshold, uint64_t* bits);
   // The same for a row of inner products of the compute dtype.
@@ -66,17 +64,24 @@ struct Simd {
   // which surely are. scale and error are those of the 64 columns.
   Certified (*certify)(const int32_t* q, RowCode row, const float* scale, const float* error,
                        float similarity);
-  // The int8 code of a unit row; code has `padded` elements, the last ones 0.
-  RowCode (*encode)(const T* u, int64_t n, int64_t padded, int8_t* code);
+  // The int8 code of a unit row with |q| <= limit; code has `padded` elements, the last ones 0.
+  RowCode (*encode)(const T* u, int64_t n, int64_t padded, int limit, int8_t* code);
+  // The same in bfloat16, rounded to nearest.
+  void (*encode_bfloat16)(const T* u, int64_t n, int64_t padded, uint16_t* code);
+  // out[k] = q[k] · 2^22, cut off, for bfloat16 q of a size under 2^9; q may be the upper half of out.
+  void (*widen_products)(const uint16_t* q, int64_t n, int32_t* out);
   // ‖u - scale * code‖², in float64.
   double (*code_distance)(const T* u, const int8_t* code, float scale, int64_t n);
+  // ‖u - code‖², in float64, for a bfloat16 code.
+  double (*bfloat16_distance)(const T* u, const uint16_t* code, int64_t n);
   // ‖u - v‖², in float64.
   double (*distance)(const T* u, const T* v, int64_t n);
   // out = pattern · rows for a matrix of bits, (own, words): row i of out (own, width) is the sum of those
   // rows (others, width) whose bits are set. Writes the columns of out up to a multiple of kPatternPanel.
   // `scratch` has room for kPatternScratch + own * kPatternPanel elements.
-  void (*pattern_product)(const uint64_t* pattern, int64_t words, int64_t own, const T* rows, int64_t row_stride,
-                          int64_t others, int64_t width, T* scratch, T* out, int64_t out_stride);
+  void (*pattern_product)(const uint64_t* pattern, int64_t words, int64_t own, const T* rows,
+                          int64_t row_stride, int64_t others, int64_t width, T* scratch, T* out,
+                          int64_t out_stride);
   // Inner product in T, in a fixed order of its own.
   T (*dot)(const T* x, const T* y, int64_t n);
   // The same of x with rows index[0 .. count) of a matrix of n columns, bit for bit.
@@ -91,7 +96,7 @@ struct Simd {
   void (*subtract)(T* acc, const T* x, int64_t n);
   // acc += x
   void (*add)(T* acc, const T* x, int64_t n);
-  // Gradient of a raw row x through its normalisation: with g = w_p * p + w_q * q and the unit row u = x * inverse,
+  // Gradient of a raw row x through its normalisation: with g = w_p * p + w_q * q and u = x * inverse,
   //   out = (g - (tangent ? (g·u) u : 0)) * inverse,   in float64.
   void (*chain)(const T* x, const T* p, const T* q, double w_p, double w_q, double inverse, bool tangent,
                 T* out, int64_t n);

@@ -102,7 +102,7 @@ inline double masked_sum(const T* s, uint64_t bits) {
   EightDoubles acc = {};
   for (int k = 0; k < kWord; k += 8, bits >>= 8) {
     const Integers set = (lane & (Integers{} + int(bits & 255))) == lane;
-    const Integers kept = (Integers)*(const typename Eight<T>::Vector*)(s + k) & set;
+    const Integers kept = (Integers) * (const typename Eight<T>::Vector*)(s + k) & set;
     acc += __builtin_convertvector((typename Eight<T>::Vector)kept, EightDoubles);
   }
   return ((acc[0] + acc[1]) + (acc[2] + acc[3])) + ((acc[4] + acc[5]) + (acc[6] + acc[7]));
@@ -337,6 +337,20 @@ inline void narrow(Wide v, float* out) {
 }
 #endif
 
+// A bfloat16 is the upper half of a float32.
+inline Wide widen(const uint16_t* p) {
+  typedef uint16_t Narrow __attribute__((vector_size(kWide * 2), aligned(2), may_alias));
+  typedef uint32_t Bits __attribute__((vector_size(kWide * 4)));
+  typedef float Floats __attribute__((vector_size(kWide * 4)));
+  return __builtin_convertvector((Floats)(__builtin_convertvector(*(const Narrow*)p, Bits) << 16), Wide);
+}
+inline float float_of(uint16_t bfloat16) {
+  const uint32_t bits = uint32_t(bfloat16) << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
 // Elements from i on of an array in float64, a vector of them or one.
 struct WideAt {
   int64_t i;
@@ -351,6 +365,7 @@ struct OneAt {
   double operator()(const T* p) const {
     return double(p[i]);
   }
+  double operator()(const uint16_t* p) const { return double(float_of(p[i])); }
 };
 
 // Σ term(i) in float64, in an order of its own that depends on n and the instruction set alone. `term` is
@@ -385,6 +400,14 @@ double code_distance(const T* u, const int8_t* code, float scale, int64_t n) {
 }
 
 template <class T>
+double bfloat16_distance(const T* u, const uint16_t* code, int64_t n) {
+  return reduce(n, [=](auto at) {
+    const auto rest = at(u) - at(code);
+    return rest * rest;
+  });
+}
+
+template <class T>
 double distance(const T* u, const T* v, int64_t n) {
   return reduce(n, [=](auto at) {
     const auto rest = at(u) - at(v);
@@ -393,7 +416,7 @@ double distance(const T* u, const T* v, int64_t n) {
 }
 
 template <class T>
-RowCode encode(const T* __restrict u, int64_t n, int64_t padded, int8_t* __restrict code) {
+RowCode encode(const T* __restrict u, int64_t n, int64_t padded, int limit, int8_t* __restrict code) {
   // Lanes written out: without -ffast-math no compiler may reorder a maximum.
   using Vector = typename Lanes<T>::Vector;
   constexpr int kLanes = Lanes<T>::count;
@@ -413,16 +436,41 @@ RowCode encode(const T* __restrict u, int64_t n, int64_t padded, int8_t* __restr
     const T size = u[i] < 0 ? -u[i] : u[i];
     largest = size > largest ? size : largest;
   }
-  const float scale = float(largest) / float(kCodeLimit);
+  const float scale = float(largest) / float(limit);
   const bool codable = scale >= kSmallestScale;
   const float inverse = codable ? 1.0f / scale : 0.0f;
   for (i = 0; i < n; ++i) {
-    const float v = float(u[i]) * inverse;  // within 127.0001: rounds to a code, whichever way it falls
+    const float v = float(u[i]) * inverse;  // within limit + 0.0001: rounds to a code, whichever way it falls
     code[i] = int8_t(int(v + __builtin_copysignf(0.5f, v)));
   }
   for (i = n; i < padded; ++i) code[i] = 0;
   const float c = codable ? scale : 0.0f;
   return {c, round_up_error(code_distance(u, code, c, n))};
+}
+
+template <class T>
+void encode_bfloat16(const T* __restrict u, int64_t n, int64_t padded, uint16_t* __restrict code) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = float(u[i]);
+    uint32_t bits;
+    __builtin_memcpy(&bits, &v, sizeof(bits));
+    code[i] = uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);  // to nearest, ties to even
+  }
+  for (int64_t i = n; i < padded; ++i) code[i] = 0;
+}
+
+inline void widen_products(const uint16_t* q, int64_t n, int32_t* out) {
+  typedef uint16_t Narrow __attribute__((vector_size(32), aligned(2), may_alias));
+  typedef uint32_t Bits __attribute__((vector_size(64)));
+  typedef float Floats __attribute__((vector_size(64)));
+  typedef int32_t Products __attribute__((vector_size(64), aligned(4), may_alias));
+  int64_t i = 0;
+  // Sixteen are read before sixteen are written, and those end before the next are read.
+  for (; i + 16 <= n; i += 16) {
+    const Floats s = (Floats)(__builtin_convertvector(*(const Narrow*)(q + i), Bits) << 16);
+    *(Products*)(out + i) = __builtin_convertvector(s * 0x1p22f, Products);
+  }
+  for (; i < n; ++i) out[i] = int32_t(float_of(q[i]) * 0x1p22f);
 }
 
 template <class T>
@@ -463,12 +511,20 @@ void chain(const T* __restrict x, const T* __restrict p, const T* __restrict q, 
 #define TCM_JOIN_(a, b) a##b
 #define TCM_JOIN(a, b) TCM_JOIN_(a, b)
 const Simd<float> TCM_JOIN(TCM_SIMD_NAME, _f32) = {
-    scan_row<float>, scan<int32_t>, scan<float>, certify, encode<float>, code_distance<float>,
-    distance<float>, pattern_product<float>, dot<float>, dots<float>, squared_norm<float>, scale<float>, add_wide<float>,
-    subtract<float>, add<float>, chain<float>};
+    scan_row<float>, scan<int32_t>,          scan<float>,
+    certify,         encode<float>,          encode_bfloat16<float>,
+    widen_products,  code_distance<float>,   bfloat16_distance<float>,
+    distance<float>, pattern_product<float>, dot<float>,
+    dots<float>,     squared_norm<float>,    scale<float>,
+    add_wide<float>, subtract<float>,        add<float>,
+    chain<float>};
 const Simd<double> TCM_JOIN(TCM_SIMD_NAME, _f64) = {
-    scan_row<double>, scan<int32_t>, scan<double>, certify, encode<double>, code_distance<double>,
-    distance<double>, pattern_product<double>, dot<double>, dots<double>, squared_norm<double>, scale<double>, add_wide<double>,
-    subtract<double>, add<double>, chain<double>};
+    scan_row<double>, scan<int32_t>,           scan<double>,
+    certify,          encode<double>,          encode_bfloat16<double>,
+    widen_products,   code_distance<double>,   bfloat16_distance<double>,
+    distance<double>, pattern_product<double>, dot<double>,
+    dots<double>,     squared_norm<double>,    scale<double>,
+    add_wide<double>, subtract<double>,        add<double>,
+    chain<double>};
 
 }  // namespace tcm::cpu

@@ -17,6 +17,8 @@ struct Tile {
 
   const T* unit_rows() const { return at_block(work.packed_rows, row_block); }
   const T* unit_columns() const { return at_block(work.packed_columns, col_block); }
+  const void* row_codes() const { return codes_at(work.packed_rows, row_block); }
+  const void* column_codes() const { return codes_at(work.packed_columns, col_block); }
   RowCode row_code(int64_t i) const {
     const int64_t row = row_block * plan.tile + i;
     return {work.packed_rows.scale[row], work.packed_rows.error[row]};
@@ -44,6 +46,9 @@ struct Tile {
  private:
   const T* at_block(const PackedRows& packed, int64_t block) const {
     return static_cast<const T*>(packed.unit) + block * plan.tile * plan.dim;
+  }
+  const void* codes_at(const PackedRows& packed, int64_t block) const {
+    return static_cast<const char*>(packed.code) + block * plan.tile * plan.code_bytes();
   }
 };
 
@@ -103,7 +108,7 @@ template <class T>
 bool screen_by_classes(const Tile<T>& tile, const Screening& screening, const void* products, int64_t offset,
                        int64_t stride);
 
-// Screens the tile by int8 products; false, with nothing written, where it needs its similarities in full.
+// Screens the tile by products of codes; false, with nothing written, where it needs all similarities.
 // `can_defer`: sums of similarities may be left to the adding up. `open` has room for a bit map of the tile.
 template <class T>
 bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_defer, int32_t* products,

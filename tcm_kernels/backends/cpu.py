@@ -63,7 +63,7 @@ def details() -> str:
 
 
 def screening_name() -> str:
-    """What screens the pairs: "int8" where its products are exact and fast, else "full-precision"."""
+    """What screens the pairs: "int8", "int8 (7 bits)", "bfloat16" or "full-precision"; see csrc/cpu/coding.h."""
     return torch.ops.tcm_kernels._cpu_screening_name()
 
 
