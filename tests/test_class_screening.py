@@ -20,7 +20,7 @@ import torch
 from agreement import Result, Truth, assert_agrees, run, truth_of
 from cases import Inputs, pairwise
 from engines import Engine
-from test_screening import encode, generator
+from test_screening import Codes, generator
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -139,9 +139,9 @@ def test_the_certificate_of_a_class_holds_for_every_member_and_column(rows, d, d
     columns = torch.cat([rest, -rest, unit.double(), torch.randn(50, d, generator=generator(8)).double()])
     columns = normalize(columns[-200:]).to(dtype)
     if form == "int8":
-        codes, scales, errors = encode(columns)
-        estimate = (scales[:, None] * codes) @ shared
-        bound = error + errors + error * errors
+        codes = Codes(columns)
+        estimate = codes.stands_for @ shared
+        bound = error + codes.errors + error * codes.errors
     else:
         # In three orders of summation, because the certificate has to hold for any.
         terms = columns * shared
