@@ -33,7 +33,11 @@ from tcm_kernels import dispatch
 SCREENING = "TCM_KERNELS_CPU_SCREENING"
 """The environment variable that the `cpu` backend reads at its first use; inherited by our processes."""
 
-SUFFIXES = {"full": "-full-precision-screening", "int8": "-int8-screening"}
+SUFFIXES = {
+    "full": "-full-precision-screening",
+    "int8": "-int8-screening",
+    "bfloat16": "-bfloat16-screening",
+}
 """Of file names, by what SCREENING asks for."""
 
 

@@ -63,7 +63,10 @@ def details() -> str:
 
 
 def screening_name() -> str:
-    """What screens the pairs: "int8", "int8 (7 bits)", "bfloat16" or "full-precision"; see csrc/cpu/coding.h."""
+    """What screens the pairs: "int8", "int8 (7 bits)", "bfloat16" or "full-precision".
+
+    csrc/cpu/coding.h says which it is where.
+    """
     return torch.ops.tcm_kernels._cpu_screening_name()
 
 
