@@ -35,4 +35,32 @@ struct CodeRange {
   }
 };
 
+// Of the marked pairs of two classes, clears those that the product of the rows' own codes proves harmless:
+// after a first look by less than that, a pair takes a few hundred bytes here, and a few thousand in full.
+template <class T>
+void clear_harmless(const Tile<T>& tile) {
+  const Plan& plan = tile.plan;
+  if (plan.coding.kind != Coding::int8) return;
+  const auto* x = static_cast<const int8_t*>(tile.row_codes());
+  const auto* r = static_cast<const int8_t*>(tile.column_codes());
+  const float minus = static_cast<float>(tile.margins.minus);
+  int32_t columns[kLargestTile], products[kLargestTile];
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    int64_t count = 0;
+    for (int64_t w = 0; w < tile.words(); ++w) {
+      uint64_t left = tile.row_bits(i)[w];
+      if (left) left &= ~tile.span(i).same_bits(w);
+      for (; left; left &= left - 1) columns[count++] = int32_t(w * 64 + __builtin_ctzll(left));
+    }
+    if (count == 0) continue;
+    simd<T>().code_dots(x + i * plan.code_dim, r, columns, count, plan.code_dim, products);
+    const RowCode row = tile.row_code(i);
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t j = columns[k];
+      const float s = float(products[k]) * tile.column_scales()[j] * row.scale;
+      if (!(s + similarity_error(row.error, tile.column_errors()[j]) >= minus)) tile.clear(i, j);
+    }
+  }
+}
+
 }  // namespace tcm::cpu

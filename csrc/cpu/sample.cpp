@@ -15,11 +15,12 @@ namespace {
 constexpr int64_t kMostSampled = 64;   // rows and columns: 4096 pairs
 constexpr int64_t kSampledFrom = 128;  // one row in so many, so that a look costs little beside the sweep
 constexpr int64_t kStep = 64;          // K is a multiple of this
-// Measured on a Xeon with AVX512-VNNI at D = 512: an inner product in full precision takes as long as 20
-// pairs of an int8 product of all columns, or as 5 of a float32 product.
-constexpr double kInnerProductByCodes = 20.0;
-constexpr double kInnerProduct = 5.0;
-constexpr double kMostLeft = 1.0 / 32;    // share of pairs that a first look may leave
+// What a pair costs that a first look leaves, measured on a Xeon with AVX512-VNNI at D = 512: with int8 codes,
+// one product of two rows' codes, as much as 10 pairs of a tile's product; without, an inner product, as
+// much as 5 pairs of a float32 product.
+constexpr double kLeftByCodes = 10.0;
+constexpr double kLeft = 5.0;
+constexpr double kMostLeft = 1.0 / 16;    // share of pairs that a first look may leave
 constexpr double kUselessFrom = 1.0 / 8;  // share of open pairs from which on int8 products are not tried
 
 int64_t steps_of(const Plan& plan) { return (plan.dim + kStep - 1) / kStep; }
@@ -156,11 +157,11 @@ class Survey {
 // The screening that costs least by what was seen. `classes`: of the super-tile, per row.
 Screening cheapest(const Plan& plan, const Seen& seen, double classes) {
   const int64_t steps = steps_of(plan);
-  const double inner_product = plan.codes() ? kInnerProductByCodes : kInnerProduct;
+  const double each_left = plan.codes() ? kLeftByCodes : kLeft;
   Screening best{plan.codes(), false, plan.dim};
-  double least = 1.0 + (plan.codes() ? inner_product * seen.share(seen.left_by_rows[steps]) : 0.0);
+  double least = 1.0 + (plan.codes() ? each_left * seen.share(seen.left_by_rows[steps]) : 0.0);
   const auto consider = [&](bool by_classes, int64_t step, double products, double left) {
-    const double cost = products * double(step) / double(steps) + inner_product * left;
+    const double cost = products * double(step) / double(steps) + each_left * left;
     if (left > kMostLeft || cost >= least) return;
     least = cost;
     best = {plan.codes(), by_classes, std::min(step * kStep, plan.dim)};

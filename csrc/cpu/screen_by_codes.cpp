@@ -1,7 +1,7 @@
 // One tile by products of codes: what the certificate leaves undecided is little, and only that is computed.
 //
 //   prefix       where the sample suggests it, the product of the first columns alone; what it leaves, if
-//                little, gets an inner product each
+//                little, gets a product of whole codes each, and what that leaves an inner product
 //   candidates   pairs whose product reaches the least that could be hard for any column of the tile:
 //                one comparison a pair; where they are very few they get an inner product each
 //   classified   else each candidate by its own bound: harmless, hard, or open
@@ -18,7 +18,7 @@ namespace tcm::cpu {
 namespace {
 
 // One pair in so many: up to there, what a prefix leaves is computed; above it the whole codes are tried.
-constexpr int64_t kPrefixFrom = 20;
+constexpr int64_t kPrefixFrom = 12;
 
 // One pair in so many: up to there, candidates are computed at once, above it they are classified first.
 constexpr int64_t kDirectFrom = 128;
@@ -145,6 +145,7 @@ bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_d
   if (screening.has_prefix(plan) && !screening.classes) {
     multiply(screening.prefix);
     if (mark_candidates(tile, range, true, products) <= tile.rows * tile.columns / kPrefixFrom) {
+      clear_harmless(tile);
       *tile.sums = evaluate_marked(tile);
       return true;
     }

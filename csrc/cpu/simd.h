@@ -86,6 +86,9 @@ struct Simd {
   T (*dot)(const T* x, const T* y, int64_t n);
   // The same of x with rows index[0 .. count) of a matrix of n columns, bit for bit.
   void (*dots)(const T* x, const T* rows, const int32_t* index, int64_t count, int64_t n, T* out);
+  // out = products of the int8 code x with codes index[0 .. count) of a matrix of n columns.
+  void (*code_dots)(const int8_t* x, const int8_t* codes, const int32_t* index, int64_t count, int64_t n,
+                    int32_t* out);
   // Sum of squares, in float64.
   double (*squared_norm)(const T* x, int64_t n);
   // out = x * factor, multiplied in float64.
