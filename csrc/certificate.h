@@ -12,7 +12,8 @@
 // float64, where c q is exact (24 + 7 bits). kRoundUp covers the rounding of Σρ² (D · 2^-53 relative) and
 // of the square root, the rounding of e to float32 (2^-24), and ‖u‖ <= 1 + 2^-20 in place of 1. kSlack covers
 // what is left: c_i c_j (q_i·q_j) and the bound evaluated in float32, at most six roundings of numbers
-// under 2 (7e-7). q_i·q_j itself is exact in int32 while D <= kLargestDim. A row shorter than kSmallestScale
+// that are under 2 where they decide anything (1e-6 even where a class's e makes them 5), and a mean of unit
+// rows that is longer than 1 by the rounding of its sum (2e-7 at the largest D). q_i·q_j itself is exact in int32 while D <= kLargestDim. A row shorter than kSmallestScale
 // allows is coded as q = 0, c = 0, e = ‖u‖, for which the bound holds as well.
 //
 // Several rows may share one code: nothing above asks that q be the best one, only that e >= ‖u - c q‖ for
@@ -20,7 +21,8 @@
 //
 // A row may also be coded in bfloat16: c q is the rounded row, with c = 2^-11. Such products are added up in
 // float32, rounded to bfloat16 (2^-8 of their size, which is under 1.01) and cut off at a multiple of 2^-22.
-// That error, bfloat16_product_error(D), is shared out between the two rows' e.
+// That error, bfloat16_product_error(D), is shared out between the two rows' e; float32 sums count twice in
+// it, for processors that cut them off instead of rounding.
 //
 // Without any such code, the rows of a class share a row m of the compute dtype (c q = m; nothing is coded on
 // the other side), and the product is rounded by at most product_error(D) ‖m‖ ‖u_j‖, whatever the order of
@@ -68,7 +70,7 @@ static inline TCM_HOST_DEVICE Lanes similarity_error(float error_i, Lanes error_
 
 // The same for a product of bfloat16 rows that is rounded to bfloat16.
 static inline float bfloat16_product_error(long dim) {
-  return 1.02f * 0x1p-8f + 1.02f * product_error<float>(dim) + 0x1p-22f;
+  return 1.02f * 0x1p-8f + 2.04f * product_error<float>(dim) + 0x1p-22f;
 }
 
 constexpr float kBfloat16Scale = 0x1p-11f;

@@ -84,6 +84,21 @@ def test_every_way_of_adding_up_gives_the_gradient(margin_minus):
     assert_close(loss_and_gradients(emb, labels, **settings), truth(emb, labels, **settings))
 
 
+@pytest.mark.parametrize("side", [0, 1], ids=["row", "column"])
+def test_a_sample_without_hard_pairs_among_samples_full_of_them_has_a_gradient_of_exactly_zero(side):
+    """Where nearly every pair of a tile is hard, sums are those of the block less a few; less all is nothing."""
+    generator = torch.Generator().manual_seed(3)
+    sides = [torch.randn(700, 40, generator=generator) * 0.1 for _ in range(2)]
+    for x in sides:
+        x[:, 0] = 1.0
+    sides[side][5, 0] = -1.0
+    emb, ref = (x.requires_grad_() for x in sides)
+    labels = torch.arange(700)
+    grads = loss_and_gradients(emb, labels, ref, labels + 1000, margin_minus=0.2)[1:]
+    assert grads[side].norm(dim=1).count_nonzero() == 699
+    assert not grads[side][5].any()
+
+
 def test_a_row_that_is_not_finite_is_seen_even_without_rows_to_pair_it_with():
     bank = torch.ones(9000, 2)
     bank[8999, 1] = torch.inf

@@ -40,23 +40,12 @@ struct TileView {
     const uint64_t same = row_span(plan, work, row0() + i, col0(), columns()).same_bits(w);
     return bits & (positive ? same : ~same);
   }
-  // All pairs but those.
-  uint64_t word_of_others(int64_t i, int64_t w, bool positive) const {
-    const int64_t left = columns() - w * 64;
-    return ~word(i, w, positive) & (left >= 64 ? ~uint64_t(0) : (uint64_t(1) << left) - 1);
-  }
 };
 
-// Every pair (i, j) of the tile whose bit is set in word_of(i, w), row by row.
-template <class T, class WordOf, class Visit>
-void for_each_pair(const TileView<T>& tile, const WordOf& word_of, const Visit& visit) {
-  for (int64_t i = 0; i < tile.rows(); ++i) {
-    for (int64_t w = 0; w < tile.words(); ++w) {
-      for (uint64_t bits = word_of(i, w); bits; bits &= bits - 1) {
-        visit(i, w * 64 + __builtin_ctzll(bits));
-      }
-    }
-  }
+// Every k whose bit is set.
+template <class Visit>
+void for_each_bit(uint64_t bits, int64_t first, const Visit& visit) {
+  for (; bits; bits &= bits - 1) visit(first + __builtin_ctzll(bits));
 }
 
 // The transpose of a 64 x 64 matrix of bits, in place: halves of ever smaller blocks change places.
@@ -117,28 +106,41 @@ void add_tile(const TileView<T>& tile, bool positive, Target<T> to) {
   const auto unit_of_other = [&](int64_t k) {
     return kToRows ? tile.unit_column(k, to.from) : tile.unit_row(k, to.from);
   };
-  const auto for_each = [&](auto word_of, auto add_or_subtract) {
-    for_each_pair(
-        tile, [&](int64_t i, int64_t w) { return (tile.*word_of)(i, w, positive); },
-        [&](int64_t i, int64_t j) {
-          add_or_subtract(sum_of(kToRows ? i : j), unit_of_other(kToRows ? j : i), to.width);
-        });
-  };
   const bool deferred = kToRows && (positive ? tile.sums().positive_deferred : tile.sums().negative_deferred);
   T* product = work.row_scratch<T>(plan, to.worker);
+  T* scratch = work.tile_scratch<T>(plan, to.worker);
+  auto* pattern = reinterpret_cast<uint64_t*>(scratch + kPatternScratch + plan.tile * kPatternPanel);
 
   if (count * kListFrom <= pairs && !deferred) {
-    for_each(&TileView<T>::word, loops.add);
+    for (int64_t i = 0; i < tile.rows(); ++i) {
+      for (int64_t w = 0; w < tile.words(); ++w) {
+        for_each_bit(tile.word(i, w, positive), w * 64, [&](int64_t j) {
+          loops.add(sum_of(kToRows ? i : j), unit_of_other(kToRows ? j : i), to.width);
+        });
+      }
+    }
   } else if ((pairs - count) * kListFrom <= pairs && !deferred) {
+    const int64_t words = gather_pattern<kToRows>(tile, positive, pattern);
     const double* all = (kToRows ? work.packed_columns.block_sum + tile.b * plan.dim
                                  : work.packed_rows.block_sum + tile.a * plan.dim) +
                         to.from;
     for (int64_t k = 0; k < to.width; ++k) product[k] = static_cast<T>(all[k]);
-    for (int64_t i = 0; i < own; ++i) loops.add(sum_of(i), product, to.width);
-    for_each(&TileView<T>::word_of_others, loops.subtract);
+    for (int64_t i = 0; i < own; ++i) {
+      const uint64_t* bits = pattern + i * words;
+      int64_t hard = 0;
+      for (int64_t w = 0; w < words; ++w) hard += __builtin_popcountll(bits[w]);
+      // A row with few hard pairs is a list all the same: a sum of none is to be exactly 0.
+      const bool full = 2 * hard >= others;
+      if (full) loops.add(sum_of(i), product, to.width);
+      for (int64_t w = 0; w < words; ++w) {
+        const int64_t left = others - w * 64;
+        const uint64_t there = left >= 64 ? ~uint64_t(0) : (uint64_t(1) << left) - 1;
+        for_each_bit(full ? ~bits[w] & there : bits[w], w * 64, [&](int64_t k) {
+          (full ? loops.subtract : loops.add)(sum_of(i), unit_of_other(k), to.width);
+        });
+      }
+    }
   } else {
-    T* scratch = work.tile_scratch<T>(plan, to.worker);
-    auto* pattern = reinterpret_cast<uint64_t*>(scratch + kPatternScratch + plan.tile * kPatternPanel);
     const int64_t stride = (to.width + kPatternPanel - 1) / kPatternPanel * kPatternPanel;
     const int64_t words = gather_pattern<kToRows>(tile, positive, pattern);
     loops.pattern_product(pattern, words, own, unit_of_other(0), plan.dim, others, to.width, scratch, product,

@@ -30,8 +30,9 @@ struct CodeRange {
     constexpr double kMove = 1e-9, kMost = 2147483000.0;
     const double unit = double(scale) * double(similarity > 0 ? largest_scale : smallest_scale);
     if (unit == 0) return similarity > 0 ? int32_t(kMost) : -int32_t(kMost);
-    const double q = similarity / unit;
-    return static_cast<int32_t>(std::clamp(q - std::abs(q) * kMove, -kMost, kMost));
+    const double q = similarity / unit, safe = q - std::abs(q) * kMove;
+    if (!(safe > -kMost)) return -int32_t(kMost);  // a margin that is not a number, too
+    return static_cast<int32_t>(std::min(safe, kMost));
   }
 };
 
