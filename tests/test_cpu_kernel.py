@@ -86,7 +86,7 @@ def test_every_way_of_adding_up_gives_the_gradient(margin_minus):
 
 @pytest.mark.parametrize("side", [0, 1], ids=["row", "column"])
 def test_a_sample_without_hard_pairs_among_samples_full_of_them_has_a_gradient_of_exactly_zero(side):
-    """Where nearly every pair of a tile is hard, sums are those of the block less a few; less all is nothing."""
+    """Where nearly every pair is hard, sums are those of a block less a few; less all is to be nothing."""
     generator = torch.Generator().manual_seed(3)
     sides = [torch.randn(700, 40, generator=generator) * 0.1 for _ in range(2)]
     for x in sides:

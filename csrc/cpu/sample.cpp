@@ -15,13 +15,15 @@ namespace {
 constexpr int64_t kMostSampled = 64;   // rows and columns: 4096 pairs
 constexpr int64_t kSampledFrom = 128;  // one row in so many, so that a look costs little beside the sweep
 constexpr int64_t kStep = 64;          // K is a multiple of this
-// What a pair costs that a first look leaves, measured on a Xeon with AVX512-VNNI at D = 512: with int8 codes,
+// What a pair costs that a first look leaves, measured on a Xeon with AVX512-VNNI, D = 512: with int8 codes,
 // one product of two rows' codes, as much as 10 pairs of a tile's product; without, an inner product, as
 // much as 5 pairs of a float32 product.
 constexpr double kLeftByCodes = 10.0;
 constexpr double kLeft = 5.0;
-constexpr double kMostLeft = 1.0 / 16;    // share of pairs that a first look may leave
-constexpr double kUselessFrom = 1.0 / 8;  // share of open pairs from which on int8 products are not tried
+constexpr double kMostLeft = 1.0 / 16;  // share of pairs that a first look may leave
+// Share of pairs that need an inner product all the same, being open or few of their kind, from which on
+// codes are not tried: their product takes a quarter of a float32 one, an inner product five pairs of that.
+constexpr double kUselessFrom = 0.15;
 
 int64_t steps_of(const Plan& plan) { return (plan.dim + kStep - 1) / kStep; }
 
@@ -189,7 +191,9 @@ Screening choose_screening(const Plan& plan, const SuperTile& super, Margins<dou
   if (seen.pairs == 0) return {plan.codes(), false, plan.dim};
   // Neither few hard nor few not hard: sums of similarities are needed, unless they can be deferred.
   const bool middle = std::min(seen.hard, seen.pairs - seen.hard) * kOpenFrom > seen.pairs;
-  if (seen.share(seen.open) > kUselessFrom || (middle && !can_defer)) return {false, false, plan.dim};
+  const int64_t listed = middle ? 0 : std::min(seen.hard, seen.pairs - seen.hard);
+  if (seen.share(seen.open + listed) > kUselessFrom || (middle && !can_defer))
+    return {false, false, plan.dim};
   return cheapest(plan, seen, double(count_classes(plan, super, work)) / double(super.rows(plan)));
 }
 
