@@ -4,7 +4,7 @@
 //
 // Per tile and sign there are four kinds: empty; a list, where each set bit is one row added; a pattern,
 // where the matrix of bits is multiplied with the unit rows (which takes additions only, four bits at a
-// time: simd_kernels.h); and full minus a list, the sum of the block less the rows of the bits not set. A
+// time: simd_pattern.h); and full minus a list, the sum of the block less the rows of the bits not set. A
 // block of rows belongs to one task, and a task walks the tiles in order: nothing is added by two threads,
 // and the result is the same at every thread count that leads to the same tiles.
 //
