@@ -13,8 +13,9 @@
 // of the square root, the rounding of e to float32 (2^-24), and ‖u‖ <= 1 + 2^-20 in place of 1. kSlack covers
 // what is left: c_i c_j (q_i·q_j) and the bound evaluated in float32, at most six roundings of numbers
 // that are under 2 where they decide anything (1e-6 even where a class's e makes them 5), and a mean of unit
-// rows that is longer than 1 by the rounding of its sum (2e-7 at the largest D). q_i·q_j itself is exact in int32 while D <= kLargestDim. A row shorter than kSmallestScale
-// allows is coded as q = 0, c = 0, e = ‖u‖, for which the bound holds as well.
+// rows that is longer than 1 by the rounding of its sum (2e-7 at the largest D). q_i·q_j itself is exact in
+// int32 while D <= kLargestDim. A row shorter than kSmallestScale allows is coded as q = 0, c = 0, e = ‖u‖,
+// for which the bound holds as well.
 //
 // Several rows may share one code: nothing above asks that q be the best one, only that e >= ‖u - c q‖ for
 // each of them.
@@ -61,7 +62,7 @@ static inline float product_error(long dim) {
   return static_cast<float>(n / (1.0 - n) * kRoundUp) + kRoundUpTiny;
 }
 
-// The largest difference between the similarity of two rows and their scaled int8 product.
+// The largest difference between the similarity of two rows and the scaled product of their codes.
 // error_j is one number or a vector of lanes.
 template <class Lanes>
 static inline TCM_HOST_DEVICE Lanes similarity_error(float error_i, Lanes error_j) {

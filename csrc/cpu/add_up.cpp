@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "bits.h"
 #include "glue.h"
 
 namespace tcm::cpu {
@@ -32,7 +33,7 @@ struct TileView {
     return static_cast<const T*>(work.packed_columns.unit) + (b * plan.tile + j) * plan.dim + from;
   }
 
-  int64_t words() const { return (columns() + 63) / 64; }
+  int64_t words() const { return words_of(columns()); }
   // Hard pairs of one sign among the 64 columns of word w in row i.
   uint64_t word(int64_t i, int64_t w, bool positive) const {
     const uint64_t bits = work.bits[(super.slot(a, b) * plan.tile + i) * plan.words() + w];
@@ -41,12 +42,6 @@ struct TileView {
     return bits & (positive ? same : ~same);
   }
 };
-
-// Every k whose bit is set.
-template <class Visit>
-void for_each_bit(uint64_t bits, int64_t first, const Visit& visit) {
-  for (; bits; bits &= bits - 1) visit(first + __builtin_ctzll(bits));
-}
 
 // The transpose of a 64 x 64 matrix of bits, in place: halves of ever smaller blocks change places.
 void transpose(uint64_t (&rows)[64]) {
@@ -64,7 +59,7 @@ void transpose(uint64_t (&rows)[64]) {
 // Returns the number of words.
 template <bool kToRows, class T>
 int64_t gather_pattern(const TileView<T>& tile, bool positive, uint64_t* pattern) {
-  const int64_t words = kToRows ? tile.words() : (tile.rows() + 63) / 64;
+  const int64_t words = words_of(kToRows ? tile.columns() : tile.rows());
   for (int64_t i0 = 0; i0 < tile.rows(); i0 += 64) {
     for (int64_t w = 0; w < tile.words(); ++w) {
       uint64_t block[64] = {};
@@ -125,6 +120,7 @@ void add_tile(const TileView<T>& tile, bool positive, Target<T> to) {
                                  : work.packed_rows.block_sum + tile.a * plan.dim) +
                         to.from;
     for (int64_t k = 0; k < to.width; ++k) product[k] = static_cast<T>(all[k]);
+    const RowSpan whole{0, others, 0, 0};
     for (int64_t i = 0; i < own; ++i) {
       const uint64_t* bits = pattern + i * words;
       int64_t hard = 0;
@@ -133,9 +129,7 @@ void add_tile(const TileView<T>& tile, bool positive, Target<T> to) {
       const bool full = 2 * hard >= others;
       if (full) loops.add(sum_of(i), product, to.width);
       for (int64_t w = 0; w < words; ++w) {
-        const int64_t left = others - w * 64;
-        const uint64_t there = left >= 64 ? ~uint64_t(0) : (uint64_t(1) << left) - 1;
-        for_each_bit(full ? ~bits[w] & there : bits[w], w * 64, [&](int64_t k) {
+        for_each_bit(full ? ~bits[w] & whole.pair_bits(w) : bits[w], w * 64, [&](int64_t k) {
           (full ? loops.subtract : loops.add)(sum_of(i), unit_of_other(k), to.width);
         });
       }

@@ -1,4 +1,5 @@
-// What both screenings by codes share: thresholds that hold for a whole block of columns.
+// What the screenings by codes share: thresholds that hold for a whole block of columns, and what becomes of
+// the pairs that a first look leaves.
 #pragma once
 
 #include <algorithm>
@@ -45,14 +46,13 @@ void clear_harmless(const Tile<T>& tile) {
   const auto* x = static_cast<const int8_t*>(tile.row_codes());
   const auto* r = static_cast<const int8_t*>(tile.column_codes());
   const float minus = static_cast<float>(tile.margins.minus);
+  const auto negatives = [&](int64_t i, int64_t w) {
+    const uint64_t bits = tile.row_bits(i)[w];
+    return bits ? bits & ~tile.span(i).same_bits(w) : 0;
+  };
   int32_t columns[kLargestTile], products[kLargestTile];
   for (int64_t i = 0; i < tile.rows; ++i) {
-    int64_t count = 0;
-    for (int64_t w = 0; w < tile.words(); ++w) {
-      uint64_t left = tile.row_bits(i)[w];
-      if (left) left &= ~tile.span(i).same_bits(w);
-      for (; left; left &= left - 1) columns[count++] = int32_t(w * 64 + __builtin_ctzll(left));
-    }
+    const int64_t count = columns_of_row(tile, i, negatives, columns);
     if (count == 0) continue;
     simd<T>().code_dots(x + i * plan.code_dim, r, columns, count, plan.code_dim, products);
     const RowCode row = tile.row_code(i);
@@ -62,6 +62,18 @@ void clear_harmless(const Tile<T>& tile) {
       if (!(s + similarity_error(row.error, tile.column_errors()[j]) >= minus)) tile.clear(i, j);
     }
   }
+}
+
+// One pair in so many: up to there, what a first look leaves is computed.
+constexpr int64_t kLeftFrom = 12;
+
+// Finishes a tile after a first look that left `marked` pairs marked; false where those are too many.
+template <class T>
+bool finish_first_look(const Tile<T>& tile, int64_t marked) {
+  if (marked * kLeftFrom > tile.rows * tile.columns) return false;
+  clear_harmless(tile);
+  *tile.sums = evaluate_marked(tile);
+  return true;
 }
 
 }  // namespace tcm::cpu

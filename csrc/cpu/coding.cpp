@@ -86,11 +86,11 @@ bool sound_bfloat16() {
   std::vector<float> unit(rows * dim);
   for (int64_t i = 0; i < rows * dim; ++i) unit[i] = i < dim || i % 3 ? 1.0f / 64 : -1.0f / 64;
   std::vector<BFloat16> code(rows * dim);
-  double bound[rows];
+  float error[rows];
   float scale = 0;
   for (int64_t i = 0; i < rows; ++i) {
     const RowCode row = encode(plan, unit.data() + i * dim, code.data() + i * dim);
-    bound[i] = row.error;
+    error[i] = row.error;
     scale = row.scale;
   }
   int32_t product[rows * rows];
@@ -99,7 +99,7 @@ bool sound_bfloat16() {
     for (int64_t j = 0; j < rows; ++j) {
       double sum = 0;
       for (int64_t k = 0; k < dim; ++k) sum += double(unit[i * dim + k]) * double(unit[j * dim + k]);
-      const double most = similarity_error(float(bound[i]), float(bound[j]));
+      const double most = similarity_error(error[i], error[j]);
       if (std::abs(sum - double(scale) * scale * product[i * rows + j]) > most) return false;
     }
   }

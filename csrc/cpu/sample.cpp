@@ -206,7 +206,7 @@ void measure_tails(const Plan& plan, const Screening& screening, int64_t rows, c
     for (int64_t i = task * kRowsPerTask; i < last; ++i) {
       const T* u = static_cast<const T*>(packed.unit) + i * plan.dim + from;
       const double square = simd<T>().squared_norm(u, plan.dim - from);
-      packed.tail[i] = static_cast<float>(std::sqrt(square) * kRoundUp) + kRoundUpTiny;
+      packed.tail[i] = round_up_error(square);
     }
   });
 }

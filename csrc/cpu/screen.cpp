@@ -66,7 +66,7 @@ void screen(const Plan& plan, const SuperTile& super, const Screening& screening
     int64_t b = task % strips * strip;
     if (super.diagonal) b = std::max(b, a);
     while (b < end) {
-      const int64_t classes = screening.classes && b < end ? tile_at(b).classes() : 0;
+      const int64_t classes = screening.classes ? tile_at(b).classes() : 0;
       if (classes == 0) {
         screen_tile(tile_at(b++));
         continue;

@@ -1,5 +1,6 @@
-// Tiles by one product a class: see classes.h. A pair that the class's product cannot prove harmless gets
-// one of the two rows' own codes, and if that does not prove it either, an inner product; a tile that keeps too many such pairs is left to the next screening.
+// Tiles by one product a class: see classes.h. A pair that the class's product cannot prove harmless gets one
+// of the two rows' own codes, and if that does not prove it either, an inner product; a tile that keeps too
+// many such pairs is left to the next screening.
 #include "codes.h"
 #include "coding.h"
 #include "glue.h"
@@ -7,9 +8,6 @@
 
 namespace tcm::cpu {
 namespace {
-
-// One pair in so many: up to there, what the classes leave is computed.
-constexpr int64_t kLeftFrom = 12;
 
 // Marks in tile.bits the pairs that their class's product leaves, and returns how many there are. `scan`
 // does so for one row, given that product, the row's span and the least similarity to be marked.
@@ -74,10 +72,7 @@ bool screen_by_classes(const Tile<T>& tile, const Screening& screening, const vo
       return simd<T>().scan_products(s + k * stride, span, static_cast<T>(reach), bits);
     });
   }
-  if (marked * kLeftFrom > tile.rows * tile.columns) return false;
-  clear_harmless(tile);
-  *tile.sums = evaluate_marked(tile);
-  return true;
+  return finish_first_look(tile, marked);
 }
 
 #define TCM_INSTANTIATE(T)                                                             \

@@ -17,9 +17,6 @@
 namespace tcm::cpu {
 namespace {
 
-// One pair in so many: up to there, what a prefix leaves is computed; above it the whole codes are tried.
-constexpr int64_t kPrefixFrom = 12;
-
 // One pair in so many: up to there, candidates are computed at once, above it they are classified first.
 constexpr int64_t kDirectFrom = 128;
 
@@ -144,11 +141,7 @@ bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_d
   };
   if (screening.has_prefix(plan) && !screening.classes) {
     multiply(screening.prefix);
-    if (mark_candidates(tile, range, true, products) <= tile.rows * tile.columns / kPrefixFrom) {
-      clear_harmless(tile);
-      *tile.sums = evaluate_marked(tile);
-      return true;
-    }
+    if (finish_first_look(tile, mark_candidates(tile, range, true, products))) return true;
   }
   multiply(plan.code_dim);
   const int64_t few = tile.most_open(), pairs = tile.rows * tile.columns;

@@ -1,6 +1,7 @@
 // One tile of a super-tile: its operands, and where its results go.
 #pragma once
 
+#include "bits.h"
 #include "screen.h"
 
 namespace tcm::cpu {
@@ -30,7 +31,7 @@ struct Tile {
   RowSpan span(int64_t i) const { return row_span(plan, work, row0 + i, col0, columns); }
   int64_t classes() const { return work.packed_rows.classes.count[row_block]; }  // with a code, see classes.h
   uint64_t* row_bits(int64_t i) const { return bits + i * plan.words(); }
-  int64_t words() const { return (columns + 63) / 64; }
+  int64_t words() const { return words_of(columns); }
   // Up to so many pairs get an inner product of their own; more, and the tile gets a product.
   int64_t most_open() const { return rows * columns / kOpenFrom; }
   // The column of row i that is its own sample, -1 if that is not in this tile.
@@ -57,6 +58,16 @@ bool is_hard(T s, bool same, Margins<T> margins) {
   return same ? is_hard_positive(s, margins) : is_hard_negative(s, margins);
 }
 
+// The columns of row i whose bits are set in word_of(i, w); returns how many. `columns` has room for a tile.
+template <class T, class WordOf>
+int64_t columns_of_row(const Tile<T>& tile, int64_t i, const WordOf& word_of, int32_t* columns) {
+  int64_t count = 0;
+  for (int64_t w = 0; w < tile.words(); ++w) {
+    for_each_bit(word_of(i, w), w * 64, [&](int64_t j) { columns[count++] = int32_t(j); });
+  }
+  return count;
+}
+
 // Calls visit(i, j, s) for every pair (i, j) whose bit is set in word_of(i, w), row by row, with its
 // similarity s. A row's pairs are taken from its words before the first of them is visited.
 template <class T, class WordOf, class Visit>
@@ -65,12 +76,7 @@ void for_each_similarity(const Tile<T>& tile, const WordOf& word_of, const Visit
   int32_t columns[kLargestTile];
   T similarities[kLargestTile];
   for (int64_t i = 0; i < tile.rows; ++i) {
-    int64_t count = 0;
-    for (int64_t w = 0; w < tile.words(); ++w) {
-      for (uint64_t left = word_of(i, w); left; left &= left - 1) {
-        columns[count++] = int32_t(w * 64 + __builtin_ctzll(left));
-      }
-    }
+    const int64_t count = columns_of_row(tile, i, word_of, columns);
     if (count == 0) continue;
     loops.dots(tile.unit_rows() + i * tile.plan.dim, tile.unit_columns(), columns, count, tile.plan.dim,
                similarities);
