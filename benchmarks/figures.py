@@ -24,10 +24,11 @@ from typing import Any
 import torch
 
 from benchmarks import environment, measure, opponents, result_files, sweeps, table
+from benchmarks.workload import STEPS
 
 SIZE = (8.0, 4.7)  # inches: text of 9 points is legible where README shows 100 pixels an inch
 DPI = 200
-FORWARD, BOTH = "forward", "forward+backward"
+FORWARD, BOTH = STEPS
 
 Record = dict[str, Any]
 

@@ -147,9 +147,8 @@ def _plan(
         planned = {}
         for name, turn_s in turns_s.items():
             few = min(fewest_rounds, int(3 * each_s / turn_s))
-            many = int(
-                each_s / (turn_s + unit_s / 4)
-            )  # its rounds are the unit's, too, as are those of others
+            # Its rounds are the unit's, too, as are those of others.
+            many = int(each_s / (turn_s + unit_s / 4))
             wanted = min(most_rounds, max(many, few, surely[name]))
             planned[name] = max(0, wanted - done[name])
         others = [planned[name] for name in planned if name != unit]

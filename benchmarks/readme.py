@@ -10,7 +10,6 @@ no record, README does not mention: pictures, screening without 8-bit units, the
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 import sys
@@ -19,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT, digits, figures, opponents, run, table, training_step
-from benchmarks.result_files import FOLDER
-from benchmarks.workload import Case
+from benchmarks.result_files import FOLDER, Results, load
+from benchmarks.workload import STEPS, Case
 
 README = ROOT / "README.md"
 SLUG = "cpu-intel-xeon-2-threads"
 RESULTS = FOLDER / f"{SLUG}.json"
 FULL_PRECISION = FOLDER / f"{SLUG}{run.SUFFIXES['full']}.json"
 TRAINING_STEP = training_step.path(FOLDER, SLUG)
-FORWARD, BOTH = "forward", "forward+backward"
+FORWARD, BOTH = STEPS
 
 HEADLINE = Case(8192, 512, density=1e-3)
 # The table stays short: sizes, then densities, then kinds. Everything is in the Markdown file of the results.
@@ -47,8 +46,6 @@ ROWS = (
     Case(8192, digits.D, kind="demo", epoch=digits.LAST_EPOCH),
 )
 SIMILAR = 3.0  # times as dense or as sparse: still the case that a row means
-
-Results = dict[str, Any]
 
 
 def find(results: Results, case: Case) -> dict[str, Any] | None:
@@ -117,7 +114,7 @@ def _table(results: Results) -> str:
         "peak memory",
         "dense PyTorch's",
     )
-    lines = ["| " + " | ".join(heading) + " |", "|" + " --- |" * len(heading)]
+    rows = []
     for record in (find(results, case) for case in ROWS):
         if record is None:
             continue
@@ -136,8 +133,8 @@ def _table(results: Results) -> str:
             _memory(ours["memory"]),
             _memory(dense["memory"]),
         )
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
+        rows.append(row)
+    return "\n".join(table.grid(heading, rows))
 
 
 def _kind(case: dict[str, Any]) -> str:
@@ -237,8 +234,8 @@ def _pictures() -> list[str]:
     ]
 
 
-def _load(path: Path) -> Results | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def _load_if_there(path: Path) -> Results | None:
+    return load(path) if path.exists() else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -249,9 +246,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = README.read_text(encoding="utf-8")
     after = updated(
         before,
-        json.loads(RESULTS.read_text(encoding="utf-8")),
-        full_precision=_load(FULL_PRECISION),
-        step=_load(TRAINING_STEP),
+        load(RESULTS),
+        full_precision=_load_if_there(FULL_PRECISION),
+        step=_load_if_there(TRAINING_STEP),
         pictures=_pictures(),
     )
     if options.check:

@@ -61,7 +61,7 @@ def markdown(results: dict[str, Any]) -> str:
         return "\n".join([*lines, "No case was measured.", ""])
     lines += _environment(records)
     for heading, members in _sections(records):
-        lines += ["", f"## {heading}", "", *_table(HEADINGS, (_row(record) for record in members))]
+        lines += ["", f"## {heading}", "", *grid(HEADINGS, (_row(record) for record in members))]
     lines += ["", NOTES]
     lines += ["", "## Where the time goes", "", *_stages(records)]
     reasons = sorted({reason for record in records for reason in _reasons(record)})
@@ -83,7 +83,7 @@ def _sections(records: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[st
         yield "Other cases", others
 
 
-def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+def grid(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     """Lines of a Markdown table."""
     headings = list(headings)
     lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
@@ -106,7 +106,7 @@ def _stages(records: list[dict[str, Any]]) -> list[str]:
         whole = sum(times.values())
         shares = [f"{times[part] / whole:.0%}" if part in times else "" for part in parts]
         rows.append([*start, seconds(whole), *shares])
-    return [*_table(["case", "hard density", "forward+backward", *parts], rows), "", STAGE_NOTES]
+    return [*grid(["case", "hard density", "forward+backward", *parts], rows), "", STAGE_NOTES]
 
 
 def _environment(records: list[dict[str, Any]]) -> list[str]:
