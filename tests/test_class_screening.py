@@ -200,6 +200,7 @@ CASES: dict[str, Hidden | Pattern] = {case.id: case for case in (*HIDDEN, *PATTE
 ENVIRONMENTS = {
     "auto": ("", "screening"),
     "full": ("TCM_KERNELS_CPU_SCREENING=full", "full-precision"),
+    "avx512": ("TCM_KERNELS_CPU_ISA=avx512", "screening"),
     "avx2": ("TCM_KERNELS_CPU_ISA=avx2 TCM_KERNELS_CPU_SCREENING=int8 ONEDNN_MAX_CPU_ISA=AVX2", "int8"),
     "baseline": ("TCM_KERNELS_CPU_ISA=baseline TCM_KERNELS_CPU_SCREENING=bfloat16", "baseline"),
 }

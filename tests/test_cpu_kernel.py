@@ -140,13 +140,23 @@ for n, d, dtype in ((700, 24, torch.float32), (200, 7, torch.float64), (130, 65,
         else:
             assert abs(got[0] - want[0]) < 1e-6
             assert torch.allclose(got[1], want[1], rtol=2**-7, atol=1e-7)
+for d in (64, 192, 4096):
+    codes = torch.randint(-127, 128, (40, d), generator=torch.Generator().manual_seed(d), dtype=torch.int8)
+    codes[:2], codes[2] = 127, -127  # the largest products of either sign
+    for count in (1, 2, 3, 4, 5, 39):
+        index = torch.arange(count, dtype=torch.int32).flip(0)
+        for x in (codes[0], codes[2], codes[39]):
+            products = torch.full((count,), -1, dtype=torch.int32)
+            torch.ops.tcm_kernels._cpu_code_dots(x, codes, index, products)
+            want = codes[index.long()].double() @ x.double()
+            assert torch.equal(products.double(), want), (d, count)
 """
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set_of_this_processor_computes_the_loss(isa):
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_vnni"])
+def test_every_instruction_set_of_this_processor_computes_the_loss_and_products_of_codes(isa):
     widest = dispatch.module("cpu").simd_name()
-    order = ["baseline", "avx2", "avx512"]
+    order = ["baseline", "avx2", "avx512", "avx512_vnni"]
     if order.index(isa) > order.index(widest):
         pytest.skip(f"this processor has no {isa}")
     environment = {**os.environ, "TCM_KERNELS_CPU_ISA": isa}

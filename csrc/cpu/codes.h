@@ -45,21 +45,31 @@ void clear_harmless(const Tile<T>& tile) {
   if (plan.coding.kind != Coding::int8) return;
   const auto* x = static_cast<const int8_t*>(tile.row_codes());
   const auto* r = static_cast<const int8_t*>(tile.column_codes());
+  const CodeRange range(tile.column_scales(), tile.column_errors(), tile.columns);
   const float minus = static_cast<float>(tile.margins.minus);
-  const auto negatives = [&](int64_t i, int64_t w) {
-    const uint64_t bits = tile.row_bits(i)[w];
-    return bits ? bits & ~tile.span(i).same_bits(w) : 0;
-  };
   int32_t columns[kLargestTile], products[kLargestTile];
   for (int64_t i = 0; i < tile.rows; ++i) {
-    const int64_t count = columns_of_row(tile, i, negatives, columns);
+    // The pairs are taken out of the row's bits; those that may be hard are put back.
+    const RowSpan span = tile.span(i);
+    int64_t count = 0;
+    for (int64_t w = 0; w < tile.words(); ++w) {
+      uint64_t& bits = tile.row_bits(i)[w];
+      if (bits == 0) continue;
+      const uint64_t same = bits & span.same_bits(w);
+      for_each_bit(bits ^ same, w * 64, [&](int64_t j) { columns[count++] = int32_t(j); });
+      bits = same;
+    }
     if (count == 0) continue;
     simd<T>().code_dots(x + i * plan.code_dim, r, columns, count, plan.code_dim, products);
+    // Most are harmless by the bound of all columns of the tile; the others have their own.
     const RowCode row = tile.row_code(i);
+    const int32_t least =
+        range.threshold(row.scale, tile.margins.minus - similarity_error(row.error, range.largest_error));
     for (int64_t k = 0; k < count; ++k) {
+      if (products[k] < least) continue;
       const int64_t j = columns[k];
       const float s = float(products[k]) * tile.column_scales()[j] * row.scale;
-      if (!(s + similarity_error(row.error, tile.column_errors()[j]) >= minus)) tile.clear(i, j);
+      if (s + similarity_error(row.error, tile.column_errors()[j]) >= minus) tile.set(i, j);
     }
   }
 }

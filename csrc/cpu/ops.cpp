@@ -252,6 +252,22 @@ void multiply_codes_op(Tensor x, Tensor r, Tensor products) {
                  products.mutable_data_ptr<int32_t>());
 }
 
+// Products of one int8 code x (K) with those rows of `codes` that `index` (L) names.
+void code_dots_op(Tensor x, Tensor codes, Tensor index, Tensor products) {
+  STD_TORCH_CHECK(codes.is_cpu() && codes.dim() == 2 && codes.is_contiguous() &&
+                      codes.scalar_type() == ScalarType::Char && codes.size(1) % 64 == 0,
+                  "codes: expected a contiguous CPU int8 matrix with a multiple of 64 columns");
+  check_vector(x, "x", ScalarType::Char, codes.size(1));
+  check_vector(index, "index", ScalarType::Int, index.numel());
+  check_vector(products, "products", ScalarType::Int, index.numel());
+  const int32_t* named = index.const_data_ptr<int32_t>();
+  for (int64_t k = 0; k < index.numel(); ++k) {
+    STD_TORCH_CHECK(named[k] >= 0 && named[k] < codes.size(0), "index: expected rows of codes");
+  }
+  simd<float>().code_dots(x.const_data_ptr<int8_t>(), codes.const_data_ptr<int8_t>(), named, index.numel(),
+                          codes.size(1), products.mutable_data_ptr<int32_t>());
+}
+
 }  // namespace
 }  // namespace tcm::cpu
 
@@ -269,6 +285,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
   m.def(
       "_cpu_encode_class(Tensor rows, int limit, Tensor(a!) code, Tensor(b!) scale, Tensor(c!) error) -> ()");
   m.def("_cpu_multiply_codes(Tensor x, Tensor r, Tensor(a!) products) -> ()");
+  m.def("_cpu_code_dots(Tensor x, Tensor codes, Tensor index, Tensor(a!) products) -> ()");
   m.def("_cpu_simd_name() -> str");
   m.def("_cpu_screening_name() -> str");
 }
@@ -279,6 +296,7 @@ STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CPU, m) {
   m.impl("_cpu_encode", TORCH_BOX(&tcm::cpu::encode_op));
   m.impl("_cpu_encode_class", TORCH_BOX(&tcm::cpu::encode_class_op));
   m.impl("_cpu_multiply_codes", TORCH_BOX(&tcm::cpu::multiply_codes_op));
+  m.impl("_cpu_code_dots", TORCH_BOX(&tcm::cpu::code_dots_op));
   m.impl("_cpu_workspace_bytes", TORCH_BOX(&tcm::cpu::workspace_bytes_op));
 }
 

@@ -82,30 +82,45 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
   Screening screening{plan.codes(), false, plan.dim};
   const bool can_defer = of_emb.positive != nullptr;
   bool finite = true;
-  const PackedRows packed_rows = work.packed_rows, packed_columns = work.packed_columns;
   const auto super_count = [&](int64_t n) { return (n + plan.super_rows() - 1) / plan.super_rows(); };
   const auto pack = [&](const RawRows& raw, const LabelledRow* order, int64_t super,
                         const PackedRows& packed) {
-    const int64_t begin = super * plan.super_rows();
-    const int64_t end = std::min(raw.rows, begin + plan.super_rows());
+    const int64_t begin = super * plan.super_rows(), end = std::min(raw.rows, begin + plan.super_rows());
     finite &= pack_rows<T>(plan, raw, order, begin, end, work, packed);
+    if (screening.has_prefix(plan)) measure_tails<T>(plan, screening, end - begin, packed);
   };
 
+  // Super-tiles in an order in which every row of them begins with columns that are packed already: in the
+  // self case the last columns that a row meets are the next one's rows.
+  PackedRows packed_rows = work.packed_rows, packed_columns = work.packed_columns;
+  int64_t columns_held = -1;
+  const int64_t super_columns = super_count(plan.columns);
   for (int64_t i = 0; i < super_count(plan.rows); ++i) {
-    pack(emb, work.row_order, i, packed_rows);
-    for (int64_t j = plan.self ? i : 0; j < super_count(plan.columns); ++j) {
+    if (plan.self && columns_held == i) {
+      std::swap(packed_rows, packed_columns);
+      columns_held = -1;
+    } else {
+      pack(emb, work.row_order, i, packed_rows);
+    }
+    work.packed_rows = packed_rows;
+    for (int64_t step = plan.self ? i : 0; step < super_columns; ++step) {
+      const bool new_rows = step == (plan.self ? i : 0);
+      const int64_t backwards = super_columns - 1 - step;
+      const int64_t j = plan.self ? (new_rows ? i : backwards + i + 1) : i % 2 == 0 ? step : backwards;
       const SuperTile super = SuperTile::at(plan, i, j);
       work.packed_columns = super.diagonal ? packed_rows : packed_columns;
-      if (!super.diagonal) pack(columns, work.col_order, j, packed_columns);
+      if (!super.diagonal && columns_held != j) {
+        pack(columns, work.col_order, j, packed_columns);
+        columns_held = j;
+      }
       watch.lap(times.pack);
-      if (i == 0 && j == 0 && plan.screens) {
+      if (i == 0 && new_rows && plan.screens) {
         screening = choose_screening<T>(plan, super, margins, can_defer, work);
         watch.lap(times.choose);
-      }
-      const bool new_rows = j == (plan.self ? i : 0);
-      if (screening.has_prefix(plan)) {
-        if (new_rows) measure_tails<T>(plan, screening, super.rows(plan), packed_rows);
-        if (!super.diagonal) measure_tails<T>(plan, screening, super.columns(plan), packed_columns);
+        if (screening.has_prefix(plan)) {
+          measure_tails<T>(plan, screening, super.rows(plan), work.packed_rows);
+          if (!super.diagonal) measure_tails<T>(plan, screening, super.columns(plan), work.packed_columns);
+        }
       }
       if (screening.classes && new_rows) code_classes<T>(plan, screening, super, work);
       watch.lap(times.pack);
@@ -126,7 +141,7 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
     }
   }
   // Without rows the columns were never packed, but one that is not finite still makes the loss NaN.
-  for (int64_t j = 0; plan.rows == 0 && j < super_count(plan.columns); ++j) {
+  for (int64_t j = 0; plan.rows == 0 && j < super_columns; ++j) {
     pack(columns, work.col_order, j, packed_columns);
   }
 

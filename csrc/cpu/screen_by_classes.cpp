@@ -9,8 +9,8 @@
 namespace tcm::cpu {
 namespace {
 
-// Marks in tile.bits the pairs that their class's product leaves, and returns how many there are. `scan`
-// does so for one row, given that product, the row's span and the least similarity to be marked.
+// Marks in tile.bits the pairs that their class's product leaves, and returns how many there are at most.
+// `scan` does so for one row, given that product, the row's span and the least similarity to be marked.
 template <class T, class Scan>
 int64_t mark(const Tile<T>& tile, const Screening& screening, float column_error, const Scan& scan) {
   const Plan& plan = tile.plan;
@@ -24,16 +24,15 @@ int64_t mark(const Tile<T>& tile, const Screening& screening, float column_error
     double reach = tile.margins.minus - double(similarity_error(classes.error[at], column_error));
     if (beyond) reach -= tail * double(classes.tail[at]);
     uint64_t* of_class = tile.row_bits(begin[k]);
-    const bool any = scan(k, classes.scale[at], reach, tile.span(begin[k]), of_class) > 0;
-    // The first row's bits serve the others, so it comes last.
+    const int64_t found = scan(k, classes.scale[at], reach, tile.span(begin[k]), of_class);
+    // The first row's pairs hold those of the others: fewer only at the diagonal. It comes last.
     for (int64_t i = begin[k + 1] - 1; i >= begin[k]; --i) {
       const RowSpan span = tile.span(i);
       uint64_t* bits = tile.row_bits(i);
-      for (int64_t w = 0; w < tile.words(); ++w) bits[w] = any ? of_class[w] & span.pair_bits(w) : 0;
-      if (!any) continue;
-      tile.clear_twin(i);
-      for (int64_t w = 0; w < tile.words(); ++w) marked += __builtin_popcountll(bits[w]);
+      for (int64_t w = 0; w < tile.words(); ++w) bits[w] = found ? of_class[w] & span.pair_bits(w) : 0;
+      if (found) tile.clear_twin(i);
     }
+    marked += found * (begin[k + 1] - begin[k]);
   }
   return marked;
 }

@@ -6,7 +6,8 @@
 namespace tcm::cpu {
 namespace {
 
-enum class Isa { baseline, avx2, avx512 };
+enum class Isa { baseline, avx2, avx512, avx512_vnni };
+constexpr const char* kNames[] = {"baseline", "avx2", "avx512", "avx512_vnni"};
 
 Isa widest() {
 #ifdef TCM_X86_SIMD
@@ -16,7 +17,7 @@ Isa widest() {
                     __builtin_cpu_supports("bmi2");
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    return Isa::avx512;
+    return __builtin_cpu_supports("avx512vnni") ? Isa::avx512_vnni : Isa::avx512;
   }
   if (avx2) return Isa::avx2;
 #endif
@@ -27,9 +28,9 @@ Isa chosen() {
   static const Isa isa = [] {
     const Isa limit = widest();
     const char* asked = std::getenv("TCM_KERNELS_CPU_ISA");
-    if (asked == nullptr) return limit;
-    if (std::strcmp(asked, "baseline") == 0) return Isa::baseline;
-    if (std::strcmp(asked, "avx2") == 0 && limit >= Isa::avx2) return Isa::avx2;
+    for (int k = 0; asked != nullptr && k < int(limit); ++k) {
+      if (std::strcmp(asked, kNames[k]) == 0) return Isa(k);
+    }
     return limit;
   }();
   return isa;
@@ -37,17 +38,12 @@ Isa chosen() {
 
 }  // namespace
 
-const char* simd_name() {
-  switch (chosen()) {
-    case Isa::avx512: return "avx512";
-    case Isa::avx2: return "avx2";
-    default: return "baseline";
-  }
-}
+const char* simd_name() { return kNames[int(chosen())]; }
 
 template <>
 const Simd<float>& simd<float>() {
 #ifdef TCM_X86_SIMD
+  if (chosen() == Isa::avx512_vnni) return simd_avx512_vnni_f32;
   if (chosen() == Isa::avx512) return simd_avx512_f32;
   if (chosen() == Isa::avx2) return simd_avx2_f32;
 #endif
@@ -57,6 +53,7 @@ const Simd<float>& simd<float>() {
 template <>
 const Simd<double>& simd<double>() {
 #ifdef TCM_X86_SIMD
+  if (chosen() == Isa::avx512_vnni) return simd_avx512_vnni_f64;
   if (chosen() == Isa::avx512) return simd_avx512_f64;
   if (chosen() == Isa::avx2) return simd_avx2_f64;
 #endif

@@ -1,6 +1,7 @@
 // The inner loops, compiled once per instruction set and chosen at run time, so that one binary serves
 // every x86-64 processor and other architectures too. The loops are in simd_kernels.h, in terms of
-// vector lanes; simd_baseline.cpp, simd_avx2.cpp and simd_avx512.cpp compile that one text.
+// vector lanes; simd_baseline.cpp, simd_avx2.cpp, simd_avx512.cpp and simd_avx512_vnni.cpp compile that one
+// text.
 #pragma once
 
 #include <cstdint>
@@ -86,7 +87,7 @@ struct Simd {
   T (*dot)(const T* x, const T* y, int64_t n);
   // The same of x with rows index[0 .. count) of a matrix of n columns, bit for bit.
   void (*dots)(const T* x, const T* rows, const int32_t* index, int64_t count, int64_t n, T* out);
-  // out = products of the int8 code x with codes index[0 .. count) of a matrix of n columns.
+  // out = products of the int8 code x with codes index[0 .. count) of a matrix of n columns, a multiple of 64.
   void (*code_dots)(const int8_t* x, const int8_t* codes, const int32_t* index, int64_t count, int64_t n,
                     int32_t* out);
   // Sum of squares, in float64.
@@ -113,10 +114,12 @@ extern const Simd<float> simd_avx2_f32;
 extern const Simd<double> simd_avx2_f64;
 extern const Simd<float> simd_avx512_f32;
 extern const Simd<double> simd_avx512_f64;
+extern const Simd<float> simd_avx512_vnni_f32;
+extern const Simd<double> simd_avx512_vnni_f64;
 #endif
 
 // The widest set this processor runs, or the one named by TCM_KERNELS_CPU_ISA ("baseline", "avx2",
-// "avx512") where it can run that; read once.
+// "avx512", "avx512_vnni") where it can run that; read once.
 const char* simd_name();
 
 template <class T>

@@ -1,4 +1,4 @@
-// The inner loops for AVX-512 (Skylake-SP, Zen 4 and later). The target is set before anything is included,
+// The inner loops for AVX-512 (Skylake-SP and later). The target is set before anything is included,
 // so every function of this file, and nothing outside it, is compiled for it.
 #if defined(__x86_64__)
 #if defined(__clang__)

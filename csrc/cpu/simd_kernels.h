@@ -1,7 +1,8 @@
 // The inner loops of simd.h, one text for every instruction set. The including file sets the target,
-// TCM_SIMD_NAME and TCM_VECTOR_BYTES first. Everything in here and in what is included here has internal
+// TCM_SIMD_NAME and TCM_VECTOR_BYTES first, and TCM_VNNI where that is in it. Everything in here and in what is included here has internal
 // linkage and no standard library template is instantiated, so no code of a wide target can be shared with a
 // narrow one.
+#include "simd_code_dots.h"
 #include "simd_pattern.h"
 #include "simd_rows.h"
 #include "simd_scan.h"

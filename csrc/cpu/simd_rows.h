@@ -1,4 +1,4 @@
-// Rows of D numbers: inner products, lengths, codes, the step through the normalisation; see simd_kernels.h.
+// Rows of D numbers: inner products, lengths, coding, the step through the normalisation; see simd_kernels.h.
 #pragma once
 
 #include "simd_lanes.h"
@@ -43,40 +43,6 @@ void dots(const T* x, const T* rows, const int32_t* index, int64_t count, int64_
     dot_rows<4>(x, four, n, out + k);
   }
   for (; k < count; ++k) out[k] = dot(x, rows + index[k] * n, n);
-}
-
-// By name where the processor multiplies pairs of 16-bit integers and adds them up: compilers do without.
-inline int32_t code_dot(const int8_t* x, const int8_t* y, int64_t n) {
-  int32_t sum = 0;
-  int64_t i = 0;
-#if TCM_VECTOR_BYTES == 64
-  __m512i sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-  for (; i + 64 <= n; i += 64) {
-    for (int half = 0; half < 2; ++half) {
-      const __m512i a = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)(x + i + 32 * half)));
-      const __m512i b = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)(y + i + 32 * half)));
-      sums[half] = _mm512_add_epi32(sums[half], _mm512_madd_epi16(a, b));
-    }
-  }
-  typedef int32_t Integers __attribute__((vector_size(64)));
-  sum = sum_of_lanes<int32_t>((Integers)_mm512_add_epi32(sums[0], sums[1]));
-#elif TCM_VECTOR_BYTES == 32
-  __m256i sums = _mm256_setzero_si256();
-  for (; i + 16 <= n; i += 16) {
-    const __m256i a = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(x + i)));
-    const __m256i b = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(y + i)));
-    sums = _mm256_add_epi32(sums, _mm256_madd_epi16(a, b));
-  }
-  typedef int32_t Integers __attribute__((vector_size(32)));
-  sum = sum_of_lanes<int32_t>((Integers)sums);
-#endif
-  for (; i < n; ++i) sum += int32_t(x[i]) * int32_t(y[i]);
-  return sum;
-}
-
-inline void code_dots(const int8_t* x, const int8_t* codes, const int32_t* index, int64_t count, int64_t n,
-                      int32_t* out) {
-  for (int64_t k = 0; k < count; ++k) out[k] = code_dot(x, codes + index[k] * n, n);
 }
 
 template <class T>

@@ -39,6 +39,7 @@ struct Tile {
     const int64_t column = work.twin[row0 + i] - col0;
     return work.twin[row0 + i] >= 0 && column >= 0 && column < columns ? column : -1;
   }
+  void set(int64_t i, int64_t j) const { row_bits(i)[j / 64] |= uint64_t(1) << (j % 64); }
   void clear(int64_t i, int64_t j) const { row_bits(i)[j / 64] &= ~(uint64_t(1) << (j % 64)); }
   void clear_twin(int64_t i) const {
     if (const int64_t j = twin(i); j >= 0) clear(i, j);

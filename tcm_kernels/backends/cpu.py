@@ -71,7 +71,7 @@ def screening_name() -> str:
 
 
 def simd_name() -> str:
-    """The instruction set the inner loops run with: "avx512", "avx2" or "baseline"."""
+    """The instruction set the inner loops run with: "avx512_vnni", "avx512", "avx2" or "baseline"."""
     return torch.ops.tcm_kernels._cpu_simd_name()
 
 
