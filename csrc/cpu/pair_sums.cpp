@@ -15,8 +15,9 @@
 // one product (2 MiB at D >= 512).
 //
 // Measured (Xeon, AVX512-VNNI without AMX, 2 threads, N = 8192, D = 512, 4 a class, in U, forward /
-// forward and backward): hard density 4e-4 0.13 / 0.18, 1e-2 0.34 / 0.52, a half 0.63 / 1.24, 1 0.31 / 0.39.
-// Without classes' codes, 4e-4 took 0.20 / 0.24; with float32 products for patterns, a half took 1.80.
+// forward and backward): hard density 1e-3 0.12 / 0.18, 1e-2 0.29 / 0.45 to 0.55, a half 0.60 / 1.14, 1 0.29 /
+// 0.38. Without classes' codes, 4e-4 took 0.20 / 0.24; with 16-bit products of what these leave, 1e-3 took 0.16 /
+// 0.21; with float32 products for patterns, a half took 1.80.
 #include "pair_sums.h"
 
 #include <torch/headeronly/util/BFloat16.h>
