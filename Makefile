@@ -5,6 +5,8 @@
 #   make test     the tests
 #   make bench    the benchmark grid, the training step and pictures into benchmarks/results/
 #   make lint     ruff, mypy and clang-format
+#   make matrix   the Triton kernels with other versions of Triton than that of the tests
+#   make gpu      on a machine with a GPU: tests, benchmark and profile into RESULTS=<folder>
 #   make wheel    a wheel in dist/, one for every Python from 3.10 and every torch from 2.10
 #
 # PYTHON, VENV and TORCH can be set, as in: make test PYTHON=python3.12 TORCH=torch==2.14.0
@@ -13,12 +15,15 @@ PYTHON ?= python3
 VENV   ?= .venv
 # Torch is installed first and pinned, so that nothing that follows pulls in another.
 TORCH  ?= torch==2.13.0
+# What that torch pairs with on a GPU; here its interpreter and compiler run the kernels' tests.
+TRITON ?= triton==3.7.1
+OTHER_TRITONS ?= 3.6.0 3.8.0 3.9.0
 
 RUN   := $(VENV)/bin/python
-READY := $(VENV)/.ready-$(subst =,-,$(subst /,-,$(TORCH)))
+READY := $(VENV)/.ready-$(subst =,-,$(subst /,-,$(TORCH)-$(TRITON)))
 BUILD := pyproject.toml setup.py $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp)
 
-.PHONY: demo test bench lint wheel clean
+.PHONY: demo test bench lint matrix gpu wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -38,6 +43,16 @@ lint: $(READY)
 	$(RUN) -m mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp)
 
+matrix: $(READY)
+	for version in $(OTHER_TRITONS); do \
+	  $(RUN) -m pip install --quiet --upgrade --no-deps --target build/triton-$$version triton==$$version && \
+	  PYTHONPATH=build/triton-$$version $(RUN) -m pytest -q tests/test_triton_*.py || exit 1; \
+	done
+
+# Uses the python3 that is there, with its torch and Triton: such a machine need not reach any network.
+gpu:
+	$(PYTHON) -m benchmarks.gpu --results "$(RESULTS)"
+
 wheel: $(READY)
 	$(RUN) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 	@ls dist/*.whl
@@ -50,6 +65,6 @@ $(RUN):
 
 $(READY): $(BUILD) | $(RUN)
 	rm -f $(VENV)/.ready-*
-	$(RUN) -m pip install --quiet "$(TORCH)" "setuptools>=77" wheel ninja
+	$(RUN) -m pip install --quiet "$(TORCH)" "$(TRITON)" "setuptools>=77" wheel ninja
 	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[demo,test,bench,lint]"
 	touch $@

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import torch
 
-from .backends import cpu, torch_tiled
+from .backends import cpu, torch_tiled, triton
 from .backends.contract import Backend
 
 _TABLE: dict[str, Backend] = {
     "cpu": cpu,
+    "triton": triton,
     "torch": torch_tiled,
 }
 

@@ -33,6 +33,8 @@ def _engines() -> list[Any]:
     parameters = []
     for name in dispatch.BACKENDS:
         reasons = {device: dispatch.why_not(name, device, torch.float32) for device in devices}
+        if name == "triton" and reasons["cpu"] is None:
+            reasons["cpu"] = "its kernels are interpreted here, in test_triton_interpreted.py"
         usable = [device for device in devices if reasons[device] is None]
         for device in usable:
             marks = [pytest.mark.gpu] if device == "cuda" else []
@@ -44,3 +46,8 @@ def _engines() -> list[Any]:
 
 
 ENGINES = _engines()
+
+
+def interprets_triton() -> bool:
+    """Whether this process runs Triton's kernels in its interpreter, as conftest.py asks without a GPU."""
+    return dispatch.why_not("triton", "cpu", torch.float32) is None

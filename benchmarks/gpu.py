@@ -1,0 +1,159 @@
+"""Everything that only a machine with a GPU can tell, in one command: build, tests, benchmark, profile.
+
+    python -m benchmarks.gpu --results FOLDER      or:  make gpu RESULTS=FOLDER
+
+Uses the Python that runs it, with its torch and its Triton; nothing is downloaded. Each step is a process
+of its own with a time limit, and what one step does wrong does not keep the next from running. FOLDER
+receives `<device>.json` and `<device>.md` as `benchmarks.run` writes them, `profile.csv` where Nsight
+Compute is there, and `log.txt` with all output; a short table comes last. The exit status is 1 if a step
+failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TextIO
+
+import torch
+
+from benchmarks import result_files, workload
+from benchmarks.run import slug
+
+ROOT = Path(__file__).parent.parent
+WHOLE_S = 570.0  # the machine may be taken away after ten minutes
+
+# The kernels worth a profile, on the case that the figures are about.
+PROFILED = (
+    "import torch; from benchmarks import opponents, workload; "
+    "work = workload.make(workload.Case(32768, 512, device='cuda', dtype='bfloat16', density=1e-3)); "
+    "loss = opponents.named(opponents.OURS).loss(work, 'auto'); "
+    "run = opponents.steps(loss, work.emb)['forward+backward']; run(); torch.cuda.synchronize(); "
+    "torch.cuda.cudart().cudaProfilerStart(); run(); torch.cuda.synchronize()"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A command, and how many seconds it may take at most."""
+
+    name: str
+    command: Sequence[str]
+    limit_s: float
+
+
+def steps(results: Path, budget_s: float) -> list[Step]:
+    """What is run on this machine, in order."""
+    python = sys.executable
+    wanted = [Step("build", [python, "setup.py", "build_ext", "--inplace"], 150)]
+    if shutil.which("c++") is None:
+        wanted = []  # the pure-Python package has the Triton kernels, too
+    wanted.append(Step("tests", [python, "-m", "pytest", "tests", "-q", "--tb=short", "--maxfail=50"], 240))
+    measure = [python, "-m", "benchmarks.run", "--device", "cuda", "--budget", str(budget_s)]
+    wanted.append(Step("benchmark", [*measure, "--out", str(results)], 270))
+    ncu = shutil.which("ncu")
+    if ncu is not None:
+        # The clocks are left as they are: the machine may be shared.
+        profile = [ncu, "--clock-control", "none", "--profile-from-start", "off", "--set", "basic", "--csv"]
+        wanted.append(
+            Step(
+                "profile", [*profile, "--log-file", str(results / "profile.csv"), python, "-c", PROFILED], 90
+            )
+        )
+    return wanted
+
+
+def run(step: Step, left_s: float, log: TextIO) -> str:
+    """Run a step with its output shown and logged; returns "passed" or what went wrong."""
+    limit_s = min(step.limit_s, left_s)
+    if limit_s <= 0:
+        return "not run: no time left"
+    log.write(f"\n== {step.name}: {' '.join(step.command)}\n")
+    log.flush()
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        step.command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    copier = threading.Thread(target=_copy, args=(process.stdout, log))
+    copier.start()
+    timed_out = False
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    copier.join()
+    took_s = time.monotonic() - begin
+    if timed_out:
+        return f"stopped after {limit_s:.0f} s"
+    return (
+        f"passed in {took_s:.0f} s" if process.returncode == 0 else f"FAILED with status {process.returncode}"
+    )
+
+
+def _copy(output: IO[str] | None, log: TextIO) -> None:
+    assert output is not None
+    for line in output:
+        for to in (sys.stdout, log):
+            to.write(line)
+            to.flush()
+
+
+def table(path: Path) -> list[str]:
+    """One line a case of a results file: our ratios to U, beside dense PyTorch's."""
+    lines = []
+    for record in result_files.load(path)["records"]:
+        cells = []
+        for name in ("tcm_kernels", "dense PyTorch"):
+            for step in workload.STEPS:
+                cell = record["competitors"][name]["steps"][step]
+                ratio = cell.get("ratio_to_unit")
+                cells.append(f"{ratio['median']:8.3f}" if ratio else f"{cell['status'][:8]:>8}")
+        lines.append(f"{record['case']['title'][:64]:<64} {' '.join(cells)}")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--budget", type=float, default=5.0, metavar="S", help="seconds of timing a case")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        print("make gpu needs a CUDA device, and torch.cuda.is_available() is False")
+        return 2
+    options.results.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    outcomes = {}
+    with (options.results / "log.txt").open("w") as log:
+        for step in steps(options.results.resolve(), options.budget):
+            outcomes[step.name] = run(step, WHOLE_S - (time.monotonic() - begin), log)
+    path = options.results / f"{slug('cuda')}.json"
+    if path.exists():
+        print("\nratios to U: ours forward, forward+backward; dense PyTorch's")
+        print("\n".join(table(path)))
+    print()
+    for name, outcome in outcomes.items():
+        print(f"{name:<10} {outcome}")
+    return 0 if all(outcome.startswith("passed") for outcome in outcomes.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Sets of pairs as bits of 32-bit words."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+WORD = tl.constexpr(32)
+
+
+@triton.jit
+def word_of_rows(mask, w: tl.constexpr, TILE: tl.constexpr):
+    """Columns [32 w, 32 w + 32) of a (TILE, TILE) mask as one word a row.
+
+    A sum along rows: it stays in the registers of a product's accumulator, where a third dimension of words
+    would not.
+    """
+    offs = tl.arange(0, TILE)
+    bit = mask.to(tl.int32) << (offs % WORD)[None, :]
+    return tl.sum(tl.where((offs // WORD == w)[None, :], bit, 0), axis=1)
+
+
+@triton.jit
+def store_rows(mask, to, stride, TILE: tl.constexpr):
+    """Store a (TILE, TILE) mask as bits: row i as TILE / 32 words at to + i * stride."""
+    offs = tl.arange(0, TILE)
+    for w in tl.static_range(TILE // WORD):
+        tl.store(to + offs * stride + w, word_of_rows(mask, w, TILE))
+
+
+@triton.jit
+def store_columns(mask, to, stride, wanted, TILE: tl.constexpr):
+    """The same of the transpose: column j as TILE / 32 words at to + j * stride, where it is wanted."""
+    offs = tl.arange(0, TILE)
+    bit = mask.to(tl.int32) << (offs % WORD)[:, None]
+    for w in tl.static_range(TILE // WORD):
+        words = tl.sum(tl.where((offs // WORD == w)[:, None], bit, 0), axis=0)
+        tl.store(to + offs * stride + w, words, mask=wanted)
+
+
+@triton.jit
+def count(words):
+    """How many bits of each word are set."""
+    v = words.to(tl.uint32, bitcast=True)
+    v = v - ((v >> 1) & 0x55555555)
+    v = (v & 0x33333333) + ((v >> 2) & 0x33333333)
+    v = (v + (v >> 4)) & 0x0F0F0F0F
+    v = v + (v >> 8)
+    return ((v + (v >> 16)) & 63).to(tl.int32)
+
+
+@triton.jit
+def below(columns):
+    """Words whose bits under `columns` are set: none for 0 or less, all for 32 or more."""
+    some = (1 << tl.minimum(tl.maximum(columns, 0), 31)) - 1
+    return tl.where(columns >= WORD, -1, some)

@@ -1,0 +1,52 @@
+"""Which shapes kernels run with: a small table, chosen without timing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Config(NamedTuple):
+    """What a kernel is compiled for. `block` is its step along D."""
+
+    block: int
+    num_warps: int
+    num_stages: int
+
+
+class Configs(NamedTuple):
+    """One row of the table. Prepare, finish and chain are streams: they need no tuning."""
+
+    sweep: Config  # also of the sample
+    full_tiles: Config
+    patterns: Config  # also of the block sums
+
+
+# By bytes of an element. No row has been measured on a GPU yet: on sm_90 they are those that the compiler
+# reports to fit into registers, with two programs of the sweep on a multiprocessor.
+_HOPPER = {
+    2: Configs(Config(128, 4, 3), Config(64, 8, 3), Config(128, 8, 3)),
+    4: Configs(Config(128, 4, 3), Config(32, 8, 3), Config(64, 8, 3)),
+}
+_AMPERE = {
+    2: Configs(Config(64, 4, 3), Config(32, 8, 3), Config(64, 8, 3)),
+    4: Configs(Config(64, 4, 3), Config(16, 8, 3), Config(64, 8, 3)),
+}
+TABLE = {8: _AMPERE, 9: _HOPPER, 10: _HOPPER, 12: _AMPERE}  # by major compute capability
+
+VECTOR = 16  # rows that are no multiple of this are read element by element, each with an address of its own
+
+
+def configs_for(major: int, element: int, dim: int, code_dim: int) -> Configs:
+    """The row for a chip of this major compute capability and embeddings of D elements of so many bytes."""
+    row = TABLE[max(known for known in TABLE if known <= max(major, 8))][element]
+    sweep, full_tiles, patterns = row
+    if code_dim % sweep.block:
+        sweep = sweep._replace(block=64)  # codes are padded to a multiple of that
+    if dim % VECTOR:
+        full_tiles, patterns = full_tiles._replace(block=16), patterns._replace(block=64)
+    return Configs(sweep, full_tiles, patterns)
+
+
+def warps_of_a_row(block_d: int) -> int:
+    """Warps of a program that keeps three rows of block_d float32 numbers in registers."""
+    return max(1, min(8, block_d // 512))

@@ -1,0 +1,127 @@
+"""Tiles in full precision: similarities on matrix units, every pair decided, its penalty summed.
+
+For tiles where screening leaves more candidates than are worth an inner product each, and for all tiles where
+the sample says so, or where the matrix is too small for screening to pay. Work: 2 TILE² D flops a tile on the
+raw operands, accumulated in float32; 1/norm is applied to the accumulator. Float32 embeddings are multiplied
+as three TF32 products where torch asks for "highest", else as one. Floor for every tile of the upper half:
+0.5 U for bfloat16. Not yet measured.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from . import bits, totals
+from .rules import is_hard, penalty, thresholds
+from .screen import is_useless
+from .tiles import COUNT, decided, hard_negatives, hard_positives, is_decided, pairs_of_word, tile_at
+
+
+@triton.jit
+def similarities(
+    row_x_ptr, row_order_ptr, row_inverse_ptr, offs_m,
+    column_x_ptr, column_order_ptr, column_inverse_ptr, offs_n, dim,
+    TILE: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_K: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """(TILE, TILE) float32 similarities of the rows at positions offs_m and offs_n."""
+    offs_k = tl.arange(0, BLOCK_K)
+    rows = row_x_ptr + tl.load(row_order_ptr + offs_m)[:, None] * dim + offs_k[None, :]
+    columns = column_x_ptr + tl.load(column_order_ptr + offs_n)[None, :] * dim + offs_k[:, None]
+    acc = tl.zeros((TILE, TILE), dtype=tl.float32)
+    for k in range(0, dim, BLOCK_K):
+        if EVEN_K:
+            a, b = tl.load(rows + k), tl.load(columns + k)
+        else:
+            inside = offs_k < dim - k
+            a = tl.load(rows + k, mask=inside[None, :], other=0.0)
+            b = tl.load(columns + k, mask=inside[:, None], other=0.0)
+        if UPCAST:
+            a, b = a.to(tl.float32), b.to(tl.float32)
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+    return acc * (tl.load(row_inverse_ptr + offs_m)[:, None] * tl.load(column_inverse_ptr + offs_n)[None, :])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "n", "m", "row0", "column0", "row_tiles", "column_tiles", "column_words", "row_words", "weight",
+    ],
+    do_not_specialize_on_alignment=["crowded_ptr"],
+)  # fmt: skip
+def full_tiles_kernel(
+    row_x_ptr, row_order_ptr, row_inverse_ptr, same_begin_ptr, same_end_ptr, twin_ptr, n,
+    column_x_ptr, column_order_ptr, column_inverse_ptr, m,
+    dim, margins_ptr,
+    samples_ptr, most_left, crowded_ptr,
+    row0, column0, row_tiles, column_tiles,
+    row_bits_ptr, column_bits_ptr, column_words, row_words, directory_ptr,  # as for the sweep
+    weight,  # how many ordered pairs a pair off the diagonal stands for
+    sums_ptr,  # (programs, 2) float64, added to
+    counts_ptr,  # (programs, 2) int64, added to
+    TILE: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_K: tl.constexpr, DIAGONAL: tl.constexpr,
+    BY_COLUMN: tl.constexpr,
+    SCREENED: tl.constexpr, LIST_MOST: tl.constexpr, SAMPLES: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Decides the tiles of a super-tile that the sweep has left to it, or all of them."""
+    if SCREENED:
+        every = is_useless(samples_ptr, most_left, SAMPLES)
+        if (every == 0) & (tl.load(crowded_ptr) == 0):
+            return
+    threshold_plus, threshold_minus = thresholds(margins_ptr)
+    offs = tl.arange(0, TILE)
+    program = tl.program_id(0)
+    sum_positive, sum_negative = tl.zeros((), tl.float64), tl.zeros((), tl.float64)
+    all_positives, all_negatives = tl.zeros((), tl.int64), tl.zeros((), tl.int64)
+    for t in range(program, row_tiles * column_tiles, tl.num_programs(0)):
+        a, b = tile_at(t, row_tiles, column_tiles)
+        wanted, mirrors = a >= 0, a >= 0
+        if DIAGONAL:
+            wanted, mirrors = a <= b, a < b
+        if SCREENED:
+            if wanted & (every == 0):
+                entry = tl.load(directory_ptr + a * column_tiles + b)
+                wanted = (is_decided(entry) == 0) & ((entry & COUNT) > LIST_MOST)
+        if wanted:
+            first_m, first_n = row0 + a * TILE, column0 + b * TILE
+            offs_m, offs_n = tl.minimum(first_m + offs, n - 1), tl.minimum(first_n + offs, m - 1)
+            s = similarities(
+                row_x_ptr, row_order_ptr, row_inverse_ptr, offs_m,
+                column_x_ptr, column_order_ptr, column_inverse_ptr, offs_n, dim,
+                TILE, BLOCK_K, EVEN_K, PRECISION, UPCAST,
+            )  # fmt: skip
+            same_begin, same_end = tl.load(same_begin_ptr + offs_m), tl.load(same_end_ptr + offs_m)
+            same = (offs_n[None, :] >= same_begin[:, None]) & (offs_n[None, :] < same_end[:, None])
+            hard = is_hard(s, same, threshold_plus, threshold_minus)
+            hard = hard & (offs_n[None, :] != tl.load(twin_ptr + offs_m)[:, None])
+            hard = hard & (first_m + offs < n)[:, None] & (first_n + offs < m)[None, :]
+            violation = tl.where(hard, penalty(s, same, threshold_plus, threshold_minus), 0.0)
+            pulls = totals.of_tile(tl.where(same, violation, 0.0))
+            pushes = totals.of_tile(tl.where(same, 0.0, violation))
+            hard_pairs = tl.zeros((TILE,), tl.int32)
+            by_row = row_bits_ptr + a * TILE * column_words + b * (TILE // 32)
+            for w in tl.static_range(TILE // 32):
+                of_row = bits.word_of_rows(hard, w, TILE)
+                tl.store(by_row + offs * column_words + w, of_row)
+                hard_pairs += pairs_of_word(
+                    of_row, same_begin - first_n - w * 32, same_end - first_n - w * 32
+                )
+            entry = decided(totals.of_vector(hard_pairs))
+            times = weight
+            if DIAGONAL:
+                times = tl.where(a == b, 1, weight)
+                tl.store(directory_ptr + b * column_tiles + a, entry)
+            tl.store(directory_ptr + a * column_tiles + b, entry)
+            sum_positive += pulls.to(tl.float64) * times
+            sum_negative += pushes.to(tl.float64) * times
+            all_positives += hard_positives(entry).to(tl.int64) * times
+            all_negatives += hard_negatives(entry).to(tl.int64) * times
+            if BY_COLUMN:
+                by_column = column_bits_ptr + b * TILE * row_words + a * (TILE // 32)
+                bits.store_columns(hard, by_column, row_words, mirrors, TILE)
+    at = program * 2
+    tl.store(sums_ptr + at, tl.load(sums_ptr + at) + sum_positive)
+    tl.store(sums_ptr + at + 1, tl.load(sums_ptr + at + 1) + sum_negative)
+    tl.store(counts_ptr + at, tl.load(counts_ptr + at) + all_positives)
+    tl.store(counts_ptr + at + 1, tl.load(counts_ptr + at + 1) + all_negatives)

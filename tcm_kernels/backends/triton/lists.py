@@ -1,0 +1,150 @@
+"""Add up, few hard pairs: row by row, one partner after the other.
+
+A program owns a row. It walks the words of the row's bits in order and takes the partners one by one: one
+read of the partner's embedding gives the similarity of a candidate, the decision, its penalty and its share
+of P or Q. Bytes: D elements a candidate and direction, from the L2 cache; at density 1e-3, N = 32,768, D =
+512 in bfloat16 that is 1 GB. Programs of one warp are many, so that some read while others add. Not yet
+measured.
+
+Of tiles that were decided in full precision it adds the signs that are lists, and takes away, where a tile
+was added as a whole, the pairs that are not hard.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from . import bits
+from .rules import is_hard, penalty, thresholds
+from .tiles import (
+    hard_negatives,
+    hard_positives,
+    is_decided,
+    is_list,
+    is_whole_less_a_list,
+)
+
+LANES = tl.constexpr(32)  # words of a row that are looked at together
+
+
+@triton.jit
+def words_to_take(
+    row_bits_ptr, c, words_a_row, entries_ptr, other_stride, own_rows, others, same_begin, same_end,
+    TILE: tl.constexpr, LIST_MOST: tl.constexpr,
+):  # fmt: skip
+    """The pairs to take of LANES words of a row, and what they are.
+
+    Returns the pairs to take, the row's own bits, which words are of a tile whose sum has too much in it for
+    this row, and the tiles' entries.
+    """
+    WORDS: tl.constexpr = TILE // 32  # noqa: N806
+    word = c * LANES + tl.arange(0, LANES)
+    inside = word < words_a_row
+    entry = tl.load(entries_ptr + word // WORDS * other_stride, mask=inside, other=0)
+    hard = tl.load(row_bits_ptr + word, mask=inside & (entry != 0), other=0)
+    same = bits.below(same_end - word * 32) & ~bits.below(same_begin - word * 32)
+    there = bits.below(others - word * 32)
+
+    negatives = hard_negatives(entry)
+    columns = tl.minimum(others - word // WORDS * TILE, TILE)
+    whole = is_decided(entry) & is_whole_less_a_list(negatives, own_rows * columns, LIST_MOST)
+    in_tile = tl.sum(tl.reshape(bits.count(hard), (LANES // WORDS, WORDS)), axis=1)
+    in_tile = tl.reshape(tl.broadcast_to(in_tile[:, None], (LANES // WORDS, WORDS)), (LANES,))
+    less = whole & (2 * in_tile >= columns)  # as in patterns_kernel
+
+    all_pushes = is_list(negatives, LIST_MOST) | whole
+    take = tl.where(all_pushes, hard & ~same, 0)
+    take |= tl.where(is_list(hard_positives(entry), LIST_MOST), hard & same, 0)
+    take = tl.where(less, ~(hard & ~same) & there, take)
+    return tl.where(is_decided(entry), take, hard), hard, less, entry
+
+
+@triton.jit(
+    do_not_specialize=[
+        "own0", "own_rows", "other0", "others", "words_a_row", "own_stride", "other_stride", "weight",
+    ]
+)  # fmt: skip
+def lists_kernel(
+    own_x_ptr, own_order_ptr, own_inverse_ptr, same_begin_ptr, same_end_ptr, own0, own_rows,
+    x_ptr, order_ptr, inverse_ptr, other0, others,  # the other side, and its positions in the super-tile
+    dim, margins_ptr,
+    bits_ptr, words_a_row,
+    directory_ptr, own_stride, other_stride,
+    p_ptr, q_ptr,  # (n, dim) float32, by row of the embeddings, added to
+    weight,  # how many ordered pairs a candidate stands for; 0 where sums are not wanted
+    sums_ptr,  # (n, 2) float64 by position, added to
+    counts_ptr,  # (n, 2) int64 by position, added to
+    TILE: tl.constexpr, BLOCK_D: tl.constexpr, LIST_MOST: tl.constexpr, NEED_GRAD: tl.constexpr,
+):  # fmt: skip
+    """Candidates and listed pairs of one row of a super-tile."""
+    in_super = tl.program_id(0)
+    position = own0 + in_super
+    threshold_plus, threshold_minus = thresholds(margins_ptr)
+    offs_d = tl.arange(0, BLOCK_D)
+    in_row = offs_d < dim
+    own_row = tl.load(own_order_ptr + position)
+    own = tl.load(own_x_ptr + own_row * dim + offs_d, mask=in_row, other=0.0).to(tl.float32)
+    own_inverse = tl.load(own_inverse_ptr + position)
+    same_begin = tl.load(same_begin_ptr + position) - other0
+    same_end = tl.load(same_end_ptr + position) - other0
+    tile = in_super // TILE
+    rows_of_tile = tl.minimum(own_rows - tile * TILE, TILE)
+    entries_ptr = directory_ptr + tile * own_stride
+    row_bits_ptr = bits_ptr + in_super * words_a_row
+    lane = tl.arange(0, LANES)
+
+    p, q = tl.zeros((BLOCK_D,), tl.float32), tl.zeros((BLOCK_D,), tl.float32)
+    pulls, pushes = tl.zeros((), tl.float64), tl.zeros((), tl.float64)
+    positives, negatives = tl.zeros((), tl.int64), tl.zeros((), tl.int64)
+    touched_p, touched_q = tl.zeros((), tl.int32), tl.zeros((), tl.int32)
+    for c in range(0, (words_a_row + LANES - 1) // LANES):
+        words, hard_words, less, entry = words_to_take(
+            row_bits_ptr, c, words_a_row, entries_ptr, other_stride, rows_of_tile, others,
+            same_begin, same_end, TILE, LIST_MOST,
+        )  # fmt: skip
+        while tl.max((words != 0).to(tl.int32), axis=0) > 0:
+            first = tl.min(tl.where(words != 0, lane, LANES), axis=0)
+            at_first = lane == first
+            word = tl.sum(tl.where(at_first, words, 0), axis=0)
+            lowest = word & -word
+            words = tl.where(at_first, words ^ lowest, words)
+            was_set = (tl.sum(tl.where(at_first, hard_words, 0), axis=0) & lowest) != 0
+            of_tile = tl.sum(tl.where(at_first, entry, 0), axis=0)
+            too_much = tl.sum(tl.where(at_first & less, 1, 0), axis=0) != 0
+
+            partner = (c * LANES + first) * 32 + bits.count(lowest - 1)
+            same = (partner >= same_begin) & (partner < same_end)
+            inverse = tl.load(inverse_ptr + other0 + partner)
+            row = tl.load(order_ptr + other0 + partner)
+            x = tl.load(x_ptr + row * dim + offs_d, mask=in_row, other=0.0).to(tl.float32)
+            times_p = (same & was_set).to(tl.float32)
+            times_q = tl.where(too_much, -1.0, tl.where(same, 0.0, 1.0))
+            if is_decided(of_tile) == 0:
+                s = tl.sum(own * x, axis=0) * (own_inverse * inverse)
+                hard = is_hard(s, same, threshold_plus, threshold_minus)
+                times_p = (hard & same).to(tl.float32)
+                times_q = (hard & (same == 0)).to(tl.float32)
+                violation = tl.where(hard, penalty(s, same, threshold_plus, threshold_minus), 0.0)
+                pulls += tl.where(same, violation, 0.0).to(tl.float64)
+                pushes += tl.where(same, 0.0, violation).to(tl.float64)
+                positives += (hard & same).to(tl.int64)
+                negatives += (hard & (same == 0)).to(tl.int64)
+            if NEED_GRAD:
+                unit = x * inverse
+                p += times_p * unit
+                q += times_q * unit
+                touched_p |= (times_p != 0).to(tl.int32)
+                touched_q |= (times_q != 0).to(tl.int32)
+    if NEED_GRAD:
+        to = own_row * dim + offs_d
+        if touched_p != 0:
+            tl.store(p_ptr + to, tl.load(p_ptr + to, mask=in_row, other=0.0) + p, mask=in_row)
+        if touched_q != 0:
+            tl.store(q_ptr + to, tl.load(q_ptr + to, mask=in_row, other=0.0) + q, mask=in_row)
+    if weight * (positives + negatives) > 0:
+        at = position.to(tl.int64) * 2
+        tl.store(sums_ptr + at, tl.load(sums_ptr + at) + pulls * weight)
+        tl.store(sums_ptr + at + 1, tl.load(sums_ptr + at + 1) + pushes * weight)
+        tl.store(counts_ptr + at, tl.load(counts_ptr + at) + positives * weight)
+        tl.store(counts_ptr + at + 1, tl.load(counts_ptr + at + 1) + negatives * weight)

@@ -1,0 +1,152 @@
+"""Add up, many hard pairs: P and Q of a block of rows as products of 0/1 patterns with unit rows.
+
+P_i and Q_i are the sums of the unit rows of row i's hard positives and hard negatives. A tile with many of
+one sign is a product of its pattern, unpacked from bits into registers, with the rows of its columns; a
+tile of which all but a few pairs are hard adds one block sum to every row instead, and lists.py takes away
+what is too much. Work at half density: 2 N² D flops, 1 U for bfloat16; floor with every pair hard: N²/TILE
+· D additions.
+
+A pattern is exact in any type, but the unit row is not the operand that lies in memory. For bfloat16 the
+pattern carries 1/norm in place of the 1 (rounded to bfloat16; the loss is not read off these sums). Float16
+rows are scaled before, because 1/norm may not be a float16. Float32 rows are scaled and split into bfloat16
+parts: three for "highest", which is all of their 24 bits, and two otherwise. Not yet measured.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from . import bits
+from .tiles import (
+    hard_negatives,
+    hard_positives,
+    is_decided,
+    is_whole_less_a_list,
+)
+
+
+@triton.jit(do_not_specialize=["n"])
+def block_sums_kernel(
+    x_ptr, order_ptr, inverse_ptr, n, dim,
+    sums_ptr,  # (blocks, dim) float32
+    TILE: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The sum of the unit rows of each TILE positions."""
+    offs = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    offs_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    inside = offs < n
+    row = tl.load(order_ptr + offs, mask=inside, other=0)
+    mask = inside[:, None] & (offs_d < dim)[None, :]
+    x = tl.load(x_ptr + row[:, None] * dim + offs_d[None, :], mask=mask, other=0.0).to(tl.float32)
+    unit = x * tl.load(inverse_ptr + offs, mask=inside, other=0.0)[:, None]
+    at = tl.program_id(0).to(tl.int64) * dim + offs_d
+    tl.store(sums_ptr + at, tl.sum(unit, axis=0), mask=offs_d < dim)
+
+
+@triton.jit
+def add_product(acc, pattern, x, inverse, WAY: tl.constexpr, UPCAST: tl.constexpr):
+    """Acc + pattern · (x scaled by inverse), for pattern (TILE, 32) of 0 and 1 and x (32, BLOCK_D)."""
+    if WAY == "weights":
+        weights = tl.where(pattern != 0, inverse[None, :], 0.0).to(x.dtype)
+        if UPCAST:
+            return tl.dot(weights.to(tl.float32), x.to(tl.float32), acc)
+        return tl.dot(weights, x, acc)
+    unit = x.to(tl.float32) * inverse[:, None]
+    if WAY == "scaled":
+        part = unit.to(x.dtype)
+        if UPCAST:
+            return tl.dot(pattern.to(tl.float32), part.to(tl.float32), acc)
+        return tl.dot(pattern.to(x.dtype), part, acc)
+    if UPCAST:
+        return tl.dot(pattern.to(tl.float32), unit, acc)
+    ones = pattern.to(tl.bfloat16)
+    part = unit.to(tl.bfloat16)
+    acc = tl.dot(ones, part, acc)
+    rest = unit - part.to(tl.float32)
+    part = rest.to(tl.bfloat16)
+    acc = tl.dot(ones, part, acc)
+    if WAY == "three parts":
+        acc = tl.dot(ones, (rest - part.to(tl.float32)).to(tl.bfloat16), acc)
+    return acc
+
+
+@triton.jit(
+    do_not_specialize=["own0", "n", "other0", "m", "other_tiles", "words_a_row", "own_stride", "other_stride"]
+)
+def patterns_kernel(
+    own_order_ptr, same_begin_ptr, same_end_ptr, own0, n,
+    x_ptr, other_order_ptr, other_inverse_ptr, other_block_sums_ptr, other0, m,
+    dim, other_tiles,
+    bits_ptr,  # (own tiles * TILE, words)
+    words_a_row,
+    directory_ptr, own_stride, other_stride,  # of its entries, per own tile and per other tile
+    p_ptr,  # (n, dim) float32, by row of the embeddings, added to
+    q_ptr,
+    TILE: tl.constexpr, BLOCK_D: tl.constexpr, LIST_MOST: tl.constexpr,
+    WAY: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """P (sign 0) or Q (sign 1) of TILE rows, BLOCK_D columns, over one super-tile's columns."""
+    a = tl.program_id(0)
+    offs_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    positive = tl.program_id(2) == 0
+    offs = tl.arange(0, TILE)
+    words = tl.arange(0, TILE // 32)
+    lane = tl.arange(0, 32)
+    position = own0 + a * TILE + offs
+    inside = position < n
+    position = tl.minimum(position, n - 1)
+    same_begin = tl.load(same_begin_ptr + position) - other0  # in the super-tile
+    same_end = tl.load(same_end_ptr + position) - other0
+    first, last = 0, other_tiles
+    if positive:  # the tiles that hold the block's classes
+        last_row = tl.minimum(own0 + a * TILE + TILE, n) - 1
+        least = tl.load(same_begin_ptr + own0 + a * TILE) - other0
+        most = tl.load(same_end_ptr + last_row) - other0
+        first = tl.minimum(tl.maximum(least, 0) // TILE, other_tiles)
+        last = tl.minimum((tl.maximum(most, 0) + TILE - 1) // TILE, other_tiles)
+
+    acc = tl.zeros((TILE, BLOCK_D), dtype=tl.float32)
+    touched = 0
+    own_rows = tl.minimum(n - own0 - a * TILE, TILE)
+    for b in range(first, last):
+        entry = tl.load(directory_ptr + a * own_stride + b * other_stride)
+        count = tl.where(positive, hard_positives(entry), hard_negatives(entry))
+        if is_decided(entry) & (count > LIST_MOST):
+            touched = 1
+            of_block = bits_ptr + a * TILE * words_a_row + b * (TILE // 32)
+            other_rows = tl.minimum(m - other0 - b * TILE, TILE)
+            whole = is_whole_less_a_list(hard_negatives(entry), own_rows * other_rows, LIST_MOST)
+            if whole & (positive == 0):
+                # A row with few hard pairs is a list all the same: a sum of none is to be exactly 0.
+                hard = tl.load(of_block + offs[:, None] * words_a_row + words[None, :])
+                of_row = tl.sum(bits.count(hard), axis=1)
+                sum_ptr = other_block_sums_ptr + (other0 // TILE + b).to(tl.int64) * dim
+                block_sum = tl.load(sum_ptr + offs_d, mask=offs_d < dim, other=0.0)
+                acc += tl.where((2 * of_row >= other_rows)[:, None], block_sum[None, :], 0.0)
+            else:
+                # A word of every row at a time: it holds the pattern of 32 columns.
+                for w in range(0, TILE // 32):
+                    column = b * TILE + w * 32
+                    hard = tl.load(of_block + offs * words_a_row + w)
+                    same = bits.below(same_end - column) & ~bits.below(same_begin - column)
+                    hard = hard & tl.where(positive, same, ~same)
+                    pattern = (hard[:, None] >> lane[None, :]) & 1
+                    offs_n = other0 + column + lane
+                    there = offs_n < m
+                    row = tl.load(other_order_ptr + offs_n, mask=there, other=0)
+                    x = tl.load(
+                        x_ptr + row[:, None] * dim + offs_d[None, :],
+                        mask=there[:, None] & (offs_d < dim)[None, :],
+                        other=0.0,
+                    )
+                    inverse = tl.load(other_inverse_ptr + offs_n, mask=there, other=0.0)
+                    acc = add_product(acc, pattern, x, inverse, WAY, UPCAST)
+    if touched:
+        row = tl.load(own_order_ptr + position)
+        sums_ptr = q_ptr
+        if positive:
+            sums_ptr = p_ptr
+        to = sums_ptr + row[:, None] * dim + offs_d[None, :]
+        mask = inside[:, None] & (offs_d < dim)[None, :]
+        tl.store(to, tl.load(to, mask=mask, other=0.0) + acc, mask=mask)

@@ -1,0 +1,140 @@
+"""Prepare: label order, 1/norm, int8 codes with their certified errors. One pass over N x D.
+
+Reads each embedding once and writes a byte an element: 3 N D bytes for bfloat16, 5 N D for float32. Nothing
+is copied but the codes: all other kernels read embeddings where they lie, through the label order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .rules import (
+    CODE_LIMIT,
+    LARGEST_FLOAT32,
+    NORM_FLOOR,
+    ROUND_UP,
+    ROUND_UP_TINY,
+    SMALLEST_SCALE,
+)
+
+CODE_STEP = 64  # codes are padded with zeros to a multiple of this
+
+
+class Side(NamedTuple):
+    """One side of the similarity matrix. Positions are places in label order.
+
+    Attributes:
+        x: (N, D) embeddings, dense rows.
+        order: (N,) int64, the row of x at each position.
+        inverse: (N,) float32 by position, 1/norm; NaN where the norm is not finite.
+        code: (N, K) int8 by position, K >= D; of no rows where nothing is screened.
+        scale: (N,) float32 by position.
+        error: (N,) float32 by position, rounded up.
+        same_begin: (N,) int32: positions [same_begin, same_end) of the other side are of the row's class.
+        same_end: (N,) int32.
+        twin: (N,) int32, the position of the same sample on the other side, or -1.
+    """
+
+    x: Tensor
+    order: Tensor
+    inverse: Tensor
+    code: Tensor
+    scale: Tensor
+    error: Tensor
+    same_begin: Tensor
+    same_end: Tensor
+    twin: Tensor
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return self.x.shape[0]
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.x.shape[1]
+
+
+@triton.jit(do_not_specialize=["n"])
+def prepare_kernel(
+    x_ptr,  # (n, dim)
+    order_ptr,  # (n,) int64
+    n,
+    dim,
+    inverse_ptr,  # (n,)
+    code_ptr,  # (n, code_dim) int8
+    code_dim,
+    scale_ptr,  # (n,)
+    error_ptr,  # (n,)
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,  # >= code_dim
+    CODES: tl.constexpr,
+):
+    """Norms and codes of ROWS positions, in float64: the certificate's derivation asks for that."""
+    position = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    k = tl.arange(0, BLOCK_D)
+    inside = position < n
+    row = tl.load(order_ptr + position, mask=inside, other=0)
+    at = row[:, None] * dim + k[None, :]
+    x = tl.load(x_ptr + at, mask=inside[:, None] & (k < dim)[None, :], other=0.0).to(tl.float64)
+    norm = tl.sqrt(tl.sum(x * x, axis=1))
+    finite = norm < LARGEST_FLOAT32
+    inverse = (1.0 / tl.maximum(tl.where(finite, norm, 1.0), NORM_FLOOR)).to(tl.float32)
+    tl.store(inverse_ptr + position, tl.where(finite, inverse, float("nan")), mask=inside)
+    if CODES:
+        unit = tl.where(finite[:, None], x, 0.0) * inverse.to(tl.float64)[:, None]
+        scale = (tl.max(tl.abs(unit), axis=1) / CODE_LIMIT).to(tl.float32)
+        codable = scale >= SMALLEST_SCALE
+        scale = tl.where(codable, scale, 0.0)
+        step = tl.where(codable, 1.0 / tl.where(codable, scale, 1.0), 0.0)
+        # Whichever way a tie falls, the error is taken from the code that it gave.
+        q = tl.floor(unit.to(tl.float32) * step[:, None] + 0.5)
+        q = tl.minimum(tl.maximum(q, -CODE_LIMIT), CODE_LIMIT)
+        rest = unit - scale.to(tl.float64)[:, None] * q.to(tl.float64)
+        error = (tl.sqrt(tl.sum(rest * rest, axis=1)) * ROUND_UP).to(tl.float32) + ROUND_UP_TINY
+        to = position.to(tl.int64)[:, None] * code_dim + k[None, :]
+        tl.store(code_ptr + to, q.to(tl.int8), mask=inside[:, None] & (k < code_dim)[None, :])
+        tl.store(scale_ptr + position, scale, mask=inside)
+        tl.store(error_ptr + position, error, mask=inside)
+
+
+def prepare(x: Tensor, order: Tensor, same: tuple[Tensor, Tensor], twin: Tensor, *, codes: bool) -> Side:
+    """A side of x (N, D), whose positions are `order`."""
+    n, dim = x.shape
+    code_dim = triton.cdiv(dim, CODE_STEP) * CODE_STEP if codes else 0
+    inverse, scale, error = (x.new_empty(n, dtype=torch.float32) for _ in range(3))
+    code = x.new_empty((n if codes else 0, code_dim), dtype=torch.int8)
+    side = Side(x, order, inverse, code, scale, error, *same, twin)
+    block = triton.next_power_of_2(max(dim, code_dim, 1))
+    rows = max(1, 2048 // block)
+    if n:
+        prepare_kernel[(triton.cdiv(n, rows),)](
+            x, order, n, dim, side.inverse, code, code_dim, side.scale, side.error,
+            ROWS=rows, BLOCK_D=block, CODES=codes, num_warps=4 if block <= 2048 else 8,
+        )  # fmt: skip
+    return side
+
+
+def by_label(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels (N,) int64 in order, and the row at each position; rows of one label stay in their order."""
+    ordered, order = torch.sort(labels, stable=True)
+    return ordered, order
+
+
+def ranges(ordered: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of `ordered` (N,), the range of positions in `others` (M,) with its label; both sorted."""
+    begin = torch.searchsorted(others, ordered, out_int32=True)
+    end = torch.searchsorted(others, ordered, right=True, out_int32=True)
+    return begin, end
+
+
+def inverse_of(order: Tensor) -> Tensor:
+    """Position of each row."""
+    position = torch.empty_like(order)
+    return position.scatter_(0, order, torch.arange(order.shape[0], device=order.device))

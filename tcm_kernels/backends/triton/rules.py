@@ -1,0 +1,57 @@
+"""THE hard-pair rule and THE certificate in Triton's language.
+
+They are derived in csrc/hard_pair.h and csrc/certificate.h; the constants are those, and a test compares
+them. Float32 similarities are compared with margins rounded inward (m+ down, m- up): such a similarity lies
+on the same side of the rounded margin as of the margin itself. A similarity that is not a number is never
+hard.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+CODE_LIMIT = tl.constexpr(127.0)
+ROUND_UP = tl.constexpr(1.0 + 4e-6)
+ROUND_UP_TINY = tl.constexpr(1e-37)
+SLACK = tl.constexpr(2e-6)
+LARGEST_DIM = 131072  # of codes whose products fit into 32 bits
+SMALLEST_SCALE = tl.constexpr(1e-30)
+NORM_FLOOR = tl.constexpr(1e-12)  # as torch.nn.functional.normalize
+LARGEST_FLOAT32 = tl.constexpr(3.4028235677973366e38)  # from here on, a float64 is infinite in float32
+
+
+@triton.jit
+def is_hard(s, same, threshold_plus, threshold_minus):
+    """Whether pairs of similarity s are hard; `same`: of one class. Both margins inclusive."""
+    return (same & (s <= threshold_plus)) | ((same == 0) & (s >= threshold_minus))
+
+
+@triton.jit
+def penalty(s, same, threshold_plus, threshold_minus):
+    """How far a hard pair is beyond its threshold."""
+    return tl.where(same, threshold_plus - s, s - threshold_minus)
+
+
+@triton.jit
+def similarity_error(error_i, error_j):
+    """The largest difference between a similarity and the scaled product of the two rows' codes."""
+    return error_j + error_i * error_j + (error_i + SLACK)
+
+
+@triton.jit
+def _step_down(x):
+    """The next float32 below x."""
+    bits = x.to(tl.int32, bitcast=True)
+    below = tl.where(x > 0, bits - 1, tl.where(x < 0, bits + 1, -2147483647))
+    return below.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def thresholds(margins_ptr):
+    """What float32 similarities are compared with, of the float64 margins [m+, m-]."""
+    plus, minus = tl.load(margins_ptr), tl.load(margins_ptr + 1)
+    narrow_plus, narrow_minus = plus.to(tl.float32), minus.to(tl.float32)
+    threshold_plus = tl.where(narrow_plus.to(tl.float64) > plus, _step_down(narrow_plus), narrow_plus)
+    threshold_minus = tl.where(narrow_minus.to(tl.float64) < minus, -_step_down(-narrow_minus), narrow_minus)
+    return threshold_plus, threshold_minus

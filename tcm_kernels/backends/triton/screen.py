@@ -1,0 +1,160 @@
+"""Screen: the int8 sweep. Every pair of a super-tile is proven harmless or becomes a candidate.
+
+Work: N² D int8 operations for the upper half of an N x N matrix, and one comparison a product; codes are
+read from the L2 cache, 2 TILE K bytes a tile. Floor on an H200: half the time of the upper half in bfloat16,
+so 0.25 U for bfloat16 embeddings. Not yet measured.
+
+Programs are persistent and take tiles in a fixed order. Products are compared with one number a row, the
+least that could be hard in any column of the tile: what does not reach it is harmless. (The bound of each
+pair by itself would leave a little less, at 100 registers more.) A tile where something is left writes its
+candidates as bits, once by rows and once by columns, and their number into the directory. A fixed sample of
+tiles is screened first: where that leaves more candidates than are worth deciding one by one, the sweep
+does not run at all.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from . import bits
+from .rules import similarity_error, thresholds
+from .tiles import tile_at
+
+SAMPLES = 32  # tiles of the sample
+# Share of the sample's pairs that may be candidates for the sweep to pay: as many as a list holds. Not yet
+# measured on a GPU.
+USELESS_FROM = 1.0 / 256
+
+LARGEST_PRODUCT = tl.constexpr(2147483520.0)  # a float32, and more than any product of codes
+
+
+@triton.jit
+def products(
+    row_code_ptr, column_code_ptr, offs_m, offs_n, code_dim,
+    TILE: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """(TILE, TILE) int32 products of the codes at positions offs_m and offs_n."""
+    offs_k = tl.arange(0, BLOCK_K)
+    rows = row_code_ptr + offs_m.to(tl.int64)[:, None] * code_dim + offs_k[None, :]
+    columns = column_code_ptr + offs_n.to(tl.int64)[None, :] * code_dim + offs_k[:, None]
+    acc = tl.zeros((TILE, TILE), dtype=tl.int32)
+    for k in range(0, code_dim, BLOCK_K):
+        acc = tl.dot(tl.load(rows + k), tl.load(columns + k), acc, out_dtype=tl.int32)
+    return acc
+
+
+@triton.jit
+def least_product(scale, error, column_scale, column_error, threshold_minus):
+    """(TILE,) per row, the least product at which a pair of two classes could be hard in any column."""
+    reach = threshold_minus - similarity_error(error, tl.max(column_error, axis=0))
+    unit = scale * tl.where(reach > 0, tl.max(column_scale, axis=0), tl.min(column_scale, axis=0))
+    none_or_all = tl.where(reach > 0, LARGEST_PRODUCT, -LARGEST_PRODUCT)
+    least = tl.where(unit > 0, reach / tl.where(unit > 0, unit, 1.0), none_or_all)
+    least = least - tl.abs(least) * 1e-6 - 1.0  # more than the rounding of this, to the safe side
+    is_number = least == least  # noqa: PLR0124
+    least = tl.where(is_number, least, -LARGEST_PRODUCT)
+    return tl.minimum(tl.maximum(least, -LARGEST_PRODUCT), LARGEST_PRODUCT).to(tl.int32)
+
+
+@triton.jit
+def is_useless(samples_ptr, most_left, SAMPLES: tl.constexpr):
+    """Whether the sample has left more than so many candidates."""
+    return tl.sum(tl.load(samples_ptr + tl.arange(0, SAMPLES)), axis=0) > most_left
+
+
+@triton.jit(do_not_specialize=["n", "m", "row_tiles", "column_tiles"])
+def sample_kernel(
+    row_code_ptr, row_scale_ptr, row_error_ptr, same_begin_ptr, same_end_ptr, n,
+    column_code_ptr, column_scale_ptr, column_error_ptr, m,
+    code_dim, margins_ptr, row_tiles, column_tiles,
+    samples_ptr,  # (SAMPLES,) int32, candidates of two classes in each sampled tile
+    TILE: tl.constexpr, BLOCK_K: tl.constexpr, SAMPLES: tl.constexpr,
+):  # fmt: skip
+    """Candidates of two classes in SAMPLES tiles spread over the matrix."""
+    _, threshold_minus = thresholds(margins_ptr)
+    p = tl.program_id(0)
+    # Down the rows, and through the columns in steps of the golden ratio. Pairs of one class are left out:
+    # they stand in a band that the sample may meet too often, whose tiles may be decided in full anyway.
+    a = p * row_tiles // SAMPLES
+    b = (p * 0.6180339887 - tl.floor(p * 0.6180339887)) * column_tiles
+    offs_m = a * TILE + tl.arange(0, TILE)
+    offs_n = tl.minimum(b.to(tl.int32), column_tiles - 1) * TILE + tl.arange(0, TILE)
+    inside = (offs_m < n)[:, None] & (offs_n < m)[None, :]
+    offs_m, offs_n = tl.minimum(offs_m, n - 1), tl.minimum(offs_n, m - 1)
+    acc = products(row_code_ptr, column_code_ptr, offs_m, offs_n, code_dim, TILE, BLOCK_K)
+    least = least_product(
+        tl.load(row_scale_ptr + offs_m), tl.load(row_error_ptr + offs_m),
+        tl.load(column_scale_ptr + offs_n), tl.load(column_error_ptr + offs_n), threshold_minus,
+    )  # fmt: skip
+    same_begin, same_end = tl.load(same_begin_ptr + offs_m), tl.load(same_end_ptr + offs_m)
+    other = (offs_n[None, :] < same_begin[:, None]) | (offs_n[None, :] >= same_end[:, None])
+    left = inside & other & (acc >= least[:, None])
+    tl.store(samples_ptr + p, tl.sum(tl.sum(left.to(tl.int32), axis=1), axis=0))
+
+
+@triton.jit(
+    do_not_specialize=[
+        "n", "m", "row0", "column0", "row_tiles", "column_tiles", "column_words", "row_words",
+    ],
+    do_not_specialize_on_alignment=["crowded_ptr"],
+)  # fmt: skip
+def sweep_kernel(
+    row_code_ptr, row_scale_ptr, row_error_ptr, same_begin_ptr, same_end_ptr, twin_ptr, n,
+    column_code_ptr, column_scale_ptr, column_error_ptr, m,
+    code_dim, margins_ptr,
+    samples_ptr, most_left,
+    row0, column0, row_tiles, column_tiles,  # the super-tile: first positions, and tiles
+    row_bits_ptr,  # (row_tiles * TILE, column_words)
+    column_bits_ptr,  # (column_tiles * TILE, row_words), written BY_COLUMN; row_bits itself on the diagonal
+    column_words, row_words,
+    directory_ptr,  # (row_tiles, column_tiles) int32
+    crowded_ptr,  # int32, set where a tile has more candidates than a list
+    TILE: tl.constexpr, BLOCK_K: tl.constexpr, DIAGONAL: tl.constexpr, BY_COLUMN: tl.constexpr,
+    LIST_MOST: tl.constexpr, SAMPLES: tl.constexpr,
+):  # fmt: skip
+    """Screens the tiles of a super-tile; on the diagonal, those on and above it."""
+    if is_useless(samples_ptr, most_left, SAMPLES):
+        return
+    _, threshold_minus = thresholds(margins_ptr)
+    offs = tl.arange(0, TILE)
+    for t in range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0)):
+        a, b = tile_at(t, row_tiles, column_tiles)
+        visited, mirrors = a >= 0, a >= 0
+        if DIAGONAL:
+            visited, mirrors = a <= b, a < b
+        if visited:
+            first_m, first_n = row0 + a * TILE, column0 + b * TILE
+            offs_m, offs_n = tl.minimum(first_m + offs, n - 1), tl.minimum(first_n + offs, m - 1)
+            acc = products(row_code_ptr, column_code_ptr, offs_m, offs_n, code_dim, TILE, BLOCK_K)
+            least = least_product(
+                tl.load(row_scale_ptr + offs_m), tl.load(row_error_ptr + offs_m),
+                tl.load(column_scale_ptr + offs_n), tl.load(column_error_ptr + offs_n), threshold_minus,
+            )  # fmt: skip
+            left = (acc >= least[:, None]).to(tl.int32)
+            # Classes stand together, so only tiles in a band can hold pairs of one class. These all stay.
+            last_m = tl.minimum(first_m + TILE, n) - 1
+            in_band = (tl.load(same_begin_ptr + first_m) < first_n + TILE) & (
+                tl.load(same_end_ptr + last_m) > first_n
+            )
+            if in_band:
+                same_begin, same_end = tl.load(same_begin_ptr + offs_m), tl.load(same_end_ptr + offs_m)
+                same = (offs_n[None, :] >= same_begin[:, None]) & (offs_n[None, :] < same_end[:, None])
+                left = left | same.to(tl.int32)
+            count = 0
+            if tl.max(tl.max(left, axis=1), axis=0) > 0:
+                another = offs_n[None, :] != tl.load(twin_ptr + offs_m)[:, None]
+                inside = (first_m + offs < n)[:, None] & (first_n + offs < m)[None, :]
+                left = left & (another & inside).to(tl.int32)
+                count = tl.sum(tl.sum(left, axis=1), axis=0)
+                if count > LIST_MOST:
+                    tl.atomic_max(crowded_ptr, 1)
+                elif count > 0:
+                    by_row = row_bits_ptr + a * TILE * column_words + b * (TILE // 32)
+                    bits.store_rows(left, by_row, column_words, TILE)
+                    if BY_COLUMN:
+                        by_column = column_bits_ptr + b * TILE * row_words + a * (TILE // 32)
+                        bits.store_columns(left, by_column, row_words, mirrors, TILE)
+            tl.store(directory_ptr + a * column_tiles + b, count)
+            if DIAGONAL:
+                tl.store(directory_ptr + b * column_tiles + a, count)

@@ -1,0 +1,23 @@
+"""Sums over whole tiles.
+
+Triton 3.7 follows an accumulator of sm_100 (tensor memory) through sums to choose its layout, and cannot
+compile a kernel in which it meets the sum of a vector on that way. A running sum is where it stops looking;
+its last element, the largest of what is not negative, is the total.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def of_vector(x):
+    """Sum of the elements of x (n,), none of them negative; a NaN among them makes it NaN."""
+    return tl.max(tl.cumsum(x, axis=0), axis=0)
+
+
+@triton.jit
+def of_tile(x):
+    """The same of x (TILE, TILE)."""
+    return of_vector(tl.sum(x, axis=0))

@@ -1,0 +1,122 @@
+"""The Triton kernels as the compiler sees them, for chips that need not be here.
+
+Every kernel is compiled as the backend would launch it, for every chip, dtype and a range of dimensions, and
+held against what the chip has: registers (nothing in local memory), shared memory, and matrix instructions of
+the types that the method counts on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+TESTS = Path(__file__).parent
+# Bytes of shared memory that a block can have, by compute capability; rows of the table for 8.x serve 8.6,
+# 8.9 and 12.x as well, which have 99 KiB.
+SHARED = {80: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+CASES = "bfloat16", "float16", "float32"
+# What multiplies 8-bit integers, and floating-point numbers of 16 and 19 bits.
+INTEGER = {80: {"IMMA"}, 90: {"IGMMA"}, 100: {"IMMA", "UTCIMMA"}}
+FLOATING = {80: {"HMMA"}, 90: {"HGMMA"}, 100: {"HMMA", "UTCHMMA"}}
+
+
+def _python(*arguments: str) -> str:
+    """The output of a Python of its own, in which triton compiles and does not interpret."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(TESTS.parent), os.environ.get("PYTHONPATH")))
+    )
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=TESTS.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    path = tmp_path_factory.mktemp("triton") / "report"
+    _python("tests/triton_launches.py", str(path))
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {report["chip"] for report in found} == set(SHARED)
+    return found
+
+
+def _where(report: dict[str, Any]) -> str:
+    return f"{report['kernel']} for sm_{report['chip']}, {report['case']}, {report['options']}"
+
+
+@pytest.mark.slow
+def test_nothing_is_kept_in_local_memory(reports: list[dict[str, Any]]) -> None:
+    """A spill costs more than most of what these kernels do."""
+    spilled = [
+        f"{_where(report)}: {report['stack']} bytes, {report['registers']} registers"
+        for report in reports
+        if report["chip"] == 90 and report["stack"] + report["local"] > 0
+    ]
+    assert not spilled, "\n".join(spilled)
+
+
+@pytest.mark.slow
+def test_shared_memory_is_what_the_chip_has(reports: list[dict[str, Any]]) -> None:
+    too_much = [
+        f"{_where(report)}: {report['shared']} bytes"
+        for report in reports
+        if report["shared"] > SHARED[report["chip"]]
+    ]
+    assert not too_much, "\n".join(too_much)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kernel", "instructions"),
+    [
+        ("sample_kernel", INTEGER),
+        ("sweep_kernel", INTEGER),
+        ("full_tiles_kernel", FLOATING),
+        ("patterns_kernel", FLOATING),
+    ],
+)
+def test_products_use_matrix_units(
+    reports: list[dict[str, Any]], kernel: str, instructions: dict[int, set[str]]
+) -> None:
+    of_kernel = [report for report in reports if report["kernel"] == kernel]
+    assert {report["chip"] for report in of_kernel} == set(SHARED)
+    if instructions is FLOATING:  # products of codes are the same for all dtypes
+        assert {report["case"].split(",")[0] for report in of_kernel} == set(CASES)
+    for report in of_kernel:
+        assert instructions[report["chip"]] & set(report["matrix"]), f"{_where(report)}: {report['matrix']}"
+
+
+COUNT = """
+import sys
+sys.path.insert(0, "tests")
+import torch
+from triton_launches import forward_and_backward, recorded
+alone = [(2048, None), (2049, None), (4096, None), (5003, None)]
+for shapes in (alone, [(2048, 2048), (2049, 4096), (5003, 3007)]):
+    keys = [{x.key for x in recorded(forward_and_backward(n, 96, torch.float32, m))} for n, m in shapes]
+    for shape, later in zip(shapes[1:], keys[1:]):
+        for key in sorted(later ^ keys[0]):
+            print(shape, key)
+"""
+
+
+@pytest.mark.slow
+def test_no_number_of_rows_compiles_a_kernel_again() -> None:
+    again = _python("-c", COUNT)
+    assert not again, again

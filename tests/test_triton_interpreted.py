@@ -1,0 +1,175 @@
+"""The Triton kernels, run by Triton's interpreter on the CPU: every path they have, at small sizes.
+
+The interpreter runs a program at a time, so tiles are made small here: a matrix of 130 rows then has as
+many tiles, super-tiles and programs as one of thousands. What the interpreter cannot show, the compiler's
+report does (test_triton_compiled.py), and what neither shows needs a GPU, where the shared tests run the
+backend like any other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+
+import pytest
+import torch
+from agreement import assert_agrees, run, truth_of
+from cases import CASES, Case
+from engines import Engine, interprets_triton
+from test_ops import _arguments, _residual_bytes
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import tcm_kernels
+
+if not interprets_triton():
+    pytest.skip("the kernels run on a GPU here, or triton is not installed", allow_module_level=True)
+
+forward = importlib.import_module("tcm_kernels.backends.triton.forward")
+tiles = importlib.import_module("tcm_kernels.backends.triton.tiles")
+ENGINE = Engine("triton", "cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How a matrix is cut and screened."""
+
+    name: str
+    tile: int
+    list_most: int
+    screening: str
+    pool_mib: float
+
+
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting("screened, candidates decided one by one", 32, 64, "int8", 64),
+        Setting("screened, three super-tiles", 32, 64, "int8", 1e-6),
+        Setting("screened, many candidates a tile", 32, 8, "int8", 64),
+        Setting("everything in full precision", 32, 8, "full", 64),
+        Setting("full precision, three super-tiles", 32, 8, "full", 1e-6),
+        Setting("as on a GPU", 128, 64, "int8", 64),
+    )
+}
+
+
+@pytest.fixture(params=SETTINGS, ids=str)
+def setting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Setting:
+    chosen = SETTINGS[request.param]
+    monkeypatch.setattr(tiles, "TILE", chosen.tile)
+    monkeypatch.setattr(tiles, "LIST_MOST", chosen.list_most)
+    monkeypatch.setenv("TCM_KERNELS_TRITON_SCREENING", chosen.screening)
+    monkeypatch.setenv("TCM_KERNELS_TRITON_POOL_MIB", str(chosen.pool_mib))
+    return chosen
+
+
+def is_small(case: Case) -> bool:
+    """A program takes milliseconds; and label dtypes are converted before any kernel runs."""
+    m = case.n if case.relation == "self" else case.m
+    plain = case.label_dtype in (torch.int64, torch.uint64)
+    return max(case.n, m) <= 140 and case.n * m <= 66 * 66 and case.dtype != torch.float64 and plain
+
+
+SMALL = [case for case in CASES if is_small(case)]
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.id)
+def test_agrees_with_the_float64_reference(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each case in one of the settings, all of them in turn."""
+    chosen = list(SETTINGS.values())[SMALL.index(case) % len(SETTINGS)]
+    monkeypatch.setattr(tiles, "TILE", chosen.tile)
+    monkeypatch.setattr(tiles, "LIST_MOST", chosen.list_most)
+    monkeypatch.setenv("TCM_KERNELS_TRITON_SCREENING", chosen.screening)
+    monkeypatch.setenv("TCM_KERNELS_TRITON_POOL_MIB", str(chosen.pool_mib))
+    inputs = case.build()
+    assert_agrees(run(ENGINE, inputs), inputs, truth_of(inputs))
+
+
+@pytest.mark.usefixtures("poisoned_memory", "setting")
+@pytest.mark.parametrize(
+    ("relation", "look"),
+    [
+        ("self", "clustered"),
+        ("self", "collapsed"),
+        ("self", "everything_hard"),
+        ("rectangular_with_self_offset", "random"),
+    ],
+)
+def test_every_setting_gives_the_loss(relation: str, look: str) -> None:
+    inputs = Case(relation=relation, n=70, d=40, look=look, extra=20, seed=5).build()
+    assert_agrees(run(ENGINE, inputs), inputs)
+
+
+@pytest.mark.parametrize("relation", ["self", "rectangular_with_self_offset"])
+def test_both_ops_pass_opcheck(relation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "TILE", 32)
+    arguments = _arguments(ENGINE, relation, torch.float32, True, True)
+    size = _residual_bytes(ENGINE, arguments)
+    torch.library.opcheck(torch.ops.tcm_kernels.pair_sums.default, (*arguments, size))
+    arguments = tuple(x.detach() if isinstance(x, torch.Tensor) else x for x in arguments)
+    sums, _, residual = torch.ops.tcm_kernels.pair_sums(*arguments, size)
+    torch.library.opcheck(
+        torch.ops.tcm_kernels.pair_sums_backward.default, (torch.ones_like(sums), residual, *arguments)
+    )
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+def test_every_run_gives_the_same_bits(setting: Setting) -> None:
+    inputs = Case(n=70, d=24, look="random", seed=2).build()
+    first, second = run(ENGINE, inputs), run(ENGINE, inputs)
+    assert torch.equal(first.loss, second.loss)
+    assert torch.equal(first.grad_emb, second.grad_emb)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_it_compiles_to_one_graph_for_all_sizes() -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    loss = functools.partial(tcm_kernels.fused_tcm_loss, backend="triton")
+    compiled = torch.compile(loss, backend=counter, fullgraph=True, dynamic=True)
+    for n in (9, 12):
+        inputs = Case(n=n, d=8, seed=n).build()
+        results = [function(inputs.emb, inputs.labels) for function in (compiled, loss)]
+        grads = [torch.autograd.grad(result, inputs.emb)[0] for result in results]
+        torch.testing.assert_close(*results)
+        torch.testing.assert_close(*grads)
+    assert counter.frame_count == 1
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TCM_KERNELS_TRITON_POOL_MIB", "much"),
+        ("TCM_KERNELS_TRITON_POOL_MIB", "0"),
+        ("TCM_KERNELS_TRITON_POOL_MIB", "nan"),
+        ("TCM_KERNELS_TRITON_SCREENING", "none"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    inputs = Case(n=4, d=4).build()
+    with pytest.raises(ValueError, match=f"{name}: got '{value}'"):
+        run(ENGINE, inputs)
+
+
+def test_the_pool_decides_how_large_a_super_tile_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for mib, rows in ((64, 16384), (16, 8192), (1e-9, 256), (1e9, 131072)):
+        monkeypatch.setenv("TCM_KERNELS_TRITON_POOL_MIB", str(mib))
+        assert forward.super_tile_tiles() * tiles.TILE == rows
+
+
+@pytest.mark.parametrize("is_self", [True, False])
+def test_super_tiles_hold_every_tile_once(is_self: bool) -> None:
+    seen = torch.zeros(11, 11, dtype=torch.int32)
+    for part in forward.super_tiles(11, 11, 4, is_self=is_self):
+        seen[part.row : part.row + part.rows, part.column : part.column + part.columns] += 1
+    expected = torch.ones_like(seen)
+    if is_self:  # whole super-tiles above the diagonal, of which those on it are halved later
+        block = torch.arange(11) // 4
+        expected = (block[:, None] <= block[None, :]).to(torch.int32)
+    assert torch.equal(seen, expected)

@@ -1,0 +1,206 @@
+"""The small parts of the Triton kernels, in the interpreter: rule, certificate, bits, the order of tiles."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from agreement import run
+from cases import Case, Inputs
+from engines import Engine, interprets_triton
+from test_screening import ADVERSARIES, generator
+from torch.nn.functional import normalize
+
+from tcm_kernels import reference
+from tcm_kernels.backends.torch_tiled import thresholds_of
+
+if not interprets_triton():
+    pytest.skip("the kernels run on a GPU here, or triton is not installed", allow_module_level=True)
+
+import triton
+import triton.language as tl
+
+bits, prepare, rules, tiles, totals = (
+    importlib.import_module(f"tcm_kernels.backends.triton.{name}")
+    for name in ("bits", "prepare", "rules", "tiles", "totals")
+)
+CERTIFICATE = (Path(__file__).parent.parent / "csrc/certificate.h").read_text()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("CODE_LIMIT", "kCodeLimit"),
+        ("ROUND_UP", "kRoundUp"),
+        ("ROUND_UP_TINY", "kRoundUpTiny"),
+        ("SLACK", "kSlack"),
+        ("SMALLEST_SCALE", "kSmallestScale"),
+        ("LARGEST_DIM", "kLargestDim"),
+    ],
+)
+def test_the_certificate_has_the_constants_of_its_derivation(ours: str, theirs: str) -> None:
+    found = re.search(rf"constexpr \w+ {theirs} = ([^;]+);", CERTIFICATE)
+    assert found is not None
+    assert eval(found[1].replace("f", "")) == getattr(getattr(rules, ours), "value", getattr(rules, ours))
+
+
+@triton.jit
+def thresholds_kernel(margins_ptr, out_ptr):
+    plus, minus = rules.thresholds(margins_ptr)
+    tl.store(out_ptr, plus)
+    tl.store(out_ptr + 1, minus)
+
+
+@pytest.mark.parametrize("margin", [0.9, 0.5, 0.3, 0.1, 0.0, 1e-40, -1e-40, -0.3, -0.9, 1.0, -1.0, 1 / 3])
+def test_thresholds_lie_on_the_inner_side_of_the_margins(margin: float) -> None:
+    margins = torch.tensor([margin, margin], dtype=torch.float64)
+    out = torch.empty(2)
+    thresholds_kernel[(1,)](margins, out)
+    assert torch.equal(out, thresholds_of(margins, torch.float32))
+    assert out[0].double() <= margin <= out[1].double()
+
+
+@triton.jit
+def bits_kernel(mask_ptr, rows_ptr, columns_ptr, counts_ptr, TILE: tl.constexpr):
+    offs, words = tl.arange(0, TILE), tl.arange(0, TILE // 32)
+    mask = tl.load(mask_ptr + offs[:, None] * TILE + offs[None, :]) != 0
+    bits.store_rows(mask, rows_ptr, TILE // 32, TILE)
+    bits.store_columns(mask, columns_ptr, TILE // 32, True, TILE)
+    at = offs[:, None] * (TILE // 32) + words[None, :]
+    tl.store(counts_ptr + at, bits.count(tl.load(rows_ptr + at)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.98, 1.0])
+def test_bits_are_stored_by_row_and_by_column_and_counted(share: float) -> None:
+    mask = (torch.rand(128, 128, generator=generator(1)) < share).to(torch.int32)
+    rows, columns, counts = (torch.full((128, 4), 99, dtype=torch.int32) for _ in range(3))
+    bits_kernel[(1,)](mask, rows, columns, counts, TILE=128)
+    for found, expected in ((rows, mask), (columns, mask.T)):
+        words = (expected.reshape(128, 4, 32).long() << torch.arange(32)).sum(dim=2)
+        assert torch.equal(found.long() & 0xFFFFFFFF, words)
+    assert torch.equal(counts, mask.view(128, 4, 32).sum(dim=2).to(torch.int32))
+
+
+@triton.jit
+def totals_kernel(x_ptr, out_ptr, TILE: tl.constexpr):
+    offs = tl.arange(0, TILE)
+    tl.store(out_ptr, totals.of_tile(tl.load(x_ptr + offs[:, None] * TILE + offs[None, :])))
+
+
+def test_the_total_of_a_tile_is_its_sum() -> None:
+    x = torch.rand(64, 64, generator=generator(3))
+    out = torch.empty(1)
+    totals_kernel[(1,)](x, out, TILE=64)
+    assert float(out) == pytest.approx(float(x.double().sum()), rel=1e-6)
+
+
+@triton.jit
+def below_kernel(columns_ptr, out_ptr, SIZE: tl.constexpr):
+    at = tl.arange(0, SIZE)
+    tl.store(out_ptr + at, bits.below(tl.load(columns_ptr + at)))
+
+
+def test_a_word_has_the_bits_below_a_column() -> None:
+    columns = torch.arange(-32, 96, dtype=torch.int32)
+    out = torch.empty_like(columns)
+    below_kernel[(1,)](columns, out, SIZE=128)
+    expected = [(1 << min(max(int(c), 0), 32)) - 1 for c in columns]
+    assert [int(x) & 0xFFFFFFFF for x in out] == expected
+
+
+@triton.jit
+def order_kernel(visits_ptr, row_tiles, column_tiles):
+    a, b = tiles.tile_at(tl.program_id(0), row_tiles, column_tiles)
+    at = visits_ptr + a * column_tiles + b
+    tl.store(at, tl.load(at) + 1)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 9), (9, 1), (8, 5), (17, 3), (20, 20)])
+def test_every_tile_is_visited_once(rows: int, columns: int) -> None:
+    visits = torch.zeros(rows, columns, dtype=torch.int32)
+    order_kernel[(rows * columns,)](visits, rows, columns)
+    assert (visits == 1).all()
+
+
+def coded(rows: torch.Tensor) -> prepare.Side:
+    n = torch.arange(len(rows))
+    nothing = torch.zeros(len(rows), dtype=torch.int32)
+    return prepare.prepare(rows, n, (nothing, nothing), nothing, codes=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("d", [1, 3, 64, 100, 513])
+@pytest.mark.parametrize("rows", ADVERSARIES.values(), ids=ADVERSARIES)
+def test_the_certificate_holds_for_every_pair(rows, d: int, dtype: torch.dtype) -> None:
+    emb = rows(120, d).to(dtype)
+    if dtype == torch.bfloat16:  # the interpreter reads subnormal ones as 0
+        emb[emb.abs() < torch.finfo(dtype).tiny] = 0.0
+    side = coded(emb)
+    unit = emb.double() * side.inverse.double()[:, None]
+    stands_for = side.code[:, :d].double() * side.scale.double()[:, None]
+    assert not side.code[:, d:].any(), "padding must not add to a product"
+    error = side.error.double()
+    assert (error >= (unit - stands_for).norm(dim=1)).all()
+    products = side.code.double() @ side.code.double().T
+    estimate = side.scale[:, None] * (side.scale[None, :] * products.float())
+    bound = error[:, None] + error + error[:, None] * error + rules.SLACK.value
+    assert ((unit @ unit.T - estimate.double()).abs() <= bound).all()
+
+
+def test_norms_are_those_of_normalize() -> None:
+    emb = torch.randn(50, 33, generator=generator(2)) * 10.0 ** torch.linspace(-18, 18, 50)[:, None]
+    expected = 1.0 / emb.double().norm(dim=1).clamp_min(1e-12)
+    assert torch.allclose(coded(emb).inverse.double(), expected, rtol=1.2e-7, atol=0.0)
+
+
+def test_the_certificate_is_not_vacuous() -> None:
+    errors = coded(torch.randn(100, 512, generator=generator(6))).error
+    assert 0.005 < errors.mean() < 0.013
+
+
+@pytest.mark.parametrize("rows", ADVERSARIES.values(), ids=ADVERSARIES)
+def test_no_pair_is_lost_with_margins_where_the_bound_bites(rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Margins at the similarity of some pair, and moved by the bound to either side."""
+    monkeypatch.setenv("TCM_KERNELS_TRITON_SCREENING", "int8")
+    monkeypatch.setattr(tiles, "TILE", 32)
+    n = 48
+    emb = rows(n, 96).requires_grad_()
+    labels = torch.randint(12, (n,), generator=generator(7))
+    unit = normalize(emb.detach().double())
+    s = (unit @ unit.T).flatten()
+    others = s[(labels[:, None] != labels[None, :]).flatten()]
+    reach = 2 * float(coded(emb.detach()).error.median())
+    at = float(others.kthvalue(int(0.95 * len(others))).values)
+    for move in (0.0, reach, -reach):
+        margin = min(1.0, max(-1.0, at + move))
+        expected = reference.tcm_sums(emb.detach(), labels, margin_plus=margin, margin_minus=margin)
+        in_band = int(((s - margin).abs() <= 2e-6).sum())
+        found = run(Engine("triton", "cpu"), Inputs(emb, labels, margin_plus=margin, margin_minus=margin))
+        assert abs(int(found.stats.positive_count) - int(expected.positive_count)) <= in_band
+        assert abs(int(found.stats.negative_count) - int(expected.negative_count)) <= in_band
+
+
+def test_the_sample_tells_a_model_that_has_learnt_from_one_that_has_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forward = importlib.import_module("tcm_kernels.backends.triton.forward")
+    monkeypatch.setenv("TCM_KERNELS_TRITON_SCREENING", "int8")
+    monkeypatch.setattr(tiles, "TILE", 32)
+    calls = []
+    finish = forward.Call._finish
+
+    def remembered(call: forward.Call) -> object:
+        calls.append(call)
+        return finish(call)
+
+    monkeypatch.setattr(forward.Call, "_finish", remembered)
+    for look in ("random", "collapsed"):
+        inputs = Case(n=128, d=64, look=look, labels="all_different").build()
+        run(Engine("triton", "cpu"), dataclasses.replace(inputs, margin_minus=0.5))
+    learnt, untrained = (int(call.samples.sum()) > call.most_left for call in calls)
+    assert not learnt
+    assert untrained

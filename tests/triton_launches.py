@@ -1,0 +1,188 @@
+"""What the `triton` backend would launch, and the compiler's report of it for a chip that need not be here.
+
+Run as `python tests/triton_launches.py REPORT`: for every chip, dtype and dimension below it records a
+forward and a backward on tensors in main memory without running a kernel, compiles what was recorded, and
+writes one JSON object a kernel. A process of its own, because the other tests may have told triton to
+interpret.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import unittest.mock
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHIPS = (80, 90, 100)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+DIMS = (80, 128, 512, 1000, 4096)  # multiples of 128, of 16, and of neither
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int8: "*i8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """A kernel, and what it would be compiled for."""
+
+    kernel: Any  # triton.JITFunction
+    signature: dict[str, str]
+    constants: dict[tuple[int], Any]
+    attributes: dict[tuple[int], list[list[Any]]]
+    options: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        return self.kernel.__name__
+
+    @property
+    def key(self) -> str:
+        """Equal for two launches exactly where one compiled kernel serves both."""
+        return repr((self.name, self.signature, self.constants, self.attributes, self.options))
+
+
+def _launch(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Launch:
+    """As triton specialises: pointers and integers by divisibility by 16, integers also by being 1."""
+    names = [parameter.name for parameter in kernel.params]
+    options = {name: value for name, value in kwargs.items() if name not in names}
+    values = dict(zip(names, args, strict=False)) | {k: v for k, v in kwargs.items() if k in names}
+    signature: dict[str, str] = {}
+    constants: dict[tuple[int], Any] = {}
+    attributes: dict[tuple[int], list[list[Any]]] = {}
+    for index, parameter in enumerate(kernel.params):
+        value = values[parameter.name]
+        specialised = not parameter.do_not_specialize
+        if (
+            parameter.is_constexpr
+            or (value is None)
+            or (specialised and isinstance(value, int) and value == 1)
+        ):
+            signature[parameter.name], constants[(index,)] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[parameter.name] = POINTERS[value.dtype]
+            aligned = value.data_ptr() % 16 == 0 and not parameter.do_not_specialize_on_alignment
+            if specialised and aligned:
+                attributes[(index,)] = [["tt.divisibility", 16]]
+        else:
+            assert isinstance(value, int), f"{kernel.__name__}: {parameter.name} is {value!r}"
+            signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if specialised and value % 16 == 0:
+                attributes[(index,)] = [["tt.divisibility", 16]]
+    return Launch(kernel, signature, constants, attributes, options)
+
+
+def recorded(call: Callable[[], object]) -> list[Launch]:
+    """The launches that `call` would make."""
+    import triton  # noqa: PLC0415
+
+    launches: list[Launch] = []
+
+    def run(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        launches.append(_launch(kernel, args, kwargs))
+
+    with unittest.mock.patch.object(triton.JITFunction, "run", run):
+        call()
+    return launches
+
+
+def forward_and_backward(
+    n: int, d: int, dtype: torch.dtype, m: int | None = None, precision: str = "highest"
+) -> Callable[[], object]:
+    """A call of the backend with gradients; labels and embeddings are of no interest."""
+    from tcm_kernels.backends.contract import Problem  # noqa: PLC0415
+    from tcm_kernels.backends.triton import forward, residual_bytes  # noqa: PLC0415
+
+    def labels(rows: int) -> torch.Tensor:
+        return torch.arange(rows) // 4
+
+    emb = torch.zeros(n, d, dtype=dtype)
+    ref = None if m is None else torch.zeros(m, d, dtype=dtype)
+    margins = torch.tensor([0.9, 0.5], dtype=torch.float64)
+    problem = Problem(
+        emb, labels(n), ref, None if m is None else labels(m), margins, None, True, m is not None, precision
+    )
+
+    def call() -> None:
+        _, _, residual = forward.pair_sums(problem, residual_bytes(problem))
+        forward.pair_sums_backward(problem, torch.ones(2, dtype=torch.float64), residual)
+
+    return call
+
+
+def _report(launch: Launch, chip: int) -> dict[str, Any]:
+    """What the compiler says of a launch."""
+    import triton  # noqa: PLC0415
+    from triton.backends.compiler import GPUTarget  # noqa: PLC0415
+    from triton.compiler import ASTSource  # noqa: PLC0415
+
+    source = ASTSource(
+        fn=launch.kernel, signature=launch.signature, constexprs=launch.constants, attrs=launch.attributes
+    )
+    compiled = triton.compile(source, target=GPUTarget("cuda", chip, 32), options=launch.options)
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(compiled.asm["cubin"])
+        cubin.flush()
+        says = [
+            subprocess.run([tool, what, cubin.name], capture_output=True, text=True, check=True).stdout
+            for what in ("--dump-resource-usage", "-sass")
+        ]
+    usage = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", says[0])}
+    matrix = sorted(set(re.findall(r"\b(IMMA|IGMMA|HMMA|HGMMA|UTC[A-Z]*MMA)\b", says[1])))
+    return {
+        "kernel": launch.name,
+        "chip": chip,
+        "constants": {launch.kernel.params[i].name: value for (i,), value in launch.constants.items()},
+        "options": launch.options,
+        "registers": usage["REG"],
+        "stack": usage["STACK"],
+        "local": usage["LOCAL"],
+        "shared": compiled.metadata.shared,
+        "matrix": matrix,
+    }
+
+
+def _every_launch(chip: int) -> Iterator[tuple[str, Launch]]:
+    from tcm_kernels.backends.triton import configs, forward  # noqa: PLC0415
+
+    def configs_of_chip(x: torch.Tensor, code_dim: int) -> configs.Configs:
+        return configs.configs_for(chip // 10, x.element_size(), x.shape[1], code_dim)
+
+    seen = set()
+    with unittest.mock.patch.object(forward, "_configs", configs_of_chip):
+        for dtype in DTYPES:
+            for d, precision in itertools.product(DIMS, ("highest", "high")):
+                if precision == "high" and dtype != torch.float32:
+                    continue
+                for launch in recorded(forward_and_backward(4096, d, dtype, precision=precision)):
+                    if launch.key not in seen:
+                        seen.add(launch.key)
+                        yield f"{dtype}, D={d}, {precision}".removeprefix("torch."), launch
+
+
+def main(report: str) -> None:
+    """Write the reports of all kernels, one JSON object a line."""
+    work = [(case, launch, chip) for chip in CHIPS for case, launch in _every_launch(chip)]
+    with ThreadPoolExecutor(2) as pool, open(report, "w") as out:
+        for (case, _, _), of_launch in zip(work, pool.map(lambda w: _report(w[1], w[2]), work), strict=True):
+            out.write(json.dumps({"case": case} | of_launch) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
