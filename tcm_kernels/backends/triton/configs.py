@@ -24,7 +24,7 @@ class Configs(NamedTuple):
 # By bytes of an element. No row has been measured on a GPU yet: on sm_90 they are those that the compiler
 # reports to fit into registers, with two programs of the sweep on a multiprocessor.
 _HOPPER = {
-    2: Configs(Config(128, 4, 3), Config(64, 8, 3), Config(128, 8, 3)),
+    2: Configs(Config(128, 4, 3), Config(64, 8, 3), Config(128, 8, 1)),
     4: Configs(Config(128, 4, 3), Config(32, 8, 3), Config(64, 8, 3)),
 }
 _AMPERE = {
