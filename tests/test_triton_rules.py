@@ -176,7 +176,7 @@ def test_no_pair_is_lost_with_margins_where_the_bound_bites(rows, monkeypatch: p
     unit = normalize(emb.detach().double())
     s = (unit @ unit.T).flatten()
     others = s[(labels[:, None] != labels[None, :]).flatten()].sort(descending=True).values
-    for k in (2, 10, 20, 40):
+    for k in (2, 20):
         margin = min(1.0, max(-1.0, float(others[k]) - 3e-6))
         expected = reference.tcm_sums(emb.detach(), labels, margin_plus=margin, margin_minus=margin)
         in_band = int(((s - margin).abs() <= 2e-6).sum())
