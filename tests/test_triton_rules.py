@@ -170,7 +170,7 @@ def test_no_pair_is_lost_with_margins_where_the_bound_bites(rows, monkeypatch: p
     monkeypatch.setattr(forward, "USELESS_FROM", 1.0)  # whatever is left is decided one by one
     monkeypatch.setattr(tiles, "LIST_MOST", 32 * 32)
     monkeypatch.setattr(tiles, "TILE", 32)
-    n = 48
+    n = 34
     emb = rows(n, 96).requires_grad_()
     labels = torch.randint(12, (n,), generator=generator(7))
     unit = normalize(emb.detach().double())
