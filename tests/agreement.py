@@ -28,7 +28,7 @@ import math
 
 import torch
 from cases import Inputs
-from engines import Engine
+from engines import Engine, interprets_triton
 from torch import Tensor
 
 import tcm_kernels
@@ -39,9 +39,11 @@ ROW_TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
 UNIT_ROUNDOFF = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
 # Half an ulp, relative to the value, and half of the smallest subnormal.
 RESULT_ROUNDING = {torch.bfloat16: (2.0**-8, 0.0), torch.float16: (2.0**-11, 2.0**-25)}
-# Half an ulp of each row, where unit rows are multiplied in the embeddings' dtype; a whole one for bfloat16,
-# because Triton's interpreter cuts numbers off.
-ROW_ROUNDING = {"triton": {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}}
+# Half an ulp of each row, where unit rows are multiplied in the embeddings' dtype. Triton's interpreter cuts
+# bfloat16 off instead of rounding it: a whole one.
+ROW_ROUNDING = {
+    "triton": {torch.bfloat16: 2.0**-7 if interprets_triton() else 2.0**-8, torch.float16: 2.0**-11}
+}
 NORM_FLOOR = 1e-12
 
 

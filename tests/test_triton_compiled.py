@@ -25,6 +25,7 @@ SHARED = {80: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 CASES = "bfloat16", "float16", "float32"
 # What multiplies 8-bit integers, and floating-point numbers of 16 and 19 bits.
 INTEGER = {80: {"IMMA"}, 90: {"IGMMA"}, 100: {"IMMA", "UTCIMMA"}}
+SMALL = {80: {"HMMA"}, 90: {"HMMA"}, 100: {"HMMA"}}  # its blocks of 16 rows are too small for warp groups
 FLOATING = {80: {"HMMA"}, 90: {"HGMMA"}, 100: {"HMMA", "UTCHMMA"}}
 
 
@@ -89,6 +90,7 @@ def test_shared_memory_is_what_the_chip_has(reports: list[dict[str, Any]]) -> No
         ("sweep_kernel", INTEGER),
         ("full_tiles_kernel", FLOATING),
         ("patterns_kernel", FLOATING),
+        ("small_kernel", SMALL),
     ],
 )
 def test_products_use_matrix_units(
@@ -96,7 +98,7 @@ def test_products_use_matrix_units(
 ) -> None:
     of_kernel = [report for report in reports if report["kernel"] == kernel]
     assert {report["chip"] for report in of_kernel} == set(SHARED)
-    if instructions is FLOATING:  # products of codes are the same for all dtypes
+    if instructions is not INTEGER:  # products of codes are the same for all dtypes
         assert {report["case"].split(",")[0] for report in of_kernel} == set(CASES)
     for report in of_kernel:
         assert instructions[report["chip"]] & set(report["matrix"]), f"{_where(report)}: {report['matrix']}"
@@ -107,8 +109,10 @@ import sys
 sys.path.insert(0, "tests")
 import torch
 from triton_launches import forward_and_backward, recorded
-alone = [(2048, None), (2049, None), (4096, None), (5003, None)]
-for shapes in (alone, [(2048, 2048), (2049, 4096), (5003, 3007)]):
+alone = [(4064, None), (2049, None), (4096, None), (5003, None)]
+small = [(64, None), (65, None), (2048, None)]
+small_pairs = [(64, 80), (65, 80), (17, 2048)]
+for shapes in (alone, [(2049, 2048), (2049, 4096), (5003, 3007)], small, small_pairs):
     keys = [{x.key for x in recorded(forward_and_backward(n, 96, torch.float32, m))} for n, m in shapes]
     for shape, later in zip(shapes[1:], keys[1:]):
         for key in sorted(later ^ keys[0]):

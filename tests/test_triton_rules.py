@@ -129,7 +129,7 @@ def test_every_tile_is_visited_once(rows: int, columns: int) -> None:
 def coded(rows: torch.Tensor) -> prepare.Side:
     n = torch.arange(len(rows))
     nothing = torch.zeros(len(rows), dtype=torch.int32)
-    return prepare.prepare(rows, n, (nothing, nothing), nothing, codes=True)
+    return prepare.prepare(rows, n, (nothing, nothing), codes=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

@@ -26,6 +26,7 @@ import torch
 CHIPS = (80, 90, 100)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 DIMS = (80, 128, 512, 1000, 4096)  # multiples of 128, of 16, and of neither
+ROWS = (1024, 4096)  # taken in one launch where D allows, and screened
 POINTERS = {
     torch.float32: "*fp32",
     torch.float64: "*fp64",
@@ -106,7 +107,7 @@ def forward_and_backward(
 ) -> Callable[[], object]:
     """A call of the backend with gradients; labels and embeddings are of no interest."""
     from tcm_kernels.backends.contract import Problem  # noqa: PLC0415
-    from tcm_kernels.backends.triton import forward, residual_bytes  # noqa: PLC0415
+    from tcm_kernels.backends.triton import backward, forward, residual_bytes  # noqa: PLC0415
 
     def labels(rows: int) -> torch.Tensor:
         return torch.arange(rows) // 4
@@ -120,7 +121,7 @@ def forward_and_backward(
 
     def call() -> None:
         _, _, residual = forward.pair_sums(problem, residual_bytes(problem))
-        forward.pair_sums_backward(problem, torch.ones(2, dtype=torch.float64), residual)
+        backward.pair_sums_backward(problem, torch.ones(2, dtype=torch.float64), residual)
 
     return call
 
@@ -170,10 +171,11 @@ def _every_launch(chip: int) -> Iterator[tuple[str, Launch]]:
             for d, precision in itertools.product(DIMS, ("highest", "high")):
                 if precision == "high" and dtype != torch.float32:
                     continue
-                for launch in recorded(forward_and_backward(4096, d, dtype, precision=precision)):
-                    if launch.key not in seen:
-                        seen.add(launch.key)
-                        yield f"{dtype}, D={d}, {precision}".removeprefix("torch."), launch
+                for n in ROWS:
+                    for launch in recorded(forward_and_backward(n, d, dtype, precision=precision)):
+                        if launch.key not in seen:
+                            seen.add(launch.key)
+                            yield f"{dtype}, D={d}, {precision}".removeprefix("torch."), launch
 
 
 def main(report: str) -> None:

@@ -8,35 +8,35 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from ..contract import Problem
+from ..shared import FLOAT_DTYPES
+from .configs import is_interpreted
 from .residual import residual_bytes
 
 __all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+DTYPES = tuple(dtype for dtype in FLOAT_DTYPES if dtype != torch.float64)
 LEAST_CAPABILITY = (8, 0)
-
-
-def _interpreted() -> bool:
-    """Whether kernels run in Python, on the CPU: for tests."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _forward() -> ModuleType:
     return importlib.import_module("tcm_kernels.backends.triton.forward")
 
 
+def _backward() -> ModuleType:
+    return importlib.import_module("tcm_kernels.backends.triton.backward")
+
+
 def why_not_here() -> str | None:
     """None where triton is installed and there is a GPU for it, else what is missing."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed: pip install triton"
-    if _interpreted():
+    if is_interpreted():
         return None
     if not torch.cuda.is_available() or torch.version.cuda is None:
         return "it needs an NVIDIA GPU, and torch sees none"
@@ -48,9 +48,9 @@ def why_not_here() -> str | None:
 
 def why_not(device_type: str, dtype: torch.dtype) -> str | None:
     """None if this backend takes embeddings of this device and dtype, else the reason."""
-    wanted = "cpu" if _interpreted() else "cuda"
+    wanted = "cpu" if is_interpreted() else "cuda"
     if device_type != wanted:
-        where = "in main memory while TRITON_INTERPRET=1" if _interpreted() else "on a GPU"
+        where = "in main memory while TRITON_INTERPRET=1" if is_interpreted() else "on a GPU"
         return f"it takes embeddings {where}, not on {device_type}"
     if dtype not in DTYPES:
         return f"it takes float32, float16 and bfloat16 embeddings, not {dtype}"
@@ -64,4 +64,4 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
 
 def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    return _forward().pair_sums_backward(problem, grad_sums, residual)
+    return _backward().pair_sums_backward(problem, grad_sums, residual)

@@ -54,3 +54,9 @@ def below(columns):
     """Words whose bits under `columns` are set: none for 0 or less, all for 32 or more."""
     some = (1 << tl.minimum(tl.maximum(columns, 0), 31)) - 1
     return tl.where(columns >= WORD, -1, some)
+
+
+@triton.jit
+def between(begin, end):
+    """Words whose bits at columns [begin, end) are set."""
+    return below(end) & ~below(begin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 
@@ -45,6 +46,16 @@ def configs_for(major: int, element: int, dim: int, code_dim: int) -> Configs:
     if dim % VECTOR:
         full_tiles, patterns = full_tiles._replace(block=16), patterns._replace(block=64)
     return Configs(sweep, full_tiles, patterns)
+
+
+def is_interpreted() -> bool:
+    """Whether kernels run in Python, on the CPU: for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def rows_and_warps(block_d: int) -> tuple[int, int]:
+    """Rows and warps of a program that reads rows of block_d elements once, and streams them through."""
+    return max(1, 2048 // block_d), 4 if block_d <= 2048 else 8
 
 
 def warps_of_a_row(block_d: int) -> int:

@@ -14,8 +14,8 @@ import triton.language as tl
 
 from . import bits, totals
 from .rules import is_hard, penalty, thresholds
-from .screen import is_useless
-from .tiles import COUNT, decided, hard_negatives, hard_positives, is_decided, pairs_of_word, tile_at
+from .screen import is_sparse, is_useless
+from .tiles import decided, hard_negatives, hard_positives, of_one_class, pairs_of_word, tile_at
 
 
 @triton.jit
@@ -65,10 +65,10 @@ def full_tiles_kernel(
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Decides the tiles of a super-tile that the sweep has left to it, or all of them."""
+    if is_sparse(samples_ptr, most_left, crowded_ptr, SCREENED, SAMPLES):
+        return
     if SCREENED:
         every = is_useless(samples_ptr, most_left, SAMPLES)
-        if (every == 0) & (tl.load(crowded_ptr) == 0):
-            return
     threshold_plus, threshold_minus = thresholds(margins_ptr)
     offs = tl.arange(0, TILE)
     program = tl.program_id(0)
@@ -81,8 +81,7 @@ def full_tiles_kernel(
             wanted, mirrors = a <= b, a < b
         if SCREENED:
             if wanted & (every == 0):
-                entry = tl.load(directory_ptr + a * column_tiles + b)
-                wanted = (is_decided(entry) == 0) & ((entry & COUNT) > LIST_MOST)
+                wanted = tl.load(directory_ptr + a * column_tiles + b) > LIST_MOST
         if wanted:
             first_m, first_n = row0 + a * TILE, column0 + b * TILE
             offs_m, offs_n = tl.minimum(first_m + offs, n - 1), tl.minimum(first_n + offs, m - 1)
@@ -92,7 +91,7 @@ def full_tiles_kernel(
                 TILE, BLOCK_K, EVEN_K, PRECISION, UPCAST,
             )  # fmt: skip
             same_begin, same_end = tl.load(same_begin_ptr + offs_m), tl.load(same_end_ptr + offs_m)
-            same = (offs_n[None, :] >= same_begin[:, None]) & (offs_n[None, :] < same_end[:, None])
+            same = of_one_class(offs_n, same_begin, same_end)
             hard = is_hard(s, same, threshold_plus, threshold_minus)
             hard = hard & (offs_n[None, :] != tl.load(twin_ptr + offs_m)[:, None])
             hard = hard & (first_m + offs < n)[:, None] & (first_n + offs < m)[None, :]
@@ -120,8 +119,5 @@ def full_tiles_kernel(
             if BY_COLUMN:
                 by_column = column_bits_ptr + b * TILE * row_words + a * (TILE // 32)
                 bits.store_columns(hard, by_column, row_words, mirrors, TILE)
-    at = program * 2
-    tl.store(sums_ptr + at, tl.load(sums_ptr + at) + sum_positive)
-    tl.store(sums_ptr + at + 1, tl.load(sums_ptr + at + 1) + sum_negative)
-    tl.store(counts_ptr + at, tl.load(counts_ptr + at) + all_positives)
-    tl.store(counts_ptr + at + 1, tl.load(counts_ptr + at + 1) + all_negatives)
+    totals.add_to(sums_ptr, program, sum_positive, sum_negative)
+    totals.add_to(counts_ptr, program, all_positives, all_negatives)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from . import bits
+from . import bits, totals
 from .rules import is_hard, penalty, thresholds
 from .tiles import (
     hard_negatives,
@@ -23,6 +23,7 @@ from .tiles import (
     is_decided,
     is_list,
     is_whole_less_a_list,
+    takes_whole,
 )
 
 LANES = tl.constexpr(32)  # words of a row that are looked at together
@@ -43,7 +44,7 @@ def words_to_take(
     inside = word < words_a_row
     entry = tl.load(entries_ptr + word // WORDS * other_stride, mask=inside, other=0)
     hard = tl.load(row_bits_ptr + word, mask=inside & (entry != 0), other=0)
-    same = bits.below(same_end - word * 32) & ~bits.below(same_begin - word * 32)
+    same = bits.between(same_begin - word * 32, same_end - word * 32)
     there = bits.below(others - word * 32)
 
     negatives = hard_negatives(entry)
@@ -51,7 +52,7 @@ def words_to_take(
     whole = is_decided(entry) & is_whole_less_a_list(negatives, own_rows * columns, LIST_MOST)
     in_tile = tl.sum(tl.reshape(bits.count(hard), (LANES // WORDS, WORDS)), axis=1)
     in_tile = tl.reshape(tl.broadcast_to(in_tile[:, None], (LANES // WORDS, WORDS)), (LANES,))
-    less = whole & (2 * in_tile >= columns)  # as in patterns_kernel
+    less = whole & takes_whole(in_tile, columns)
 
     all_pushes = is_list(negatives, LIST_MOST) | whole
     take = tl.where(all_pushes, hard & ~same, 0)
@@ -143,8 +144,6 @@ def lists_kernel(
         if touched_q != 0:
             tl.store(q_ptr + to, tl.load(q_ptr + to, mask=in_row, other=0.0) + q, mask=in_row)
     if weight * (positives + negatives) > 0:
-        at = position.to(tl.int64) * 2
-        tl.store(sums_ptr + at, tl.load(sums_ptr + at) + pulls * weight)
-        tl.store(sums_ptr + at + 1, tl.load(sums_ptr + at + 1) + pushes * weight)
-        tl.store(counts_ptr + at, tl.load(counts_ptr + at) + positives * weight)
-        tl.store(counts_ptr + at + 1, tl.load(counts_ptr + at + 1) + negatives * weight)
+        at = position.to(tl.int64)
+        totals.add_to(sums_ptr, at, pulls * weight, pushes * weight)
+        totals.add_to(counts_ptr, at, positives * weight, negatives * weight)

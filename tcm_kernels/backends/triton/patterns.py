@@ -14,26 +14,32 @@ parts: three for "highest", which is all of their 24 bits, and two otherwise. No
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
 from . import bits
+from .screen import is_sparse
 from .tiles import (
     hard_negatives,
     hard_positives,
     is_decided,
     is_whole_less_a_list,
+    takes_whole,
 )
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["first", "n"], do_not_specialize_on_alignment=["crowded_ptr"])
 def block_sums_kernel(
-    x_ptr, order_ptr, inverse_ptr, n, dim,
+    x_ptr, order_ptr, inverse_ptr, first, n, dim,
+    samples_ptr, most_left, crowded_ptr,
     sums_ptr,  # (blocks, dim) float32
-    TILE: tl.constexpr, BLOCK_D: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_D: tl.constexpr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
-    """The sum of the unit rows of each TILE positions."""
-    offs = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    """The sum of the unit rows of each TILE positions from `first` on."""
+    if is_sparse(samples_ptr, most_left, crowded_ptr, SCREENED, SAMPLES):
+        return
+    offs = first + tl.program_id(0) * TILE + tl.arange(0, TILE)
     offs_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = offs < n
     row = tl.load(order_ptr + offs, mask=inside, other=0)
@@ -44,9 +50,18 @@ def block_sums_kernel(
     tl.store(sums_ptr + at, tl.sum(unit, axis=0), mask=offs_d < dim)
 
 
+def way_of_patterns(dtype: torch.dtype, precision: str) -> str:
+    """How `add_product` multiplies a pattern with rows of this dtype."""
+    if dtype == torch.bfloat16:
+        return "weights"
+    if dtype == torch.float16:
+        return "scaled"
+    return "three parts" if precision == "highest" else "two parts"
+
+
 @triton.jit
 def add_product(acc, pattern, x, inverse, WAY: tl.constexpr, UPCAST: tl.constexpr):
-    """Acc + pattern · (x scaled by inverse), for pattern (TILE, 32) of 0 and 1 and x (32, BLOCK_D)."""
+    """Acc + pattern · (x scaled by inverse), for a pattern (m, k) of 0 and 1 and x (k, d)."""
     if WAY == "weights":
         weights = tl.where(pattern != 0, inverse[None, :], 0.0).to(x.dtype)
         if UPCAST:
@@ -72,21 +87,26 @@ def add_product(acc, pattern, x, inverse, WAY: tl.constexpr, UPCAST: tl.constexp
 
 
 @triton.jit(
-    do_not_specialize=["own0", "n", "other0", "m", "other_tiles", "words_a_row", "own_stride", "other_stride"]
-)
+    do_not_specialize=[
+        "own0", "n", "other0", "m", "other_tiles", "words_a_row", "own_stride", "other_stride",
+    ],
+    do_not_specialize_on_alignment=["crowded_ptr"],
+)  # fmt: skip
 def patterns_kernel(
     own_order_ptr, same_begin_ptr, same_end_ptr, own0, n,
     x_ptr, other_order_ptr, other_inverse_ptr, other_block_sums_ptr, other0, m,
-    dim, other_tiles,
+    dim, other_tiles, samples_ptr, most_left, crowded_ptr,
     bits_ptr,  # (own tiles * TILE, words)
     words_a_row,
     directory_ptr, own_stride, other_stride,  # of its entries, per own tile and per other tile
     p_ptr,  # (n, dim) float32, by row of the embeddings, added to
     q_ptr,
     TILE: tl.constexpr, BLOCK_D: tl.constexpr, LIST_MOST: tl.constexpr,
-    WAY: tl.constexpr, UPCAST: tl.constexpr,
+    WAY: tl.constexpr, UPCAST: tl.constexpr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """P (sign 0) or Q (sign 1) of TILE rows, BLOCK_D columns, over one super-tile's columns."""
+    if is_sparse(samples_ptr, most_left, crowded_ptr, SCREENED, SAMPLES):
+        return
     a = tl.program_id(0)
     offs_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     positive = tl.program_id(2) == 0
@@ -118,18 +138,17 @@ def patterns_kernel(
             other_rows = tl.minimum(m - other0 - b * TILE, TILE)
             whole = is_whole_less_a_list(hard_negatives(entry), own_rows * other_rows, LIST_MOST)
             if whole & (positive == 0):
-                # A row with few hard pairs is a list all the same: a sum of none is to be exactly 0.
                 hard = tl.load(of_block + offs[:, None] * words_a_row + words[None, :])
                 of_row = tl.sum(bits.count(hard), axis=1)
-                sum_ptr = other_block_sums_ptr + (other0 // TILE + b).to(tl.int64) * dim
+                sum_ptr = other_block_sums_ptr + b * dim
                 block_sum = tl.load(sum_ptr + offs_d, mask=offs_d < dim, other=0.0)
-                acc += tl.where((2 * of_row >= other_rows)[:, None], block_sum[None, :], 0.0)
+                acc += tl.where(takes_whole(of_row, other_rows)[:, None], block_sum[None, :], 0.0)
             else:
                 # A word of every row at a time: it holds the pattern of 32 columns.
                 for w in range(0, TILE // 32):
                     column = b * TILE + w * 32
                     hard = tl.load(of_block + offs * words_a_row + w)
-                    same = bits.below(same_end - column) & ~bits.below(same_begin - column)
+                    same = bits.between(same_begin - column, same_end - column)
                     hard = hard & tl.where(positive, same, ~same)
                     pattern = (hard[:, None] >> lane[None, :]) & 1
                     offs_n = other0 + column + lane

@@ -13,14 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .rules import (
-    CODE_LIMIT,
-    LARGEST_FLOAT32,
-    NORM_FLOOR,
-    ROUND_UP,
-    ROUND_UP_TINY,
-    SMALLEST_SCALE,
-)
+from .configs import rows_and_warps
+from .rules import CODE_LIMIT, ROUND_UP, ROUND_UP_TINY, SMALLEST_SCALE, norms
 
 CODE_STEP = 64  # codes are padded with zeros to a multiple of this
 
@@ -37,7 +31,6 @@ class Side(NamedTuple):
         error: (N,) float32 by position, rounded up.
         same_begin: (N,) int32: positions [same_begin, same_end) of the other side are of the row's class.
         same_end: (N,) int32.
-        twin: (N,) int32, the position of the same sample on the other side, or -1.
     """
 
     x: Tensor
@@ -48,17 +41,11 @@ class Side(NamedTuple):
     error: Tensor
     same_begin: Tensor
     same_end: Tensor
-    twin: Tensor
 
     @property
     def rows(self) -> int:
         """N."""
         return self.x.shape[0]
-
-    @property
-    def dim(self) -> int:
-        """D."""
-        return self.x.shape[1]
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -83,9 +70,8 @@ def prepare_kernel(
     row = tl.load(order_ptr + position, mask=inside, other=0)
     at = row[:, None] * dim + k[None, :]
     x = tl.load(x_ptr + at, mask=inside[:, None] & (k < dim)[None, :], other=0.0).to(tl.float64)
-    norm = tl.sqrt(tl.sum(x * x, axis=1))
-    finite = norm < LARGEST_FLOAT32
-    inverse = (1.0 / tl.maximum(tl.where(finite, norm, 1.0), NORM_FLOOR)).to(tl.float32)
+    _, inverse, finite = norms(x)
+    inverse = inverse.to(tl.float32)
     tl.store(inverse_ptr + position, tl.where(finite, inverse, float("nan")), mask=inside)
     if CODES:
         unit = tl.where(finite[:, None], x, 0.0) * inverse.to(tl.float64)[:, None]
@@ -104,19 +90,19 @@ def prepare_kernel(
         tl.store(error_ptr + position, error, mask=inside)
 
 
-def prepare(x: Tensor, order: Tensor, same: tuple[Tensor, Tensor], twin: Tensor, *, codes: bool) -> Side:
+def prepare(x: Tensor, order: Tensor, same: tuple[Tensor, Tensor], *, codes: bool) -> Side:
     """A side of x (N, D), whose positions are `order`."""
     n, dim = x.shape
     code_dim = triton.cdiv(dim, CODE_STEP) * CODE_STEP if codes else 0
     inverse, scale, error = (x.new_empty(n, dtype=torch.float32) for _ in range(3))
     code = x.new_empty((n if codes else 0, code_dim), dtype=torch.int8)
-    side = Side(x, order, inverse, code, scale, error, *same, twin)
+    side = Side(x, order, inverse, code, scale, error, *same)
     block = triton.next_power_of_2(max(dim, code_dim, 1))
-    rows = max(1, 2048 // block)
+    rows, warps = rows_and_warps(block)
     if n:
         prepare_kernel[(triton.cdiv(n, rows),)](
             x, order, n, dim, side.inverse, code, code_dim, side.scale, side.error,
-            ROWS=rows, BLOCK_D=block, CODES=codes, num_warps=4 if block <= 2048 else 8,
+            ROWS=rows, BLOCK_D=block, CODES=codes, num_warps=warps,
         )  # fmt: skip
     return side
 

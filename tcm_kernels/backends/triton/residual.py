@@ -1,7 +1,8 @@
-"""The residual: P and Q for every side whose gradient is wanted, and the poison.
+"""The residual: P and Q for every side whose gradient is wanted, and before them the poison and a counter.
 
 Float32 rows in the order of the embeddings, each array beginning at a multiple of 16 bytes, so that kernels
-are compiled once whatever N is. The poison is 0, or NaN where an embedding is not finite.
+are compiled once whatever N is. The poison is 0, or NaN where an embedding is not finite; the counter is for
+the forward, and 0 before and after.
 """
 
 from __future__ import annotations
@@ -50,3 +51,8 @@ def views_of(problem: Problem, residual: Tensor) -> tuple[Sums | None, Sums | No
     of_emb = Sums(take(emb), take(emb)) if problem.need_grad_emb else None
     of_ref = Sums(take(ref), take(ref)) if ref is not None and problem.need_grad_ref else None
     return of_emb, of_ref, residual[:8].view(torch.float64)
+
+
+def counter_of(residual: Tensor) -> Tensor:
+    """The counter, an int32."""
+    return residual[8:12].view(torch.int32)

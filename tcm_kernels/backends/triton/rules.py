@@ -40,6 +40,34 @@ def similarity_error(error_i, error_j):
 
 
 @triton.jit
+def norms(x):
+    """Norm of each row of x (n, D) float64, 1 / max(norm, floor), and whether the norm is finite in float32.
+
+    The inverse of a norm that is not finite is 1, so that nothing is computed from infinity.
+    """
+    norm = tl.sqrt(tl.sum(x * x, axis=1))
+    finite = norm < LARGEST_FLOAT32
+    return norm, 1.0 / tl.maximum(tl.where(finite, norm, 1.0), NORM_FLOOR), finite
+
+
+@triton.jit
+def inverse_norms(x):
+    """1 / max(norm, floor) of each row of x (n, D) float32, in float32; NaN where it is not finite.
+
+    Squares of norms from 1e-12 to 1.8e19 are float32 numbers, and one below is raised to the floor.
+    """
+    squares = tl.sum(x * x, axis=1)
+    inverse = tl.div_rn(1.0, tl.maximum(tl.sqrt_rn(squares), NORM_FLOOR))
+    return tl.where(squares < LARGEST_FLOAT32, inverse, float("nan"))
+
+
+@triton.jit
+def not_finite(inverse):
+    """How many of the inverse norms (n,) are those of rows that are not finite."""
+    return tl.sum((inverse != inverse).to(tl.int32), axis=0)  # noqa: PLR0124
+
+
+@triton.jit
 def _step_down(x):
     """The next float32 below x."""
     bits = x.to(tl.int32, bitcast=True)
@@ -55,3 +83,12 @@ def thresholds(margins_ptr):
     threshold_plus = tl.where(narrow_plus.to(tl.float64) > plus, _step_down(narrow_plus), narrow_plus)
     threshold_minus = tl.where(narrow_minus.to(tl.float64) < minus, -_step_down(-narrow_minus), narrow_minus)
     return threshold_plus, threshold_minus
+
+
+@triton.jit
+def beyond_margins(margins_ptr):
+    """What penalties measured from the thresholds are off those measured from the margins, (2,) float64."""
+    threshold_plus, threshold_minus = thresholds(margins_ptr)
+    plus, minus = tl.load(margins_ptr), tl.load(margins_ptr + 1)
+    sign = tl.arange(0, 2)
+    return tl.where(sign == 0, plus - threshold_plus.to(tl.float64), threshold_minus.to(tl.float64) - minus)

@@ -19,7 +19,7 @@ import triton.language as tl
 
 from . import bits
 from .rules import similarity_error, thresholds
-from .tiles import tile_at
+from .tiles import of_one_class, tile_at
 
 SAMPLES = 32  # tiles of the sample
 # Share of the sample's pairs that may be candidates for the sweep to pay: as many as a list holds. Not yet
@@ -58,9 +58,33 @@ def least_product(scale, error, column_scale, column_error, threshold_minus):
 
 
 @triton.jit
+def may_be_hard(
+    row_code_ptr, row_scale_ptr, row_error_ptr, offs_m,
+    column_code_ptr, column_scale_ptr, column_error_ptr, offs_n,
+    code_dim, threshold_minus, TILE: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """(TILE, TILE) which pairs are not proven harmless, were they of two classes."""
+    acc = products(row_code_ptr, column_code_ptr, offs_m, offs_n, code_dim, TILE, BLOCK_K)
+    least = least_product(
+        tl.load(row_scale_ptr + offs_m), tl.load(row_error_ptr + offs_m),
+        tl.load(column_scale_ptr + offs_n), tl.load(column_error_ptr + offs_n), threshold_minus,
+    )  # fmt: skip
+    return acc >= least[:, None]
+
+
+@triton.jit
 def is_useless(samples_ptr, most_left, SAMPLES: tl.constexpr):
     """Whether the sample has left more than so many candidates."""
     return tl.sum(tl.load(samples_ptr + tl.arange(0, SAMPLES)), axis=0) > most_left
+
+
+@triton.jit
+def is_sparse(samples_ptr, most_left, crowded_ptr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr):
+    """Whether the sweep has run and left no tile of a super-tile to be decided in full precision."""
+    sparse = False
+    if SCREENED:
+        sparse = (is_useless(samples_ptr, most_left, SAMPLES) == 0) & (tl.load(crowded_ptr) == 0)
+    return sparse
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_tiles", "column_tiles"])
@@ -82,14 +106,13 @@ def sample_kernel(
     offs_n = tl.minimum(b.to(tl.int32), column_tiles - 1) * TILE + tl.arange(0, TILE)
     inside = (offs_m < n)[:, None] & (offs_n < m)[None, :]
     offs_m, offs_n = tl.minimum(offs_m, n - 1), tl.minimum(offs_n, m - 1)
-    acc = products(row_code_ptr, column_code_ptr, offs_m, offs_n, code_dim, TILE, BLOCK_K)
-    least = least_product(
-        tl.load(row_scale_ptr + offs_m), tl.load(row_error_ptr + offs_m),
-        tl.load(column_scale_ptr + offs_n), tl.load(column_error_ptr + offs_n), threshold_minus,
+    left = may_be_hard(
+        row_code_ptr, row_scale_ptr, row_error_ptr, offs_m,
+        column_code_ptr, column_scale_ptr, column_error_ptr, offs_n,
+        code_dim, threshold_minus, TILE, BLOCK_K,
     )  # fmt: skip
     same_begin, same_end = tl.load(same_begin_ptr + offs_m), tl.load(same_end_ptr + offs_m)
-    other = (offs_n[None, :] < same_begin[:, None]) | (offs_n[None, :] >= same_end[:, None])
-    left = inside & other & (acc >= least[:, None])
+    left = inside & left & (of_one_class(offs_n, same_begin, same_end) == 0)
     tl.store(samples_ptr + p, tl.sum(tl.sum(left.to(tl.int32), axis=1), axis=0))
 
 
@@ -104,12 +127,12 @@ def sweep_kernel(
     column_code_ptr, column_scale_ptr, column_error_ptr, m,
     code_dim, margins_ptr,
     samples_ptr, most_left,
+    crowded_ptr,  # int32, set where a tile has more candidates than a list
     row0, column0, row_tiles, column_tiles,  # the super-tile: first positions, and tiles
     row_bits_ptr,  # (row_tiles * TILE, column_words)
     column_bits_ptr,  # (column_tiles * TILE, row_words), written BY_COLUMN; row_bits itself on the diagonal
     column_words, row_words,
     directory_ptr,  # (row_tiles, column_tiles) int32
-    crowded_ptr,  # int32, set where a tile has more candidates than a list
     TILE: tl.constexpr, BLOCK_K: tl.constexpr, DIAGONAL: tl.constexpr, BY_COLUMN: tl.constexpr,
     LIST_MOST: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
@@ -126,12 +149,11 @@ def sweep_kernel(
         if visited:
             first_m, first_n = row0 + a * TILE, column0 + b * TILE
             offs_m, offs_n = tl.minimum(first_m + offs, n - 1), tl.minimum(first_n + offs, m - 1)
-            acc = products(row_code_ptr, column_code_ptr, offs_m, offs_n, code_dim, TILE, BLOCK_K)
-            least = least_product(
-                tl.load(row_scale_ptr + offs_m), tl.load(row_error_ptr + offs_m),
-                tl.load(column_scale_ptr + offs_n), tl.load(column_error_ptr + offs_n), threshold_minus,
-            )  # fmt: skip
-            left = (acc >= least[:, None]).to(tl.int32)
+            left = may_be_hard(
+                row_code_ptr, row_scale_ptr, row_error_ptr, offs_m,
+                column_code_ptr, column_scale_ptr, column_error_ptr, offs_n,
+                code_dim, threshold_minus, TILE, BLOCK_K,
+            ).to(tl.int32)  # fmt: skip
             # Classes stand together, so only tiles in a band can hold pairs of one class. These all stay.
             last_m = tl.minimum(first_m + TILE, n) - 1
             in_band = (tl.load(same_begin_ptr + first_m) < first_n + TILE) & (
@@ -139,8 +161,7 @@ def sweep_kernel(
             )
             if in_band:
                 same_begin, same_end = tl.load(same_begin_ptr + offs_m), tl.load(same_end_ptr + offs_m)
-                same = (offs_n[None, :] >= same_begin[:, None]) & (offs_n[None, :] < same_end[:, None])
-                left = left | same.to(tl.int32)
+                left = left | of_one_class(offs_n, same_begin, same_end).to(tl.int32)
             count = 0
             if tl.max(tl.max(left, axis=1), axis=0) > 0:
                 another = offs_n[None, :] != tl.load(twin_ptr + offs_m)[:, None]

@@ -37,9 +37,15 @@ def tile_at(t, row_tiles, column_tiles):
 
 
 @triton.jit
+def of_one_class(offs_n, same_begin, same_end):
+    """Which pairs of rows with columns offs_n are of one class: those in the row's range of positions."""
+    return (offs_n[None, :] >= same_begin[:, None]) & (offs_n[None, :] < same_end[:, None])
+
+
+@triton.jit
 def pairs_of_word(hard, same_begin, same_end):
     """What a word of hard pairs adds to its tile's entry; [same_begin, same_end) are of the row's class."""
-    same = bits.below(same_end) & ~bits.below(same_begin)
+    same = bits.between(same_begin, same_end)
     return (bits.count(hard & same) << SHIFT_POSITIVES) | bits.count(hard & ~same)
 
 
@@ -77,3 +83,12 @@ def is_list(count, LIST_MOST: tl.constexpr):
 def is_whole_less_a_list(negatives, pairs, LIST_MOST: tl.constexpr):
     """Whether a tile of so many pairs is taken as a whole, less those that are not hard negatives."""
     return (negatives > LIST_MOST) & (negatives + LIST_MOST >= pairs)
+
+
+@triton.jit
+def takes_whole(hard, columns):
+    """Whether a row with so many hard pairs takes part where its tile is taken as a whole.
+
+    One with few is a list all the same: a sum of none is to be exactly 0.
+    """
+    return 2 * hard >= columns

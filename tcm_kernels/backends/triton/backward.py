@@ -1,0 +1,74 @@
+"""The backward: one light pass over what the forward has left.
+
+Reads an embedding and its P and Q once and writes a gradient: 12 N D bytes for bfloat16, 16 N D for float32.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..contract import Problem
+from .configs import rows_and_warps
+from .forward import on_device_of
+from .residual import Sums, views_of
+from .rules import NORM_FLOOR, norms
+
+
+@triton.jit(do_not_specialize=["n", "ordered"])
+def chain_kernel(
+    x_ptr,  # (n, dim)
+    p_ptr, q_ptr,  # (n, dim) float32
+    poison_ptr,  # float64
+    grad_sums_ptr,  # (2,) float64
+    ordered,  # how many ordered pairs a pair stands for: 2 in the self case
+    grad_ptr,  # (n, dim)
+    n, dim,
+    ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Gradient of raw rows: g = w+ P + w- Q through the normalisation, (g - (g·x̂) x̂) / norm."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    k = tl.arange(0, BLOCK_D)
+    mask = (row < n)[:, None] & (k < dim)[None, :]
+    at = row.to(tl.int64)[:, None] * dim + k[None, :]
+    poison = tl.load(poison_ptr)
+    pull = (-ordered * tl.load(grad_sums_ptr) + poison).to(tl.float32)
+    push = (ordered * tl.load(grad_sums_ptr + 1) + poison).to(tl.float32)
+    x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float64)
+    norm, inverse, _ = norms(x)
+    unit = (x * inverse[:, None]).to(tl.float32)
+    p = tl.load(p_ptr + at, mask=mask, other=0.0)
+    q = tl.load(q_ptr + at, mask=mask, other=0.0)
+    g = pull * p + push * q
+    along = tl.where(norm < NORM_FLOOR, 0.0, tl.sum(g * unit, axis=1))
+    grad = (g - along[:, None] * unit) * inverse.to(tl.float32)[:, None]
+    tl.store(grad_ptr + at, grad.to(grad_ptr.dtype.element_ty), mask=mask)
+
+
+def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
+    emb, ref = problem.emb, problem.ref
+    of_emb, of_ref, poison = views_of(problem, residual)
+    ordered = 2 if ref is None else 1
+    with on_device_of(emb):
+        grad_emb = _chain(emb, of_emb, poison, grad_sums, ordered)
+        grad_ref = _chain(emb if ref is None else ref, of_ref, poison, grad_sums, ordered)
+    return grad_emb, grad_ref
+
+
+def _chain(x: Tensor, sums: Sums | None, poison: Tensor, grad_sums: Tensor, ordered: int) -> Tensor:
+    if sums is None:
+        return x.new_empty(0)
+    x = x.contiguous()
+    grad = torch.empty_like(x)
+    n, dim = x.shape
+    block = triton.next_power_of_2(max(dim, 1))
+    rows, warps = rows_and_warps(block)
+    if n:
+        chain_kernel[(triton.cdiv(n, rows),)](
+            x, *sums, poison, grad_sums.contiguous(), ordered, grad, n, dim,
+            ROWS=rows, BLOCK_D=block, num_warps=warps,
+        )  # fmt: skip
+    return grad

@@ -1,0 +1,187 @@
+"""Small batches: the whole forward in one launch.
+
+Where the matrix has a few million pairs, what counts is the number of launches: sorting, screening and
+directories are left out. A program owns BLOCK_M rows and goes through all columns once: similarities on
+matrix units, every pair decided, penalties summed, P and Q by a second product with the pattern in
+registers, as attention kernels do. The last program to end adds up the partial sums, in the order of the
+programs.
+
+Work at N = 2048, D = 128: 6 N² D flops, 3.2e9, 3 us of an H200's bfloat16 units; N / BLOCK_M readings of the
+embeddings from the L2 cache, 67 MB, 12 us. Not yet measured.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..contract import Problem
+from .configs import is_interpreted
+from .finish import store_result
+from .patterns import add_product, way_of_patterns
+from .residual import counter_of, views_of
+from .rules import inverse_norms, is_hard, not_finite, penalty, thresholds
+
+LARGEST_N = 2048  # rows or columns (not yet measured)
+LARGEST_ROW = 512  # bytes, so that P, Q and a block of columns stay in registers
+BLOCK_M = 16
+BLOCK_N = 64
+MOST_PROGRAMS = LARGEST_N // BLOCK_M
+NO_TWIN = 2 * LARGEST_N  # an offset at which no pair lies
+
+
+@triton.jit
+def unit_rows(x_ptr, offs, n, dim, BLOCK_D: tl.constexpr):
+    """Rows offs of x (n, dim), zeros for those that are not there, and 1/norm of each; NaN if not finite."""
+    offs_d = tl.arange(0, BLOCK_D)
+    mask = (offs < n)[:, None] & (offs_d < dim)[None, :]
+    x = tl.load(x_ptr + offs[:, None] * dim + offs_d[None, :], mask=mask, other=0.0)
+    return x, inverse_norms(x.to(tl.float32))
+
+
+@triton.jit
+def inner_products(x, y, IN_PARTS: tl.constexpr, UPCAST: tl.constexpr):
+    """(BLOCK_M, BLOCK_N) float32 products of rows; the same bits if x and y change places.
+
+    Both sides of a rectangle then agree about a pair on a margin, though each decides it by itself. Float32
+    rows are, IN_PARTS, split into two parts of TF32 with 22 bits together.
+    """
+    if UPCAST:
+        return tl.dot(x.to(tl.float32), tl.trans(y.to(tl.float32)))
+    if IN_PARTS:
+        x_high = (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+        y_high = (y.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+        crossed = tl.dot(x_high, tl.trans(y - y_high), input_precision="tf32")
+        crossed += tl.dot(x - x_high, tl.trans(y_high), input_precision="tf32")
+        return crossed + tl.dot(x_high, tl.trans(y_high), input_precision="tf32")
+    return tl.dot(x, tl.trans(y), input_precision="tf32")
+
+
+@triton.jit
+def add_partial_sums(
+    partial_sums_ptr, partial_counts_ptr, margins_ptr, sums_ptr, counts_ptr, poison_ptr,
+    MOST_PROGRAMS: tl.constexpr,
+):  # fmt: skip
+    """The result, from what every program has stored."""
+    offs, sign = tl.arange(0, MOST_PROGRAMS), tl.arange(0, 2)
+    there = offs < tl.num_programs(0)
+    # Past the L1 cache, which may hold what stood there before other programs wrote.
+    found = tl.load(partial_sums_ptr + offs * 3 + 2, mask=there, other=0.0, cache_modifier=".cg")
+    at = offs[:, None] * 3 + sign[None, :]
+    sums = tl.load(partial_sums_ptr + at, mask=there[:, None], other=0.0, cache_modifier=".cg")
+    at = offs[:, None] * 2 + sign[None, :]
+    counts = tl.load(partial_counts_ptr + at, mask=there[:, None], other=0, cache_modifier=".cg")
+    poisoned = tl.sum(found, axis=0) > 0
+    sums, counts = tl.sum(sums, axis=0), tl.sum(counts, axis=0)
+    store_result(sums, counts, poisoned, margins_ptr, sums_ptr, counts_ptr, poison_ptr)
+
+
+@triton.jit(do_not_specialize=["n", "m", "twin_offset"])
+def small_kernel(
+    x_ptr, labels_ptr, n,  # (n, dim), (n,) int64
+    other_ptr, other_labels_ptr, m,
+    dim, margins_ptr,
+    twin_offset,  # row i is the same sample as column i + twin_offset
+    p_ptr, q_ptr,  # (n, dim) float32, written if NEED_GRAD
+    partial_sums_ptr, partial_counts_ptr,  # (programs, 3) float64 and (programs, 2) int64
+    ended_ptr,  # int32, how many programs have ended; 0 before and afterwards
+    sums_ptr, counts_ptr, poison_ptr,  # the result, written if NEED_SUMS
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MOST_PROGRAMS: tl.constexpr,
+    IN_PARTS: tl.constexpr, WAY: tl.constexpr, UPCAST: tl.constexpr,
+    NEED_GRAD: tl.constexpr, NEED_SUMS: tl.constexpr,
+):  # fmt: skip
+    """All pairs of BLOCK_M rows; the last program adds up the sums of all."""
+    threshold_plus, threshold_minus = thresholds(margins_ptr)
+    program = tl.program_id(0)
+    offs_m = program * BLOCK_M + tl.arange(0, BLOCK_M)
+    x, inverse = unit_rows(x_ptr, offs_m, n, dim, BLOCK_D)
+    labels = tl.load(labels_ptr + offs_m, mask=offs_m < n, other=0)
+    p, q = tl.zeros((BLOCK_M, BLOCK_D), tl.float32), tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    pulls, pushes = tl.zeros((BLOCK_M, BLOCK_N), tl.float32), tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    positives, negatives = tl.zeros((BLOCK_M, BLOCK_N), tl.int32), tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
+    poisoned = not_finite(inverse)
+    for first in range(0, m, BLOCK_N):
+        offs_n = first + tl.arange(0, BLOCK_N)
+        y, other_inverse = unit_rows(other_ptr, offs_n, m, dim, BLOCK_D)
+        poisoned += not_finite(other_inverse)
+        s = inner_products(x, y, IN_PARTS, UPCAST)
+        s = s * (inverse[:, None] * other_inverse[None, :])
+        same = labels[:, None] == tl.load(other_labels_ptr + offs_n, mask=offs_n < m, other=0)[None, :]
+        hard = is_hard(s, same, threshold_plus, threshold_minus)
+        hard = hard & (offs_n[None, :] != offs_m[:, None] + twin_offset)
+        hard = hard & (offs_m < n)[:, None] & (offs_n < m)[None, :]
+        pull, push = hard & same, hard & (same == 0)
+        if NEED_SUMS:
+            violation = penalty(s, same, threshold_plus, threshold_minus)
+            pulls += tl.where(pull, violation, 0.0)
+            pushes += tl.where(push, violation, 0.0)
+            positives += pull.to(tl.int32)
+            negatives += push.to(tl.int32)
+        if NEED_GRAD:
+            p = add_product(p, pull.to(tl.int32), y, other_inverse, WAY, UPCAST)
+            q = add_product(q, push.to(tl.int32), y, other_inverse, WAY, UPCAST)
+    if NEED_GRAD:
+        offs_d = tl.arange(0, BLOCK_D)
+        at = offs_m[:, None] * dim + offs_d[None, :]
+        mask = (offs_m < n)[:, None] & (offs_d < dim)[None, :]
+        tl.store(p_ptr + at, p, mask=mask)
+        tl.store(q_ptr + at, q, mask=mask)
+    if NEED_SUMS:
+        of_program = partial_sums_ptr + program * 3
+        tl.store(of_program, tl.sum(tl.sum(pulls.to(tl.float64), axis=1), axis=0))
+        tl.store(of_program + 1, tl.sum(tl.sum(pushes.to(tl.float64), axis=1), axis=0))
+        tl.store(of_program + 2, poisoned.to(tl.float64))
+        counts_of_program = partial_counts_ptr + program * 2
+        tl.store(counts_of_program, tl.sum(tl.sum(positives, axis=1), axis=0).to(tl.int64))
+        tl.store(counts_of_program + 1, tl.sum(tl.sum(negatives, axis=1), axis=0).to(tl.int64))
+        tl.debug_barrier()  # all of the program has stored before it counts as ended
+        if tl.atomic_add(ended_ptr, 1, sem="acq_rel") == tl.num_programs(0) - 1:
+            add_partial_sums(
+                partial_sums_ptr, partial_counts_ptr, margins_ptr, sums_ptr, counts_ptr, poison_ptr,
+                MOST_PROGRAMS,
+            )  # fmt: skip
+            tl.store(ended_ptr, 0)
+
+
+def takes(rows: int, columns: int, row_bytes: int) -> bool:
+    """Whether a matrix is small: some rows and columns, but not more than LARGEST_N of either."""
+    return min(rows, columns) > 0 and max(rows, columns) <= LARGEST_N and 0 < row_bytes <= LARGEST_ROW
+
+
+def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums (2,) float64 and counts (2,) int64; P and Q are in the residual."""
+    emb, dim = problem.emb.contiguous(), problem.emb.shape[1]
+    of_emb, of_ref, poison = views_of(problem, residual)
+    rows = columns = (emb, problem.labels.to(torch.int64).contiguous(), emb.shape[0])
+    twin_offset = 0
+    if problem.ref is not None and problem.ref_labels is not None:
+        ref_labels = problem.ref_labels.to(torch.int64).contiguous()
+        columns = (problem.ref.contiguous(), ref_labels, problem.ref.shape[0])
+        twin_offset = NO_TWIN if problem.self_offset is None else problem.self_offset
+
+    programs = triton.cdiv(emb.shape[0], BLOCK_M)
+    result = (emb.new_empty(2, dtype=torch.float64), emb.new_empty(2, dtype=torch.int64))
+    outputs = (
+        emb.new_empty((programs, 3), dtype=torch.float64),
+        emb.new_empty((programs, 2), dtype=torch.int64),
+        counter_of(residual),
+        *result,
+        poison,
+    )
+    sides = [(rows, columns, twin_offset, of_emb, True)]
+    if of_ref is not None:
+        sides.append((columns, rows, -twin_offset, of_ref, False))
+    block_d = max(16, triton.next_power_of_2(dim))
+    stages = 3 if block_d * emb.element_size() <= LARGEST_ROW // 2 else 2  # what shared memory has room for
+    for own, other, twin, sums, need_sums in sides:
+        small_kernel[(triton.cdiv(own[2], BLOCK_M),)](
+            *own, *other, dim, problem.margins, twin,
+            *((poison, poison) if sums is None else sums), *outputs,
+            BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, BLOCK_D=block_d,
+            MOST_PROGRAMS=MOST_PROGRAMS, WAY=way_of_patterns(emb.dtype, problem.precision),
+            IN_PARTS=emb.dtype == torch.float32 and problem.precision == "highest", UPCAST=is_interpreted(),
+            NEED_GRAD=sums is not None, NEED_SUMS=need_sums, num_warps=8, num_stages=stages,
+        )  # fmt: skip
+    return result
