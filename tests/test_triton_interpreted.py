@@ -142,6 +142,32 @@ def test_both_ops_pass_opcheck(relation: str, name: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("name", ["in one launch", "screened, many candidates a tile"])
+@pytest.mark.parametrize("side", ["emb", "ref_emb"])
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_a_number_that_is_not_finite_makes_loss_and_gradients_nan(
+    value: float, side: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SETTINGS[name].apply(monkeypatch)
+    inputs = Case(relation="rectangular", n=35, d=20, extra=6).build()
+    with torch.no_grad():
+        getattr(inputs, side)[-1, 3] = value
+    result = run(ENGINE, inputs)
+    assert result.loss.isnan()
+    assert result.grad_emb.isnan().all()
+    assert result.grad_ref is not None
+    assert result.grad_ref.isnan().all()
+
+
+def test_one_launch_leaves_its_counter_at_zero() -> None:
+    """The residual is compared between calls, and a graph that is replayed begins where it ended."""
+    arguments = _arguments(ENGINE, "self", torch.float32, True, False)
+    _, _, residual = torch.ops.tcm_kernels.pair_sums(*arguments, _residual_bytes(ENGINE, arguments))
+    counter = importlib.import_module("tcm_kernels.backends.triton.residual").counter_of(residual)
+    assert counter == 0
+
+
+@pytest.mark.usefixtures("poisoned_memory")
 def test_every_run_gives_the_same_bits(setting: Setting) -> None:
     inputs = Case(n=setting.rows, d=24, look="clustered", seed=2).build()
     first, second = run(ENGINE, inputs), run(ENGINE, inputs)
