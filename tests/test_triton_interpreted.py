@@ -142,9 +142,7 @@ def test_both_ops_pass_opcheck(relation: str, name: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.filterwarnings(
-    "ignore:invalid value encountered:RuntimeWarning"
-)
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("name", ["in one launch", "screened, many candidates a tile"])
 @pytest.mark.parametrize("side", ["emb", "ref_emb"])
 @pytest.mark.parametrize("value", [torch.nan, -torch.inf])

@@ -66,12 +66,14 @@ def test_thresholds_lie_on_the_inner_side_of_the_margins(margin: float) -> None:
 
 @triton.jit
 def bits_kernel(mask_ptr, rows_ptr, columns_ptr, counts_ptr, TILE: tl.constexpr):
-    offs, words = tl.arange(0, TILE), tl.arange(0, TILE // 32)
+    offs = tl.arange(0, TILE)
     mask = tl.load(mask_ptr + offs[:, None] * TILE + offs[None, :]) != 0
-    bits.store_rows(mask, rows_ptr, TILE // 32, TILE)
-    bits.store_columns(mask, columns_ptr, TILE // 32, True, TILE)
-    at = offs[:, None] * (TILE // 32) + words[None, :]
-    tl.store(counts_ptr + at, bits.count(tl.load(rows_ptr + at)))
+    for w in tl.static_range(TILE // 32):
+        at = offs * (TILE // 32) + w
+        of_rows = bits.word_of_rows(mask, w, TILE)
+        tl.store(rows_ptr + at, of_rows)
+        tl.store(columns_ptr + at, bits.word_of_columns(mask, w, TILE))
+        tl.store(counts_ptr + at, bits.count(of_rows))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.98, 1.0])
@@ -99,16 +101,17 @@ def test_the_total_of_a_tile_is_its_sum() -> None:
 
 
 @triton.jit
-def below_kernel(columns_ptr, out_ptr, SIZE: tl.constexpr):
+def between_kernel(begin_ptr, end_ptr, out_ptr, SIZE: tl.constexpr):
     at = tl.arange(0, SIZE)
-    tl.store(out_ptr + at, bits.below(tl.load(columns_ptr + at)))
+    tl.store(out_ptr + at, bits.between(tl.load(begin_ptr + at), tl.load(end_ptr + at)))
 
 
-def test_a_word_has_the_bits_below_a_column() -> None:
-    columns = torch.arange(-32, 96, dtype=torch.int32)
-    out = torch.empty_like(columns)
-    below_kernel[(1,)](columns, out, SIZE=128)
-    expected = [(1 << min(max(int(c), 0), 32)) - 1 for c in columns]
+@pytest.mark.parametrize("begin", [-40, -1, 0, 1, 31, 32, 70])
+def test_a_word_has_the_bits_of_a_range_of_columns(begin: int) -> None:
+    end = torch.arange(-32, 96, dtype=torch.int32)
+    out = torch.empty_like(end)
+    between_kernel[(1,)](torch.full_like(end, begin), end, out, SIZE=128)
+    expected = [sum(1 << c for c in range(max(begin, 0), min(int(e), 32))) for e in end]
     assert [int(x) & 0xFFFFFFFF for x in out] == expected
 
 
@@ -129,7 +132,7 @@ def test_every_tile_is_visited_once(rows: int, columns: int) -> None:
 def coded(rows: torch.Tensor) -> prepare.Side:
     n = torch.arange(len(rows))
     nothing = torch.zeros(len(rows), dtype=torch.int32)
-    return prepare.prepare(rows, n, (nothing, nothing), codes=True)
+    return prepare.prepare(rows, n, (nothing, nothing), nothing, codes=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -141,11 +144,12 @@ def test_the_certificate_holds_for_every_pair(rows, d: int, dtype: torch.dtype) 
         emb[emb.abs() < torch.finfo(dtype).tiny] = 0.0
     side = coded(emb)
     unit = emb.double() * side.inverse.double()[:, None]
-    stands_for = side.code[:, :d].double() * side.scale.double()[:, None]
-    assert not side.code[:, d:].any(), "padding must not add to a product"
+    code = side.code[: len(emb)]
+    stands_for = code[:, :d].double() * side.scale.double()[:, None]
+    assert not code[:, d:].any(), "padding must not add to a product"
     error = side.error.double()
     assert (error >= (unit - stands_for).norm(dim=1)).all()
-    products = side.code.double() @ side.code.double().T
+    products = code.double() @ code.double().T
     estimate = side.scale[:, None] * (side.scale[None, :] * products.float())
     bound = error[:, None] + error + error[:, None] * error + rules.SLACK.value
     assert ((unit @ unit.T - estimate.double()).abs() <= bound).all()

@@ -19,20 +19,20 @@ from .rules import NORM_FLOOR, norms
 
 @triton.jit(do_not_specialize=["n", "ordered"])
 def chain_kernel(
-    x_ptr,  # (n, dim)
-    p_ptr, q_ptr,  # (n, dim) float32
+    x_ptr,  # (n, DIM)
+    p_ptr, q_ptr,  # (n, DIM) float32
     poison_ptr,  # float64
     grad_sums_ptr,  # (2,) float64
     ordered,  # how many ordered pairs a pair stands for: 2 in the self case
-    grad_ptr,  # (n, dim)
-    n, dim,
-    ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
+    grad_ptr,  # (n, DIM)
+    n,
+    DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Gradient of raw rows: g = w+ P + w- Q through the normalisation, (g - (g·x̂) x̂) / norm."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     k = tl.arange(0, BLOCK_D)
-    mask = (row < n)[:, None] & (k < dim)[None, :]
-    at = row.to(tl.int64)[:, None] * dim + k[None, :]
+    mask = (row < n)[:, None] & (k < DIM)[None, :]
+    at = row.to(tl.int64)[:, None] * DIM + k[None, :]
     poison = tl.load(poison_ptr)
     pull = (-ordered * tl.load(grad_sums_ptr) + poison).to(tl.float32)
     push = (ordered * tl.load(grad_sums_ptr + 1) + poison).to(tl.float32)
@@ -68,7 +68,7 @@ def _chain(x: Tensor, sums: Sums | None, poison: Tensor, grad_sums: Tensor, orde
     rows, warps = rows_and_warps(block)
     if n:
         chain_kernel[(triton.cdiv(n, rows),)](
-            x, *sums, poison, grad_sums.contiguous(), ordered, grad, n, dim,
-            ROWS=rows, BLOCK_D=block, num_warps=warps,
+            x, *sums, poison, grad_sums.contiguous(), ordered, grad, n,
+            DIM=dim, ROWS=rows, BLOCK_D=block, num_warps=warps,
         )  # fmt: skip
     return grad

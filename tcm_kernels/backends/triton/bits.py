@@ -21,21 +21,11 @@ def word_of_rows(mask, w: tl.constexpr, TILE: tl.constexpr):
 
 
 @triton.jit
-def store_rows(mask, to, stride, TILE: tl.constexpr):
-    """Store a (TILE, TILE) mask as bits: row i as TILE / 32 words at to + i * stride."""
-    offs = tl.arange(0, TILE)
-    for w in tl.static_range(TILE // WORD):
-        tl.store(to + offs * stride + w, word_of_rows(mask, w, TILE))
-
-
-@triton.jit
-def store_columns(mask, to, stride, wanted, TILE: tl.constexpr):
-    """The same of the transpose: column j as TILE / 32 words at to + j * stride, where it is wanted."""
+def word_of_columns(mask, w: tl.constexpr, TILE: tl.constexpr):
+    """Rows [32 w, 32 w + 32) of a (TILE, TILE) mask as one word a column."""
     offs = tl.arange(0, TILE)
     bit = mask.to(tl.int32) << (offs % WORD)[:, None]
-    for w in tl.static_range(TILE // WORD):
-        words = tl.sum(tl.where((offs // WORD == w)[:, None], bit, 0), axis=0)
-        tl.store(to + offs * stride + w, words, mask=wanted)
+    return tl.sum(tl.where((offs // WORD == w)[:, None], bit, 0), axis=0)
 
 
 @triton.jit

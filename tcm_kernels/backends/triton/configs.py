@@ -25,8 +25,8 @@ class Configs(NamedTuple):
 # By bytes of an element. No row has been measured on a GPU yet: on sm_90 they are those that the compiler
 # reports to fit into registers, with two programs of the sweep on a multiprocessor.
 _HOPPER = {
-    2: Configs(Config(128, 4, 3), Config(64, 8, 3), Config(128, 8, 1)),
-    4: Configs(Config(128, 4, 3), Config(32, 8, 3), Config(64, 8, 3)),
+    2: Configs(Config(128, 4, 3), Config(128, 8, 2), Config(128, 8, 1)),
+    4: Configs(Config(128, 4, 3), Config(32, 8, 2), Config(64, 8, 3)),
 }
 _AMPERE = {
     2: Configs(Config(64, 4, 3), Config(32, 8, 3), Config(64, 8, 3)),
@@ -34,7 +34,7 @@ _AMPERE = {
 }
 TABLE = {8: _AMPERE, 9: _HOPPER, 10: _HOPPER, 12: _AMPERE}  # by major compute capability
 
-VECTOR = 16  # rows that are no multiple of this are read element by element, each with an address of its own
+VECTOR = 16  # bytes; rows that are no multiple of this are read element by element, each by its address
 
 
 def configs_for(major: int, element: int, dim: int, code_dim: int) -> Configs:
@@ -43,7 +43,11 @@ def configs_for(major: int, element: int, dim: int, code_dim: int) -> Configs:
     sweep, full_tiles, patterns = row
     if code_dim % sweep.block:
         sweep = sweep._replace(block=64)  # codes are padded to a multiple of that
-    if dim % VECTOR:
+    if dim <= full_tiles.block // 2:
+        full_tiles = full_tiles._replace(block=full_tiles.block // 2)
+    if element == 4 and dim % full_tiles.block:
+        full_tiles = full_tiles._replace(block=16)  # without masks in the last step, where D allows
+    if dim * element % VECTOR:
         full_tiles, patterns = full_tiles._replace(block=16), patterns._replace(block=64)
     return Configs(sweep, full_tiles, patterns)
 

@@ -34,7 +34,7 @@ from .full_tiles import full_tiles_kernel
 from .lists import lists_kernel
 from .patterns import block_sums_kernel, patterns_kernel, way_of_patterns
 from .plan import SuperTile
-from .prepare import Side, by_label, inverse_of, prepare, ranges
+from .prepare import Side, by_label, prepare, ranges, twins
 from .residual import Sums, views_of
 from .screen import SAMPLES, USELESS_FROM, sample_kernel, sweep_kernel
 
@@ -60,7 +60,7 @@ class Call:
         other = emb if problem.ref is None else problem.ref.contiguous()
         self.dim = emb.shape[1]
         self.screened = plan.screens(emb.shape[0], other.shape[0], self.dim)
-        self.rows, self.columns, self.twin = _sides(problem, emb, other, codes=self.screened)
+        self.rows, self.columns = _sides(problem, emb, other, codes=self.screened)
         self.of_rows, self.of_columns, self.poison = views_of(problem, residual)
         if self.is_self:
             self.of_columns = self.of_rows
@@ -106,10 +106,9 @@ class Call:
         rows, columns, config = self.rows, self.columns, self.configs.sweep
         sample_kernel[(SAMPLES,)](
             *self._screening(rows), rows.same_begin, rows.same_end, rows.rows,
-            *self._screening(columns), columns.rows,
-            rows.code.shape[1], self.problem.margins,
+            *self._screening(columns), columns.rows, self.problem.margins,
             triton.cdiv(rows.rows, tiles.TILE), triton.cdiv(columns.rows, tiles.TILE), self.samples,
-            TILE=tiles.TILE, BLOCK_K=config.block, SAMPLES=SAMPLES,
+            TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], SAMPLES=SAMPLES,
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
 
@@ -125,11 +124,11 @@ class Call:
     def _sweep(self, part: SuperTile, found: Found) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.sweep
         sweep_kernel[(min(self.programs, part.rows * part.columns),)](
-            *self._screening(rows), rows.same_begin, rows.same_end, self.twin, rows.rows,
-            *self._screening(columns), columns.rows,
-            rows.code.shape[1], self.problem.margins, *found,
+            *self._screening(rows), rows.same_begin, rows.same_end, rows.twin, rows.rows,
+            *self._screening(columns), columns.same_begin, columns.same_end, columns.twin, columns.rows,
+            self.problem.margins, *found,
             *self._outputs(part),
-            TILE=tiles.TILE, BLOCK_K=config.block, DIAGONAL=part.diagonal,
+            TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIAGONAL=part.diagonal,
             BY_COLUMN=part.diagonal or self.by_column, LIST_MOST=tiles.LIST_MOST, SAMPLES=SAMPLES,
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
@@ -137,11 +136,11 @@ class Call:
     def _full_tiles(self, part: SuperTile, found: Found) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.full_tiles
         full_tiles_kernel[(min(self.programs, part.rows * part.columns),)](
-            rows.x, rows.order, rows.inverse, rows.same_begin, rows.same_end, self.twin, rows.rows,
+            rows.x, rows.order, rows.inverse, rows.same_begin, rows.same_end, rows.twin, rows.rows,
             columns.x, columns.order, columns.inverse, columns.rows,
-            self.dim, self.problem.margins, *found,
+            self.problem.margins, *found,
             *self._outputs(part), 2 if self.is_self else 1, self.sums, self.counts,
-            TILE=tiles.TILE, BLOCK_K=config.block, EVEN_K=self.dim % config.block == 0,
+            DIM=self.dim, TILE=tiles.TILE, BLOCK_K=config.block,
             DIAGONAL=part.diagonal, BY_COLUMN=part.diagonal or self.by_column,
             SCREENED=self.screened, LIST_MOST=tiles.LIST_MOST, SAMPLES=SAMPLES,
             PRECISION=_similarity_precision(rows.x, self.problem.precision), UPCAST=is_interpreted(),
@@ -180,9 +179,10 @@ class Call:
             side.x, side.order, side.inverse, side.same_begin, side.same_end, own0, own_rows,
             other_side.x, other_side.order, other_side.inverse, other0,
             min(other_count * tiles.TILE, other_side.rows - other0),
-            self.dim, self.problem.margins, *pairs, p, q,
+            self.problem.margins, *pairs, p, q,
             weight, self.sums[self.programs :], self.counts[self.programs :],
-            TILE=tiles.TILE, BLOCK_D=block, LIST_MOST=tiles.LIST_MOST, NEED_GRAD=sums is not None,
+            DIM=self.dim, TILE=tiles.TILE, BLOCK_D=block, LIST_MOST=tiles.LIST_MOST,
+            NEED_GRAD=sums is not None,
             num_warps=warps_of_a_row(block),
         )  # fmt: skip
 
@@ -193,15 +193,15 @@ class Call:
         of_other = (other_side.x, other_side.order, other_side.inverse)
         blocks = triton.cdiv(self.dim, config.block)
         block_sums_kernel[(other.tiles, blocks)](
-            *of_other, other.first * tiles.TILE, other_side.rows, self.dim, *found, self.block_sums,
-            TILE=tiles.TILE, BLOCK_D=config.block, SCREENED=self.screened, SAMPLES=SAMPLES,
+            *of_other, other.first * tiles.TILE, other_side.rows, *found, self.block_sums,
+            DIM=self.dim, TILE=tiles.TILE, BLOCK_D=config.block, SCREENED=self.screened, SAMPLES=SAMPLES,
             num_warps=config.num_warps,
         )  # fmt: skip
         patterns_kernel[(own.tiles, blocks, 2)](
             side.order, side.same_begin, side.same_end, own.first * tiles.TILE, side.rows,
             *of_other, self.block_sums, other.first * tiles.TILE, other_side.rows,
-            self.dim, other.tiles, *found, *pairs, *sums,
-            TILE=tiles.TILE, BLOCK_D=config.block, LIST_MOST=tiles.LIST_MOST,
+            other.tiles, *found, *pairs, *sums,
+            DIM=self.dim, TILE=tiles.TILE, BLOCK_D=config.block, LIST_MOST=tiles.LIST_MOST,
             WAY=way_of_patterns(side.x.dtype, self.problem.precision), UPCAST=is_interpreted(),
             SCREENED=self.screened, SAMPLES=SAMPLES,
             num_warps=config.num_warps, num_stages=config.num_stages,
@@ -214,24 +214,23 @@ class Call:
             self.sums, self.counts, self.programs, self.sums[self.programs :], self.counts[self.programs :],
             self.rows.rows, self.rows.inverse, self.columns.inverse, self.columns.rows,
             self.problem.margins, sums, counts, self.poison,
-            BLOCK=1024, SELF=self.is_self, num_warps=8,
+            BLOCK=1024, SELF=self.is_self, num_warps=4,
         )  # fmt: skip
         return sums, counts
 
 
-def _sides(problem: Problem, emb: Tensor, other: Tensor, *, codes: bool) -> tuple[Side, Side, Tensor]:
-    """Rows, columns, and for each row the position (int32) of the same sample among the columns, or -1."""
-    labels, row_order = by_label(problem.labels.to(torch.int64))
+def _sides(problem: Problem, emb: Tensor, other: Tensor, *, codes: bool) -> tuple[Side, Side]:
+    labels, order = by_label(problem.labels.to(torch.int64))
     if problem.ref is None or problem.ref_labels is None:
-        twin = torch.arange(emb.shape[0], dtype=torch.int32, device=emb.device)
-        side = prepare(emb, row_order, ranges(labels, labels), codes=codes)
-        return side, side, twin
+        itself = torch.arange(emb.shape[0], dtype=torch.int32, device=emb.device)
+        side = prepare(emb, order, ranges(labels, labels), itself, codes=codes)
+        return side, side
     others, column_order = by_label(problem.ref_labels.to(torch.int64))
-    twin = emb.new_full((emb.shape[0],), -1, dtype=torch.int32)
-    if problem.self_offset is not None:
-        twin = inverse_of(column_order)[row_order + problem.self_offset].to(torch.int32)
-    rows = prepare(emb, row_order, ranges(labels, others), codes=codes)
-    return rows, prepare(other, column_order, ranges(others, labels), codes=codes), twin
+    offset = problem.self_offset
+    row_twin = twins(order, column_order, offset)
+    column_twin = twins(column_order, order, None if offset is None else -offset)
+    rows = prepare(emb, order, ranges(labels, others), row_twin, codes=codes)
+    return rows, prepare(other, column_order, ranges(others, labels), column_twin, codes=codes)
 
 
 def _programs(x: Tensor, most: int) -> int:

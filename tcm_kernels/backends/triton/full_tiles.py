@@ -13,34 +13,38 @@ import triton
 import triton.language as tl
 
 from . import bits, totals
-from .rules import is_hard, penalty, thresholds
+from .rules import hinge, thresholds
 from .screen import is_sparse, is_useless
 from .tiles import decided, hard_negatives, hard_positives, of_one_class, pairs_of_word, tile_at
 
 
 @triton.jit
 def similarities(
-    row_x_ptr, row_order_ptr, row_inverse_ptr, offs_m,
-    column_x_ptr, column_order_ptr, column_inverse_ptr, offs_n, dim,
-    TILE: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_K: tl.constexpr,
+    row_x_ptr, row_order_ptr, row_inverse_ptr, offs_m, n,
+    column_x_ptr, column_order_ptr, column_inverse_ptr, offs_n, m,
+    DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """(TILE, TILE) float32 similarities of the rows at positions offs_m and offs_n."""
+    """(TILE, TILE) float32 similarities of the rows at positions offs_m and offs_n, NaN behind the last."""
     offs_k = tl.arange(0, BLOCK_K)
-    rows = row_x_ptr + tl.load(row_order_ptr + offs_m)[:, None] * dim + offs_k[None, :]
-    columns = column_x_ptr + tl.load(column_order_ptr + offs_n)[None, :] * dim + offs_k[:, None]
+    row = tl.load(row_order_ptr + offs_m, mask=offs_m < n, other=0)
+    column = tl.load(column_order_ptr + offs_n, mask=offs_n < m, other=0)
+    rows = row_x_ptr + row[:, None] * DIM + offs_k[None, :]
+    columns = column_x_ptr + column[None, :] * DIM + offs_k[:, None]
     acc = tl.zeros((TILE, TILE), dtype=tl.float32)
-    for k in range(0, dim, BLOCK_K):
-        if EVEN_K:
+    for k in range(0, DIM, BLOCK_K):
+        if DIM % BLOCK_K == 0:
             a, b = tl.load(rows + k), tl.load(columns + k)
         else:
-            inside = offs_k < dim - k
+            inside = offs_k < DIM - k
             a = tl.load(rows + k, mask=inside[None, :], other=0.0)
             b = tl.load(columns + k, mask=inside[:, None], other=0.0)
         if UPCAST:
             a, b = a.to(tl.float32), b.to(tl.float32)
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
-    return acc * (tl.load(row_inverse_ptr + offs_m)[:, None] * tl.load(column_inverse_ptr + offs_n)[None, :])
+    inverse = tl.load(row_inverse_ptr + offs_m, mask=offs_m < n, other=float("nan"))
+    column_inverse = tl.load(column_inverse_ptr + offs_n, mask=offs_n < m, other=float("nan"))
+    return acc * (inverse[:, None] * column_inverse[None, :])
 
 
 @triton.jit(
@@ -52,14 +56,14 @@ def similarities(
 def full_tiles_kernel(
     row_x_ptr, row_order_ptr, row_inverse_ptr, same_begin_ptr, same_end_ptr, twin_ptr, n,
     column_x_ptr, column_order_ptr, column_inverse_ptr, m,
-    dim, margins_ptr,
+    margins_ptr,
     samples_ptr, most_left, crowded_ptr,
     row0, column0, row_tiles, column_tiles,
     row_bits_ptr, column_bits_ptr, column_words, row_words, directory_ptr,  # as for the sweep
     weight,  # how many ordered pairs a pair off the diagonal stands for
     sums_ptr,  # (programs, 2) float64, added to
     counts_ptr,  # (programs, 2) int64, added to
-    TILE: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_K: tl.constexpr, DIAGONAL: tl.constexpr,
+    DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_K: tl.constexpr, DIAGONAL: tl.constexpr,
     BY_COLUMN: tl.constexpr,
     SCREENED: tl.constexpr, LIST_MOST: tl.constexpr, SAMPLES: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
@@ -84,18 +88,19 @@ def full_tiles_kernel(
                 wanted = tl.load(directory_ptr + a * column_tiles + b) > LIST_MOST
         if wanted:
             first_m, first_n = row0 + a * TILE, column0 + b * TILE
-            offs_m, offs_n = tl.minimum(first_m + offs, n - 1), tl.minimum(first_n + offs, m - 1)
+            offs_m, offs_n = first_m + offs, first_n + offs
             s = similarities(
-                row_x_ptr, row_order_ptr, row_inverse_ptr, offs_m,
-                column_x_ptr, column_order_ptr, column_inverse_ptr, offs_n, dim,
-                TILE, BLOCK_K, EVEN_K, PRECISION, UPCAST,
+                row_x_ptr, row_order_ptr, row_inverse_ptr, offs_m, n,
+                column_x_ptr, column_order_ptr, column_inverse_ptr, offs_n, m,
+                DIM, TILE, BLOCK_K, PRECISION, UPCAST,
             )  # fmt: skip
-            same_begin, same_end = tl.load(same_begin_ptr + offs_m), tl.load(same_end_ptr + offs_m)
+            position = tl.minimum(offs_m, n - 1)
+            same_begin, same_end = tl.load(same_begin_ptr + position), tl.load(same_end_ptr + position)
             same = of_one_class(offs_n, same_begin, same_end)
-            hard = is_hard(s, same, threshold_plus, threshold_minus)
-            hard = hard & (offs_n[None, :] != tl.load(twin_ptr + offs_m)[:, None])
-            hard = hard & (first_m + offs < n)[:, None] & (first_n + offs < m)[None, :]
-            violation = tl.where(hard, penalty(s, same, threshold_plus, threshold_minus), 0.0)
+            s = tl.where(offs_n[None, :] == tl.load(twin_ptr + position)[:, None], float("nan"), s)
+            beyond = hinge(s, same, threshold_plus, threshold_minus)
+            hard = beyond >= 0
+            violation = tl.where(hard, beyond, 0.0)
             pulls = totals.of_tile(tl.where(same, violation, 0.0))
             pushes = totals.of_tile(tl.where(same, 0.0, violation))
             hard_pairs = tl.zeros((TILE,), tl.int32)
@@ -118,6 +123,9 @@ def full_tiles_kernel(
             all_negatives += hard_negatives(entry).to(tl.int64) * times
             if BY_COLUMN:
                 by_column = column_bits_ptr + b * TILE * row_words + a * (TILE // 32)
-                bits.store_columns(hard, by_column, row_words, mirrors, TILE)
+                for w in tl.static_range(TILE // 32):
+                    tl.store(
+                        by_column + offs * row_words + w, bits.word_of_columns(hard, w, TILE), mask=mirrors
+                    )
     totals.add_to(sums_ptr, program, sum_positive, sum_negative)
     totals.add_to(counts_ptr, program, all_positives, all_negatives)

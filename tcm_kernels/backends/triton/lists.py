@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from . import bits, totals
-from .rules import is_hard, penalty, thresholds
+from .rules import hinge, thresholds
 from .tiles import (
     hard_negatives,
     hard_positives,
@@ -69,23 +69,24 @@ def words_to_take(
 def lists_kernel(
     own_x_ptr, own_order_ptr, own_inverse_ptr, same_begin_ptr, same_end_ptr, own0, own_rows,
     x_ptr, order_ptr, inverse_ptr, other0, others,  # the other side, and its positions in the super-tile
-    dim, margins_ptr,
+    margins_ptr,
     bits_ptr, words_a_row,
     directory_ptr, own_stride, other_stride,
-    p_ptr, q_ptr,  # (n, dim) float32, by row of the embeddings, added to
+    p_ptr, q_ptr,  # (n, DIM) float32, by row of the embeddings, added to
     weight,  # how many ordered pairs a candidate stands for; 0 where sums are not wanted
     sums_ptr,  # (n, 2) float64 by position, added to
     counts_ptr,  # (n, 2) int64 by position, added to
-    TILE: tl.constexpr, BLOCK_D: tl.constexpr, LIST_MOST: tl.constexpr, NEED_GRAD: tl.constexpr,
+    DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, LIST_MOST: tl.constexpr,
+    NEED_GRAD: tl.constexpr,
 ):  # fmt: skip
     """Candidates and listed pairs of one row of a super-tile."""
     in_super = tl.program_id(0)
     position = own0 + in_super
     threshold_plus, threshold_minus = thresholds(margins_ptr)
     offs_d = tl.arange(0, BLOCK_D)
-    in_row = offs_d < dim
+    in_row = offs_d < DIM
     own_row = tl.load(own_order_ptr + position)
-    own = tl.load(own_x_ptr + own_row * dim + offs_d, mask=in_row, other=0.0).to(tl.float32)
+    own = tl.load(own_x_ptr + own_row * DIM + offs_d, mask=in_row, other=0.0).to(tl.float32)
     own_inverse = tl.load(own_inverse_ptr + position)
     same_begin = tl.load(same_begin_ptr + position) - other0
     same_end = tl.load(same_end_ptr + position) - other0
@@ -118,15 +119,16 @@ def lists_kernel(
             same = (partner >= same_begin) & (partner < same_end)
             inverse = tl.load(inverse_ptr + other0 + partner)
             row = tl.load(order_ptr + other0 + partner)
-            x = tl.load(x_ptr + row * dim + offs_d, mask=in_row, other=0.0).to(tl.float32)
+            x = tl.load(x_ptr + row * DIM + offs_d, mask=in_row, other=0.0).to(tl.float32)
             times_p = (same & was_set).to(tl.float32)
             times_q = tl.where(too_much, -1.0, tl.where(same, 0.0, 1.0))
             if is_decided(of_tile) == 0:
                 s = tl.sum(own * x, axis=0) * (own_inverse * inverse)
-                hard = is_hard(s, same, threshold_plus, threshold_minus)
+                beyond = hinge(s, same, threshold_plus, threshold_minus)
+                hard = beyond >= 0
                 times_p = (hard & same).to(tl.float32)
                 times_q = (hard & (same == 0)).to(tl.float32)
-                violation = tl.where(hard, penalty(s, same, threshold_plus, threshold_minus), 0.0)
+                violation = tl.where(hard, beyond, 0.0)
                 pulls += tl.where(same, violation, 0.0).to(tl.float64)
                 pushes += tl.where(same, 0.0, violation).to(tl.float64)
                 positives += (hard & same).to(tl.int64)
@@ -138,7 +140,7 @@ def lists_kernel(
                 touched_p |= (times_p != 0).to(tl.int32)
                 touched_q |= (times_q != 0).to(tl.int32)
     if NEED_GRAD:
-        to = own_row * dim + offs_d
+        to = own_row * DIM + offs_d
         if touched_p != 0:
             tl.store(p_ptr + to, tl.load(p_ptr + to, mask=in_row, other=0.0) + p, mask=in_row)
         if touched_q != 0:

@@ -31,10 +31,11 @@ from .tiles import (
 
 @triton.jit(do_not_specialize=["first", "n"], do_not_specialize_on_alignment=["crowded_ptr"])
 def block_sums_kernel(
-    x_ptr, order_ptr, inverse_ptr, first, n, dim,
+    x_ptr, order_ptr, inverse_ptr, first, n,
     samples_ptr, most_left, crowded_ptr,
-    sums_ptr,  # (blocks, dim) float32
-    TILE: tl.constexpr, BLOCK_D: tl.constexpr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr,
+    sums_ptr,  # (blocks, DIM) float32
+    DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr,
+    SCREENED: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """The sum of the unit rows of each TILE positions from `first` on."""
     if is_sparse(samples_ptr, most_left, crowded_ptr, SCREENED, SAMPLES):
@@ -43,11 +44,11 @@ def block_sums_kernel(
     offs_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = offs < n
     row = tl.load(order_ptr + offs, mask=inside, other=0)
-    mask = inside[:, None] & (offs_d < dim)[None, :]
-    x = tl.load(x_ptr + row[:, None] * dim + offs_d[None, :], mask=mask, other=0.0).to(tl.float32)
+    mask = inside[:, None] & (offs_d < DIM)[None, :]
+    x = tl.load(x_ptr + row[:, None] * DIM + offs_d[None, :], mask=mask, other=0.0).to(tl.float32)
     unit = x * tl.load(inverse_ptr + offs, mask=inside, other=0.0)[:, None]
-    at = tl.program_id(0).to(tl.int64) * dim + offs_d
-    tl.store(sums_ptr + at, tl.sum(unit, axis=0), mask=offs_d < dim)
+    at = tl.program_id(0).to(tl.int64) * DIM + offs_d
+    tl.store(sums_ptr + at, tl.sum(unit, axis=0), mask=offs_d < DIM)
 
 
 def way_of_patterns(dtype: torch.dtype, precision: str) -> str:
@@ -95,13 +96,13 @@ def add_product(acc, pattern, x, inverse, WAY: tl.constexpr, UPCAST: tl.constexp
 def patterns_kernel(
     own_order_ptr, same_begin_ptr, same_end_ptr, own0, n,
     x_ptr, other_order_ptr, other_inverse_ptr, other_block_sums_ptr, other0, m,
-    dim, other_tiles, samples_ptr, most_left, crowded_ptr,
+    other_tiles, samples_ptr, most_left, crowded_ptr,
     bits_ptr,  # (own tiles * TILE, words)
     words_a_row,
     directory_ptr, own_stride, other_stride,  # of its entries, per own tile and per other tile
-    p_ptr,  # (n, dim) float32, by row of the embeddings, added to
+    p_ptr,  # (n, DIM) float32, by row of the embeddings, added to
     q_ptr,
-    TILE: tl.constexpr, BLOCK_D: tl.constexpr, LIST_MOST: tl.constexpr,
+    DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, LIST_MOST: tl.constexpr,
     WAY: tl.constexpr, UPCAST: tl.constexpr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """P (sign 0) or Q (sign 1) of TILE rows, BLOCK_D columns, over one super-tile's columns."""
@@ -140,8 +141,8 @@ def patterns_kernel(
             if whole & (positive == 0):
                 hard = tl.load(of_block + offs[:, None] * words_a_row + words[None, :])
                 of_row = tl.sum(bits.count(hard), axis=1)
-                sum_ptr = other_block_sums_ptr + b * dim
-                block_sum = tl.load(sum_ptr + offs_d, mask=offs_d < dim, other=0.0)
+                sum_ptr = other_block_sums_ptr + b * DIM
+                block_sum = tl.load(sum_ptr + offs_d, mask=offs_d < DIM, other=0.0)
                 acc += tl.where(takes_whole(of_row, other_rows)[:, None], block_sum[None, :], 0.0)
             else:
                 # A word of every row at a time: it holds the pattern of 32 columns.
@@ -155,8 +156,8 @@ def patterns_kernel(
                     there = offs_n < m
                     row = tl.load(other_order_ptr + offs_n, mask=there, other=0)
                     x = tl.load(
-                        x_ptr + row[:, None] * dim + offs_d[None, :],
-                        mask=there[:, None] & (offs_d < dim)[None, :],
+                        x_ptr + row[:, None] * DIM + offs_d[None, :],
+                        mask=there[:, None] & (offs_d < DIM)[None, :],
                         other=0.0,
                     )
                     inverse = tl.load(other_inverse_ptr + offs_n, mask=there, other=0.0)
@@ -166,6 +167,6 @@ def patterns_kernel(
         sums_ptr = q_ptr
         if positive:
             sums_ptr = p_ptr
-        to = sums_ptr + row[:, None] * dim + offs_d[None, :]
-        mask = inside[:, None] & (offs_d < dim)[None, :]
+        to = sums_ptr + row[:, None] * DIM + offs_d[None, :]
+        mask = inside[:, None] & (offs_d < DIM)[None, :]
         tl.store(to, tl.load(to, mask=mask, other=0.0) + acc, mask=mask)

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import tiles
 from .configs import rows_and_warps
 from .rules import CODE_LIMIT, ROUND_UP, ROUND_UP_TINY, SMALLEST_SCALE, norms
 
@@ -26,11 +27,12 @@ class Side(NamedTuple):
         x: (N, D) embeddings, dense rows.
         order: (N,) int64, the row of x at each position.
         inverse: (N,) float32 by position, 1/norm; NaN where the norm is not finite.
-        code: (N, K) int8 by position, K >= D; of no rows where nothing is screened.
+        code: (>= N, K) int8 by position, K >= D; whole tiles of rows, or none where nothing is screened.
         scale: (N,) float32 by position.
         error: (N,) float32 by position, rounded up.
         same_begin: (N,) int32: positions [same_begin, same_end) of the other side are of the row's class.
         same_end: (N,) int32.
+        twin: (N,) int32, the position of the same sample on the other side, or -1.
     """
 
     x: Tensor
@@ -41,6 +43,7 @@ class Side(NamedTuple):
     error: Tensor
     same_begin: Tensor
     same_end: Tensor
+    twin: Tensor
 
     @property
     def rows(self) -> int:
@@ -50,17 +53,17 @@ class Side(NamedTuple):
 
 @triton.jit(do_not_specialize=["n"])
 def prepare_kernel(
-    x_ptr,  # (n, dim)
+    x_ptr,  # (n, DIM)
     order_ptr,  # (n,) int64
     n,
-    dim,
     inverse_ptr,  # (n,)
-    code_ptr,  # (n, code_dim) int8
-    code_dim,
+    code_ptr,  # (n, CODE_DIM) int8
     scale_ptr,  # (n,)
     error_ptr,  # (n,)
+    DIM: tl.constexpr,
+    CODE_DIM: tl.constexpr,
     ROWS: tl.constexpr,
-    BLOCK_D: tl.constexpr,  # >= code_dim
+    BLOCK_D: tl.constexpr,  # >= CODE_DIM
     CODES: tl.constexpr,
 ):
     """Norms and codes of ROWS positions, in float64: the certificate's derivation asks for that."""
@@ -68,8 +71,8 @@ def prepare_kernel(
     k = tl.arange(0, BLOCK_D)
     inside = position < n
     row = tl.load(order_ptr + position, mask=inside, other=0)
-    at = row[:, None] * dim + k[None, :]
-    x = tl.load(x_ptr + at, mask=inside[:, None] & (k < dim)[None, :], other=0.0).to(tl.float64)
+    at = row[:, None] * DIM + k[None, :]
+    x = tl.load(x_ptr + at, mask=inside[:, None] & (k < DIM)[None, :], other=0.0).to(tl.float64)
     _, inverse, finite = norms(x)
     inverse = inverse.to(tl.float32)
     tl.store(inverse_ptr + position, tl.where(finite, inverse, float("nan")), mask=inside)
@@ -84,25 +87,26 @@ def prepare_kernel(
         q = tl.minimum(tl.maximum(q, -CODE_LIMIT), CODE_LIMIT)
         rest = unit - scale.to(tl.float64)[:, None] * q.to(tl.float64)
         error = (tl.sqrt(tl.sum(rest * rest, axis=1)) * ROUND_UP).to(tl.float32) + ROUND_UP_TINY
-        to = position.to(tl.int64)[:, None] * code_dim + k[None, :]
-        tl.store(code_ptr + to, q.to(tl.int8), mask=inside[:, None] & (k < code_dim)[None, :])
+        to = position.to(tl.int64)[:, None] * CODE_DIM + k[None, :]
+        tl.store(code_ptr + to, q.to(tl.int8), mask=inside[:, None] & (k < CODE_DIM)[None, :])
         tl.store(scale_ptr + position, scale, mask=inside)
         tl.store(error_ptr + position, error, mask=inside)
 
 
-def prepare(x: Tensor, order: Tensor, same: tuple[Tensor, Tensor], *, codes: bool) -> Side:
+def prepare(x: Tensor, order: Tensor, same: tuple[Tensor, Tensor], twin: Tensor, *, codes: bool) -> Side:
     """A side of x (N, D), whose positions are `order`."""
     n, dim = x.shape
     code_dim = triton.cdiv(dim, CODE_STEP) * CODE_STEP if codes else 0
     inverse, scale, error = (x.new_empty(n, dtype=torch.float32) for _ in range(3))
-    code = x.new_empty((n if codes else 0, code_dim), dtype=torch.int8)
-    side = Side(x, order, inverse, code, scale, error, *same)
+    code_rows = triton.cdiv(n, tiles.TILE) * tiles.TILE if codes else 0
+    code = x.new_empty((code_rows, code_dim), dtype=torch.int8)
+    side = Side(x, order, inverse, code, scale, error, *same, twin)
     block = triton.next_power_of_2(max(dim, code_dim, 1))
     rows, warps = rows_and_warps(block)
     if n:
         prepare_kernel[(triton.cdiv(n, rows),)](
-            x, order, n, dim, side.inverse, code, code_dim, side.scale, side.error,
-            ROWS=rows, BLOCK_D=block, CODES=codes, num_warps=warps,
+            x, order, n, side.inverse, code, side.scale, side.error,
+            DIM=dim, CODE_DIM=code_dim, ROWS=rows, BLOCK_D=block, CODES=codes, num_warps=warps,
         )  # fmt: skip
     return side
 
@@ -120,7 +124,13 @@ def ranges(ordered: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return begin, end
 
 
-def inverse_of(order: Tensor) -> Tensor:
-    """Position of each row."""
-    position = torch.empty_like(order)
-    return position.scatter_(0, order, torch.arange(order.shape[0], device=order.device))
+def twins(order: Tensor, other_order: Tensor, offset: int | None) -> Tensor:
+    """For each position the position of row + offset of the other side (int32), -1 where there is none."""
+    none = order.new_full(order.shape, -1, dtype=torch.int32)
+    if offset is None or not len(other_order):
+        return none
+    position = other_order.new_empty(len(other_order))
+    position.scatter_(0, other_order, torch.arange(len(other_order), device=order.device))
+    row = order + offset
+    there = (row >= 0) & (row < len(other_order))
+    return torch.where(there, position[row.clamp(0, len(other_order) - 1)].to(torch.int32), none)

@@ -2,8 +2,8 @@
 
 They are derived in csrc/hard_pair.h and csrc/certificate.h; the constants are those, and a test compares
 them. Float32 similarities are compared with margins rounded inward (m+ down, m- up): such a similarity lies
-on the same side of the rounded margin as of the margin itself. A similarity that is not a number is never
-hard.
+on the same side of the rounded margin as of the margin itself. One hinge serves decision and penalty, so that
+a tile of them takes the registers of its similarities.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ LARGEST_FLOAT32 = tl.constexpr(3.4028235677973366e38)  # from here on, a float64
 
 
 @triton.jit
-def is_hard(s, same, threshold_plus, threshold_minus):
-    """Whether pairs of similarity s are hard; `same`: of one class. Both margins inclusive."""
-    return (same & (s <= threshold_plus)) | ((same == 0) & (s >= threshold_minus))
+def hinge(s, same, threshold_plus, threshold_minus):
+    """How far pairs of similarity s are beyond their threshold; `same`: of one class.
 
-
-@triton.jit
-def penalty(s, same, threshold_plus, threshold_minus):
-    """How far a hard pair is beyond its threshold."""
+    A pair is hard where this is at least 0, and this is then its penalty. Not a number, it is not hard.
+    """
     return tl.where(same, threshold_plus - s, s - threshold_minus)
 
 

@@ -7,9 +7,10 @@ so 0.25 U for bfloat16 embeddings. Not yet measured.
 Programs are persistent and take tiles in a fixed order. Products are compared with one number a row, the
 least that could be hard in any column of the tile: what does not reach it is harmless. (The bound of each
 pair by itself would leave a little less, at 100 registers more.) A tile where something is left writes its
-candidates as bits, once by rows and once by columns, and their number into the directory. A fixed sample of
-tiles is screened first: where that leaves more candidates than are worth deciding one by one, the sweep
-does not run at all.
+candidates as bits, once by rows and once by columns, and their number into the directory. Which pairs are of
+one class, there at all, or a sample with itself, is a matter of ranges, and so of whole words of bits: masks
+of the tile's shape took 40 registers more. A fixed sample of tiles is screened first: where that leaves more
+candidates than are worth deciding one by one, the sweep does not run at all.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import triton.language as tl
 
 from . import bits
 from .rules import similarity_error, thresholds
-from .tiles import of_one_class, tile_at
+from .tiles import tile_at
 
 SAMPLES = 32  # tiles of the sample
 # Share of the sample's pairs that may be candidates for the sweep to pay: as many as a list holds. Not yet
@@ -27,19 +28,23 @@ SAMPLES = 32  # tiles of the sample
 USELESS_FROM = 1.0 / 256
 
 LARGEST_PRODUCT = tl.constexpr(2147483520.0)  # a float32, and more than any product of codes
+NEVER = tl.constexpr(2147483647)  # more than that, too
 
 
 @triton.jit
 def products(
-    row_code_ptr, column_code_ptr, offs_m, offs_n, code_dim,
-    TILE: tl.constexpr, BLOCK_K: tl.constexpr,
+    row_code_ptr, column_code_ptr, first_m, first_n,
+    TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr,
 ):  # fmt: skip
-    """(TILE, TILE) int32 products of the codes at positions offs_m and offs_n."""
-    offs_k = tl.arange(0, BLOCK_K)
-    rows = row_code_ptr + offs_m.to(tl.int64)[:, None] * code_dim + offs_k[None, :]
-    columns = column_code_ptr + offs_n.to(tl.int64)[None, :] * code_dim + offs_k[:, None]
+    """(TILE, TILE) int32 products of the codes of a tile, which may go on behind the last row.
+
+    Addresses are one number and constants: that is why codes have whole tiles of rows, and CODE_DIM is known.
+    """
+    offs, offs_k = tl.arange(0, TILE), tl.arange(0, BLOCK_K)
+    rows = row_code_ptr + first_m.to(tl.int64) * CODE_DIM + offs[:, None] * CODE_DIM + offs_k[None, :]
+    columns = column_code_ptr + first_n.to(tl.int64) * CODE_DIM + offs[None, :] * CODE_DIM + offs_k[:, None]
     acc = tl.zeros((TILE, TILE), dtype=tl.int32)
-    for k in range(0, code_dim, BLOCK_K):
+    for k in range(0, CODE_DIM, BLOCK_K):
         acc = tl.dot(tl.load(rows + k), tl.load(columns + k), acc, out_dtype=tl.int32)
     return acc
 
@@ -58,18 +63,23 @@ def least_product(scale, error, column_scale, column_error, threshold_minus):
 
 
 @triton.jit
-def may_be_hard(
-    row_code_ptr, row_scale_ptr, row_error_ptr, offs_m,
-    column_code_ptr, column_scale_ptr, column_error_ptr, offs_n,
-    code_dim, threshold_minus, TILE: tl.constexpr, BLOCK_K: tl.constexpr,
+def products_and_least(
+    row_code_ptr, row_scale_ptr, row_error_ptr, first_m, n,
+    column_code_ptr, column_scale_ptr, column_error_ptr, first_n, m,
+    threshold_minus, TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr,
 ):  # fmt: skip
-    """(TILE, TILE) which pairs are not proven harmless, were they of two classes."""
-    acc = products(row_code_ptr, column_code_ptr, offs_m, offs_n, code_dim, TILE, BLOCK_K)
+    """Products of a tile, and per row the least that is not harmless, were the pair of two classes.
+
+    A row that is not there has no such product; columns that are not there have some.
+    """
+    offs = tl.arange(0, TILE)
+    offs_m, offs_n = tl.minimum(first_m + offs, n - 1), tl.minimum(first_n + offs, m - 1)
+    acc = products(row_code_ptr, column_code_ptr, first_m, first_n, TILE, BLOCK_K, CODE_DIM)
     least = least_product(
         tl.load(row_scale_ptr + offs_m), tl.load(row_error_ptr + offs_m),
         tl.load(column_scale_ptr + offs_n), tl.load(column_error_ptr + offs_n), threshold_minus,
     )  # fmt: skip
-    return acc >= least[:, None]
+    return acc, tl.where(first_m + offs < n, least, NEVER)
 
 
 @triton.jit
@@ -87,13 +97,24 @@ def is_sparse(samples_ptr, most_left, crowded_ptr, SCREENED: tl.constexpr, SAMPL
     return sparse
 
 
+@triton.jit
+def candidates(word, first, same_begin, same_end, twin, others):
+    """What is left of a word of each row, whose first column is `first`, of so many.
+
+    Pairs of one class all stay, for what the sweep proves is that a pair of two classes is harmless.
+    """
+    same = bits.between(same_begin - first, same_end - first)
+    same_sample = bits.between(twin - first, twin + 1 - first)
+    return (word | same) & bits.below(others - first) & ~same_sample
+
+
 @triton.jit(do_not_specialize=["n", "m", "row_tiles", "column_tiles"])
 def sample_kernel(
     row_code_ptr, row_scale_ptr, row_error_ptr, same_begin_ptr, same_end_ptr, n,
     column_code_ptr, column_scale_ptr, column_error_ptr, m,
-    code_dim, margins_ptr, row_tiles, column_tiles,
+    margins_ptr, row_tiles, column_tiles,
     samples_ptr,  # (SAMPLES,) int32, candidates of two classes in each sampled tile
-    TILE: tl.constexpr, BLOCK_K: tl.constexpr, SAMPLES: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """Candidates of two classes in SAMPLES tiles spread over the matrix."""
     _, threshold_minus = thresholds(margins_ptr)
@@ -102,18 +123,20 @@ def sample_kernel(
     # they stand in a band that the sample may meet too often, whose tiles may be decided in full anyway.
     a = p * row_tiles // SAMPLES
     b = (p * 0.6180339887 - tl.floor(p * 0.6180339887)) * column_tiles
-    offs_m = a * TILE + tl.arange(0, TILE)
-    offs_n = tl.minimum(b.to(tl.int32), column_tiles - 1) * TILE + tl.arange(0, TILE)
-    inside = (offs_m < n)[:, None] & (offs_n < m)[None, :]
-    offs_m, offs_n = tl.minimum(offs_m, n - 1), tl.minimum(offs_n, m - 1)
-    left = may_be_hard(
-        row_code_ptr, row_scale_ptr, row_error_ptr, offs_m,
-        column_code_ptr, column_scale_ptr, column_error_ptr, offs_n,
-        code_dim, threshold_minus, TILE, BLOCK_K,
+    first_m, first_n = a * TILE, tl.minimum(b.to(tl.int32), column_tiles - 1) * TILE
+    acc, least = products_and_least(
+        row_code_ptr, row_scale_ptr, row_error_ptr, first_m, n,
+        column_code_ptr, column_scale_ptr, column_error_ptr, first_n, m,
+        threshold_minus, TILE, BLOCK_K, CODE_DIM,
     )  # fmt: skip
-    same_begin, same_end = tl.load(same_begin_ptr + offs_m), tl.load(same_end_ptr + offs_m)
-    left = inside & left & (of_one_class(offs_n, same_begin, same_end) == 0)
-    tl.store(samples_ptr + p, tl.sum(tl.sum(left.to(tl.int32), axis=1), axis=0))
+    position = tl.minimum(first_m + tl.arange(0, TILE), n - 1)
+    same_begin, same_end = tl.load(same_begin_ptr + position), tl.load(same_end_ptr + position)
+    left, count = acc >= least[:, None], tl.zeros((TILE,), tl.int32)
+    for w in tl.static_range(TILE // bits.WORD):
+        first = first_n + w * bits.WORD
+        same = bits.between(same_begin - first, same_end - first)
+        count += bits.count(bits.word_of_rows(left, w, TILE) & ~same & bits.below(m - first))
+    tl.store(samples_ptr + p, tl.sum(count, axis=0))
 
 
 @triton.jit(
@@ -123,9 +146,9 @@ def sample_kernel(
     do_not_specialize_on_alignment=["crowded_ptr"],
 )  # fmt: skip
 def sweep_kernel(
-    row_code_ptr, row_scale_ptr, row_error_ptr, same_begin_ptr, same_end_ptr, twin_ptr, n,
-    column_code_ptr, column_scale_ptr, column_error_ptr, m,
-    code_dim, margins_ptr,
+    row_code_ptr, row_scale_ptr, row_error_ptr, row_begin_ptr, row_end_ptr, row_twin_ptr, n,
+    column_code_ptr, column_scale_ptr, column_error_ptr, column_begin_ptr, column_end_ptr, column_twin_ptr, m,
+    margins_ptr,
     samples_ptr, most_left,
     crowded_ptr,  # int32, set where a tile has more candidates than a list
     row0, column0, row_tiles, column_tiles,  # the super-tile: first positions, and tiles
@@ -133,8 +156,8 @@ def sweep_kernel(
     column_bits_ptr,  # (column_tiles * TILE, row_words), written BY_COLUMN; row_bits itself on the diagonal
     column_words, row_words,
     directory_ptr,  # (row_tiles, column_tiles) int32
-    TILE: tl.constexpr, BLOCK_K: tl.constexpr, DIAGONAL: tl.constexpr, BY_COLUMN: tl.constexpr,
-    LIST_MOST: tl.constexpr, SAMPLES: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr,
+    DIAGONAL: tl.constexpr, BY_COLUMN: tl.constexpr, LIST_MOST: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """Screens the tiles of a super-tile; on the diagonal, those on and above it."""
     if is_useless(samples_ptr, most_left, SAMPLES):
@@ -148,34 +171,43 @@ def sweep_kernel(
             visited, mirrors = a <= b, a < b
         if visited:
             first_m, first_n = row0 + a * TILE, column0 + b * TILE
-            offs_m, offs_n = tl.minimum(first_m + offs, n - 1), tl.minimum(first_n + offs, m - 1)
-            left = may_be_hard(
-                row_code_ptr, row_scale_ptr, row_error_ptr, offs_m,
-                column_code_ptr, column_scale_ptr, column_error_ptr, offs_n,
-                code_dim, threshold_minus, TILE, BLOCK_K,
-            ).to(tl.int32)  # fmt: skip
-            # Classes stand together, so only tiles in a band can hold pairs of one class. These all stay.
+            acc, least = products_and_least(
+                row_code_ptr, row_scale_ptr, row_error_ptr, first_m, n,
+                column_code_ptr, column_scale_ptr, column_error_ptr, first_n, m,
+                threshold_minus, TILE, BLOCK_K, CODE_DIM,
+            )  # fmt: skip
+            left = acc >= least[:, None]
+            # Classes stand together, so only tiles in a band can hold pairs of one class.
             last_m = tl.minimum(first_m + TILE, n) - 1
-            in_band = (tl.load(same_begin_ptr + first_m) < first_n + TILE) & (
-                tl.load(same_end_ptr + last_m) > first_n
+            in_band = (tl.load(row_begin_ptr + first_m) < first_n + TILE) & (
+                tl.load(row_end_ptr + last_m) > first_n
             )
-            if in_band:
-                same_begin, same_end = tl.load(same_begin_ptr + offs_m), tl.load(same_end_ptr + offs_m)
-                left = left | of_one_class(offs_n, same_begin, same_end).to(tl.int32)
             count = 0
-            if tl.max(tl.max(left, axis=1), axis=0) > 0:
-                another = offs_n[None, :] != tl.load(twin_ptr + offs_m)[:, None]
-                inside = (first_m + offs < n)[:, None] & (first_n + offs < m)[None, :]
-                left = left & (another & inside).to(tl.int32)
-                count = tl.sum(tl.sum(left, axis=1), axis=0)
+            if in_band | (tl.max(tl.max(left.to(tl.int32), axis=1), axis=0) > 0):
+                position = tl.minimum(first_m + offs, n - 1)
+                begin, end = tl.load(row_begin_ptr + position), tl.load(row_end_ptr + position)
+                twin = tl.load(row_twin_ptr + position)
+                to = row_bits_ptr + (a * TILE + offs) * column_words + b * (TILE // bits.WORD)
+                in_row = tl.zeros((TILE,), tl.int32)
+                for w in tl.static_range(TILE // bits.WORD):
+                    word = bits.word_of_rows(left, w, TILE)
+                    word = candidates(word, first_n + w * bits.WORD, begin, end, twin, m)
+                    word = tl.where(first_m + offs < n, word, 0)
+                    tl.store(to + w, word)
+                    in_row += bits.count(word)
+                count = tl.sum(in_row, axis=0)
                 if count > LIST_MOST:
                     tl.atomic_max(crowded_ptr, 1)
-                elif count > 0:
-                    by_row = row_bits_ptr + a * TILE * column_words + b * (TILE // 32)
-                    bits.store_rows(left, by_row, column_words, TILE)
-                    if BY_COLUMN:
-                        by_column = column_bits_ptr + b * TILE * row_words + a * (TILE // 32)
-                        bits.store_columns(left, by_column, row_words, mirrors, TILE)
+                if BY_COLUMN:
+                    if mirrors & (count > 0) & (count <= LIST_MOST):
+                        position = tl.minimum(first_n + offs, m - 1)
+                        begin, end = tl.load(column_begin_ptr + position), tl.load(column_end_ptr + position)
+                        twin = tl.load(column_twin_ptr + position)
+                        to = column_bits_ptr + (b * TILE + offs) * row_words + a * (TILE // bits.WORD)
+                        for w in tl.static_range(TILE // bits.WORD):
+                            word = bits.word_of_columns(left, w, TILE)
+                            word = candidates(word, first_m + w * bits.WORD, begin, end, twin, n)
+                            tl.store(to + w, tl.where(first_n + offs < m, word, 0))
             tl.store(directory_ptr + a * column_tiles + b, count)
             if DIAGONAL:
                 tl.store(directory_ptr + b * column_tiles + a, count)

@@ -22,7 +22,7 @@ from .configs import is_interpreted
 from .finish import store_result
 from .patterns import add_product, way_of_patterns
 from .residual import counter_of, views_of
-from .rules import inverse_norms, is_hard, not_finite, penalty, thresholds
+from .rules import hinge, inverse_norms, not_finite, thresholds
 
 LARGEST_N = 2048  # rows or columns (not yet measured)
 LARGEST_ROW = 512  # bytes, so that P, Q and a block of columns stay in registers
@@ -33,11 +33,11 @@ NO_TWIN = 2 * LARGEST_N  # an offset at which no pair lies
 
 
 @triton.jit
-def unit_rows(x_ptr, offs, n, dim, BLOCK_D: tl.constexpr):
-    """Rows offs of x (n, dim), zeros for those that are not there, and 1/norm of each; NaN if not finite."""
+def unit_rows(x_ptr, offs, n, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Rows offs of x (n, DIM), zeros for those that are not there, and 1/norm of each; NaN if not finite."""
     offs_d = tl.arange(0, BLOCK_D)
-    mask = (offs < n)[:, None] & (offs_d < dim)[None, :]
-    x = tl.load(x_ptr + offs[:, None] * dim + offs_d[None, :], mask=mask, other=0.0)
+    mask = (offs < n)[:, None] & (offs_d < DIM)[None, :]
+    x = tl.load(x_ptr + offs[:, None] * DIM + offs_d[None, :], mask=mask, other=0.0)
     return x, inverse_norms(x.to(tl.float32))
 
 
@@ -80,23 +80,23 @@ def add_partial_sums(
 
 @triton.jit(do_not_specialize=["n", "m", "twin_offset"])
 def small_kernel(
-    x_ptr, labels_ptr, n,  # (n, dim), (n,) int64
+    x_ptr, labels_ptr, n,  # (n, DIM), (n,) int64
     other_ptr, other_labels_ptr, m,
-    dim, margins_ptr,
+    margins_ptr,
     twin_offset,  # row i is the same sample as column i + twin_offset
-    p_ptr, q_ptr,  # (n, dim) float32, written if NEED_GRAD
+    p_ptr, q_ptr,  # (n, DIM) float32, written if NEED_GRAD
     partial_sums_ptr, partial_counts_ptr,  # (programs, 3) float64 and (programs, 2) int64
     ended_ptr,  # int32, how many programs have ended; 0 before and afterwards
     sums_ptr, counts_ptr, poison_ptr,  # the result, written if NEED_SUMS
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MOST_PROGRAMS: tl.constexpr,
-    IN_PARTS: tl.constexpr, WAY: tl.constexpr, UPCAST: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    MOST_PROGRAMS: tl.constexpr, IN_PARTS: tl.constexpr, WAY: tl.constexpr, UPCAST: tl.constexpr,
     NEED_GRAD: tl.constexpr, NEED_SUMS: tl.constexpr,
 ):  # fmt: skip
     """All pairs of BLOCK_M rows; the last program adds up the sums of all."""
     threshold_plus, threshold_minus = thresholds(margins_ptr)
     program = tl.program_id(0)
     offs_m = program * BLOCK_M + tl.arange(0, BLOCK_M)
-    x, inverse = unit_rows(x_ptr, offs_m, n, dim, BLOCK_D)
+    x, inverse = unit_rows(x_ptr, offs_m, n, DIM, BLOCK_D)
     labels = tl.load(labels_ptr + offs_m, mask=offs_m < n, other=0)
     p, q = tl.zeros((BLOCK_M, BLOCK_D), tl.float32), tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     pulls, pushes = tl.zeros((BLOCK_M, BLOCK_N), tl.float32), tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -104,19 +104,18 @@ def small_kernel(
     poisoned = not_finite(inverse)
     for first in range(0, m, BLOCK_N):
         offs_n = first + tl.arange(0, BLOCK_N)
-        y, other_inverse = unit_rows(other_ptr, offs_n, m, dim, BLOCK_D)
+        y, other_inverse = unit_rows(other_ptr, offs_n, m, DIM, BLOCK_D)
         poisoned += not_finite(other_inverse)
         s = inner_products(x, y, IN_PARTS, UPCAST)
         s = s * (inverse[:, None] * other_inverse[None, :])
         same = labels[:, None] == tl.load(other_labels_ptr + offs_n, mask=offs_n < m, other=0)[None, :]
-        hard = is_hard(s, same, threshold_plus, threshold_minus)
-        hard = hard & (offs_n[None, :] != offs_m[:, None] + twin_offset)
+        beyond = hinge(s, same, threshold_plus, threshold_minus)
+        hard = (beyond >= 0) & (offs_n[None, :] != offs_m[:, None] + twin_offset)
         hard = hard & (offs_m < n)[:, None] & (offs_n < m)[None, :]
         pull, push = hard & same, hard & (same == 0)
         if NEED_SUMS:
-            violation = penalty(s, same, threshold_plus, threshold_minus)
-            pulls += tl.where(pull, violation, 0.0)
-            pushes += tl.where(push, violation, 0.0)
+            pulls += tl.where(pull, beyond, 0.0)
+            pushes += tl.where(push, beyond, 0.0)
             positives += pull.to(tl.int32)
             negatives += push.to(tl.int32)
         if NEED_GRAD:
@@ -124,8 +123,8 @@ def small_kernel(
             q = add_product(q, push.to(tl.int32), y, other_inverse, WAY, UPCAST)
     if NEED_GRAD:
         offs_d = tl.arange(0, BLOCK_D)
-        at = offs_m[:, None] * dim + offs_d[None, :]
-        mask = (offs_m < n)[:, None] & (offs_d < dim)[None, :]
+        at = offs_m[:, None] * DIM + offs_d[None, :]
+        mask = (offs_m < n)[:, None] & (offs_d < DIM)[None, :]
         tl.store(p_ptr + at, p, mask=mask)
         tl.store(q_ptr + at, q, mask=mask)
     if NEED_SUMS:
@@ -177,9 +176,9 @@ def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
     stages = 3 if block_d * emb.element_size() <= LARGEST_ROW // 2 else 2  # what shared memory has room for
     for own, other, twin, sums, need_sums in sides:
         small_kernel[(triton.cdiv(own[2], BLOCK_M),)](
-            *own, *other, dim, problem.margins, twin,
+            *own, *other, problem.margins, twin,
             *((poison, poison) if sums is None else sums), *outputs,
-            BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, BLOCK_D=block_d,
+            BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, DIM=dim, BLOCK_D=block_d,
             MOST_PROGRAMS=MOST_PROGRAMS, WAY=way_of_patterns(emb.dtype, problem.precision),
             IN_PARTS=emb.dtype == torch.float32 and problem.precision == "highest", UPCAST=is_interpreted(),
             NEED_GRAD=sums is not None, NEED_SUMS=need_sums, num_warps=8, num_stages=stages,

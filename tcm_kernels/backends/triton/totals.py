@@ -20,7 +20,7 @@ def of_vector(x):
 @triton.jit
 def of_tile(x):
     """The same of x (TILE, TILE)."""
-    return of_vector(tl.sum(x, axis=0))
+    return of_vector(tl.sum(x, axis=1))
 
 
 @triton.jit
