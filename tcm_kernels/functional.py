@@ -127,8 +127,8 @@ def fused_tcm_loss(
         precision=fp32_precision(emb),
     )
     sums, counts = ops.pair_sums(problem, dispatch.choose(backend, emb.device.type, emb.dtype))
-    means = mean_violation(sums, counts)
-    loss = lambda_plus * means[0] + lambda_minus * means[1]
+    pull, push = mean_violation(sums, counts).unbind()  # one launch in the backward, where means[i] take two
+    loss = lambda_plus * pull + lambda_minus * push
     if emb.dtype != torch.float64:
         loss = loss.to(torch.float32)
     if not return_stats:
@@ -138,6 +138,12 @@ def fused_tcm_loss(
 
 def _margins(emb: Tensor, margin_plus: float | Tensor, margin_minus: float | Tensor) -> Tensor:
     """(2,) float64 on the embeddings' device; made there, so no copy from the host is waited for."""
+    known = not isinstance(margin_plus, Tensor) and not isinstance(margin_minus, Tensor)
+    # Two launches where the other way takes four. A compiler fuses those, and would take floats for constants.
+    if known and not torch.compiler.is_compiling():
+        margins = emb.new_full((2,), float(margin_plus), dtype=torch.float64)
+        margins[1:].fill_(margin_minus)
+        return margins
     one = emb.new_ones((), dtype=torch.float64)
     return torch.stack((one * margin_plus, one * margin_minus))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 def mean_violation(sums: Tensor, counts: Tensor) -> Tensor:
     """Penalty sums over hard-pair counts, element by element; 0 where there is no hard pair."""
-    return sums / counts.to(sums.dtype).clamp_min(1)
+    return sums / counts.clamp_min(1)
 
 
 @dataclasses.dataclass(frozen=True)
