@@ -18,6 +18,8 @@ TORCH  ?= torch==2.13.0
 # What that torch pairs with on a GPU; here its interpreter and compiler run the kernels' tests.
 TRITON ?= triton==3.7.1
 OTHER_TRITONS ?= 3.6.0 3.8.0 3.9.0
+# Where `make gpu` leaves its figures and its log.
+RESULTS ?= build/gpu
 
 RUN   := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(subst =,-,$(subst /,-,$(TORCH)-$(TRITON)))

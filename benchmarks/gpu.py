@@ -1,6 +1,7 @@
 """Everything that only a machine with a GPU can tell, in one command: build, tests, benchmark, profile.
 
     python -m benchmarks.gpu --results FOLDER      or:  make gpu RESULTS=FOLDER
+    python -m benchmarks.gpu --results FOLDER --step tests --step benchmark     these steps only
 
 Uses the Python that runs it, with its torch and its Triton; nothing is downloaded. Each step is a process
 of its own with a time limit, and what one step does wrong does not keep the next from running. FOLDER
@@ -22,11 +23,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 
 import torch
 
-from benchmarks import result_files, workload
+from benchmarks import opponents, result_files, workload
 from benchmarks.run import slug
 
 ROOT = Path(__file__).parent.parent
@@ -54,21 +55,23 @@ class Step:
 def steps(results: Path, budget_s: float) -> list[Step]:
     """What is run on this machine, in order."""
     python = sys.executable
-    wanted = [Step("build", [python, "setup.py", "build_ext", "--inplace"], 150)]
-    if shutil.which("c++") is None:
-        wanted = []  # the pure-Python package has the Triton kernels, too
-    wanted.append(Step("tests", [python, "-m", "pytest", "tests", "-q", "--tb=short", "--maxfail=50"], 240))
     measure = [python, "-m", "benchmarks.run", "--device", "cuda", "--budget", str(budget_s)]
-    wanted.append(Step("benchmark", [*measure, "--out", str(results)], 270))
+    measure += ["--out", str(results)]
+    tests = [python, "-m", "pytest", "tests", "-q", "--tb=short", "--maxfail=50", "--durations=10"]
+    wanted = [
+        Step("tests", tests, 240),
+        Step("benchmark", [*measure, "--sweep", "GPU, shapes", "--sweep", "GPU, small batches"], 200),
+        # Compiling the dense loss again for every density would take longer than all the rest.
+        Step("densities", [*measure, "--sweep", "GPU, density", "--without", opponents.COMPILED], 150),
+    ]
+    if shutil.which("c++") is not None:  # without it, the pure-Python package has the Triton kernels, too
+        wanted.insert(0, Step("build", [python, "setup.py", "build_ext", "--inplace"], 150))
     ncu = shutil.which("ncu")
     if ncu is not None:
         # The clocks are left as they are: the machine may be shared.
         profile = [ncu, "--clock-control", "none", "--profile-from-start", "off", "--set", "basic", "--csv"]
-        wanted.append(
-            Step(
-                "profile", [*profile, "--log-file", str(results / "profile.csv"), python, "-c", PROFILED], 90
-            )
-        )
+        profile += ["--log-file", str(results / "profile.csv"), python, "-c", PROFILED]
+        wanted.insert(-1, Step("profile", profile, 60))
     return wanted
 
 
@@ -100,6 +103,8 @@ def run(step: Step, left_s: float, log: TextIO) -> str:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     copier.join()
+    if process.stdout is not None:
+        process.stdout.close()
     took_s = time.monotonic() - begin
     if timed_out:
         return f"stopped after {limit_s:.0f} s"
@@ -117,17 +122,24 @@ def _copy(output: IO[str] | None, log: TextIO) -> None:
 
 
 def table(path: Path) -> list[str]:
-    """One line a case of a results file: our ratios to U, beside dense PyTorch's."""
+    """One line a case of a results file: our ratios to U, beside dense PyTorch's; a second of replays."""
     lines = []
     for record in result_files.load(path)["records"]:
-        cells = []
-        for name in ("tcm_kernels", "dense PyTorch"):
-            for step in workload.STEPS:
-                cell = record["competitors"][name]["steps"][step]
-                ratio = cell.get("ratio_to_unit")
-                cells.append(f"{ratio['median']:8.3f}" if ratio else f"{cell['status'][:8]:>8}")
-        lines.append(f"{record['case']['title'][:64]:<64} {' '.join(cells)}")
+        cells = [record["competitors"][name] for name in (opponents.OURS, opponents.DENSE)]
+        title = result_files.title(record)[:72]
+        lines.append(f"{title:<72} {_ratios([cell['steps'] for cell in cells])}")
+        if all("replays" in cell for cell in cells):
+            lines.append(f"{'    as CUDA-graph replays':<72} {_ratios([cell['replays'] for cell in cells])}")
     return lines
+
+
+def _ratios(of_competitors: Sequence[dict[str, Any]]) -> str:
+    texts = []
+    for of_steps in of_competitors:
+        for step in workload.STEPS:
+            ratio = of_steps[step].get("ratio_to_unit")
+            texts.append(f"{ratio['median']:8.3f}" if ratio else f"{of_steps[step]['status'][:8]:>8}")
+    return " ".join(texts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -135,15 +147,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--budget", type=float, default=5.0, metavar="S", help="seconds of timing a case")
+    parser.add_argument("--step", action="append", metavar="NAME", help="only this step; may be repeated")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("make gpu needs a CUDA device, and torch.cuda.is_available() is False")
+        return 2
+    wanted = steps(options.results.resolve(), options.budget)
+    names = [step.name for step in wanted]
+    unknown = set(options.step or ()) - set(names)
+    if unknown:
+        print(f"--step: there is no {', '.join(sorted(unknown))} here; there are {', '.join(names)}")
         return 2
     options.results.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     outcomes = {}
     with (options.results / "log.txt").open("w") as log:
-        for step in steps(options.results.resolve(), options.budget):
+        for step in wanted:
+            if options.step and step.name not in options.step:
+                continue
             outcomes[step.name] = run(step, WHOLE_S - (time.monotonic() - begin), log)
     path = options.results / f"{slug('cuda')}.json"
     if path.exists():

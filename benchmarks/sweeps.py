@@ -1,7 +1,7 @@
 """Which cases are measured: sweeps, each of which varies one thing and holds the others.
 
 Where a sweep does not vary it, the hard density is 1e-3, that of a model that has begun to learn. Cases are
-float32 on a CPU; those on a GPU await its kernels and stand among the batches.
+float32 on a CPU; those on a GPU, most of them bfloat16, have sweeps of their own.
 
 A case may belong to several sweeps, which then share its record: it is known by its title. To measure
 something new, add a line.
@@ -49,6 +49,10 @@ def _training(epoch: int) -> Case:
     return Case(n, digits.D, per_class=n // digits.CLASSES, kind="demo", margins=digits.MARGINS, epoch=epoch)
 
 
+def _on_gpu(n: int, d: int, density: float = 1e-3, dtype: str = "bfloat16") -> Case:
+    return Case(n, d, density=density, dtype=dtype, device="cuda")
+
+
 SWEEPS = {
     "batches": (*QUICK_LOOK, Case(16384, 512, density=1e-3)),
     "density": tuple(_density(density) for density in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 0.5, 1.0)),
@@ -59,6 +63,21 @@ SWEEPS = {
         _density(1e-3),  # clusters
         Case(8192, 512, kind="correlated", margins=(0.9, 0.5)),
         Case(8192, 512, kind="spectrum", density=3e-3),
+    ),
+    "GPU, small batches": (
+        _on_gpu(256, 128, 1e-2),
+        _on_gpu(512, 128, 5e-3),
+        _on_gpu(1024, 128, 4e-3),
+        _on_gpu(2048, 128),
+        _on_gpu(2048, 128, dtype="float32"),
+    ),
+    "GPU, shapes": (
+        *(_on_gpu(n, d) for n, d in ((32768, 512), (16384, 512), (16384, 128), (8192, 1024))),
+        *(_on_gpu(n, d) for n, d in ((131072, 512), (1048576, 128))),
+    ),
+    "GPU, density": (
+        *(_on_gpu(32768, 512, density) for density in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 0.5, 1.0)),
+        *(_on_gpu(32768, 512, density, "float32") for density in (1e-3, 1e-2, 0.5, 1.0)),
     ),
     "training": tuple(_training(epoch) for epoch in (0, 1, digits.LAST_EPOCH // 2, digits.LAST_EPOCH)),
 }

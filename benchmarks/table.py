@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from benchmarks import measure, opponents, stages, sweeps
+from benchmarks import measure, opponents, stages, sweeps, workload
 
 Cell = dict[str, Any]
 
@@ -36,6 +36,10 @@ brackets. Forward is the loss alone, without gradient. Peak memory is that of on
 inputs, the gradient included. Errors are relative, against float64. Labels are shuffled.
 † Some pair lies within rounding of a margin: rounding decides its side, and with it a bit of the gradient."""
 
+REPLAY_NOTES = """\
+The same calls, captured once and replayed, U as well: the time of the device alone. Only where U takes less
+than a millisecond; elsewhere launches hide behind the work."""
+
 STAGE_NOTES = f"""\
 Shares of one forward and backward of ours; medians over some calls, beside the interleaved ones. The forward
 here also collects what the backward needs. "{stages.CALLING}" is the forward outside the kernel's stages:
@@ -49,6 +53,9 @@ DESCRIPTIONS = {
     "samples a class": "Over the samples a class",
     "kinds": "Over kinds of embeddings",
     "training": "Over the epochs of the demo's training",
+    "GPU, small batches": "On a GPU: small batches",
+    "GPU, shapes": "On a GPU: shapes",
+    "GPU, density": "On a GPU: over the hard density",
 }
 """Headings, by sweep."""
 
@@ -63,6 +70,7 @@ def markdown(results: dict[str, Any]) -> str:
     for heading, members in _sections(records):
         lines += ["", f"## {heading}", "", *grid(HEADINGS, (_row(record) for record in members))]
     lines += ["", NOTES]
+    lines += _replays(records)
     lines += ["", "## Where the time goes", "", *_stages(records)]
     reasons = sorted({reason for record in records for reason in _reasons(record)})
     if reasons:
@@ -107,6 +115,25 @@ def _stages(records: list[dict[str, Any]]) -> list[str]:
         shares = [f"{times[part] / whole:.0%}" if part in times else "" for part in parts]
         rows.append([*start, seconds(whole), *shares])
     return [*grid(["case", "hard density", "forward+backward", *parts], rows), "", STAGE_NOTES]
+
+
+def _replays(records: list[dict[str, Any]]) -> list[str]:
+    """A row for each case that was also measured as CUDA-graph replays; no section without one."""
+    rows = []
+    for record in records:
+        unit = _get(record, "units", measure.UNIT_REPLAYED)
+        if unit is None:
+            continue
+        row = [record["case"]["title"], f"{record['hard_density']:.2g}", _time(unit)]
+        for name in (opponents.OURS, opponents.DENSE, opponents.COMPILED):
+            row += [_time(_get(record, "competitors", name, "replays", step)) for step in workload.STEPS]
+        rows.append(row)
+    if not rows:
+        return []
+    names = ("ours", "dense PyTorch", "torch.compile")
+    headings = [f"{name}, {step}" for name in names for step in workload.STEPS]
+    lines = grid(["case", "hard density", "U", *headings], rows)
+    return ["", "## As CUDA-graph replays", "", *lines, "", REPLAY_NOTES]
 
 
 def _environment(records: list[dict[str, Any]]) -> list[str]:
@@ -223,7 +250,7 @@ def _reasons(record: dict[str, Any]) -> list[str]:
     """Why cells of this record have no figure, for those that did not say so themselves."""
     found = []
     for name, cell in record["competitors"].items():
-        for part in (*cell["steps"].values(), cell["memory"]):
+        for part in (*cell["steps"].values(), *cell.get("replays", {}).values(), cell["memory"]):
             if "reason" in part:
                 found.append(f"{name} at {record['case']['title']}: {part['status']}, {part['reason']}")
     return found

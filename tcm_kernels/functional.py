@@ -139,7 +139,7 @@ def fused_tcm_loss(
 def _margins(emb: Tensor, margin_plus: float | Tensor, margin_minus: float | Tensor) -> Tensor:
     """(2,) float64 on the embeddings' device; made there, so no copy from the host is waited for."""
     known = not isinstance(margin_plus, Tensor) and not isinstance(margin_minus, Tensor)
-    # Two launches where the other way takes four. A compiler fuses those, and would take floats for constants.
+    # Two launches instead of four. A compiler fuses those, and would take the floats here for constants.
     if known and not torch.compiler.is_compiling():
         margins = emb.new_full((2,), float(margin_plus), dtype=torch.float64)
         margins[1:].fill_(margin_minus)

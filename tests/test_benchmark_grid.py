@@ -40,6 +40,14 @@ class TestSweeps:
     def test_every_case_on_a_cpu_is_float32(self) -> None:
         assert {case.dtype for case in sweeps.cases() if case.device == "cpu"} == {"float32"}
 
+    def test_cases_on_a_gpu_have_the_shapes_that_are_promised(self) -> None:
+        shapes = {(case.n, case.d) for case in sweeps.SWEEPS["GPU, shapes"]}
+        assert {(16384, 128), (8192, 1024), (16384, 512), (131072, 512), (2**20, 128)} <= shapes
+        small = {(case.n, case.d) for case in sweeps.SWEEPS["GPU, small batches"]}
+        assert small == {(n, 128) for n in (256, 512, 1024, 2048)}
+        densities = {case.density for case in sweeps.SWEEPS["GPU, density"] if case.dtype == "bfloat16"}
+        assert densities == {1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 0.5, 1.0}
+
     def test_densities_reach_from_nearly_none_to_all(self) -> None:
         assert {case.density for case in on_cpu("density")} == {1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 0.5, 1.0}
         assert {(case.n, case.d) for case in on_cpu("density")} == {(8192, 512)}
