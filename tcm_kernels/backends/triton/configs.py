@@ -1,4 +1,4 @@
-"""Which shapes kernels run with: a small table, chosen without timing."""
+"""Which shapes kernels run with: a small table, chosen without timing, where autotune.py was not asked."""
 
 from __future__ import annotations
 
@@ -34,22 +34,29 @@ _AMPERE = {
 }
 TABLE = {8: _AMPERE, 9: _HOPPER, 10: _HOPPER, 12: _AMPERE}  # by major compute capability
 
+CODE_STEP = 64  # codes are padded with zeros to a multiple of this
+SMALLEST_BLOCK = 16  # of a product
 VECTOR = 16  # bytes; rows that are no multiple of this are read element by element, each by its address
 
 
-def configs_for(major: int, element: int, dim: int, code_dim: int) -> Configs:
+def configs_for(major: int, element: int, dim: int) -> Configs:
     """The row for a chip of this major compute capability and embeddings of D elements of so many bytes."""
     row = TABLE[max(known for known in TABLE if known <= max(major, 8))][element]
     sweep, full_tiles, patterns = row
-    if code_dim % sweep.block:
-        sweep = sweep._replace(block=64)  # codes are padded to a multiple of that
-    if dim <= full_tiles.block // 2:
-        full_tiles = full_tiles._replace(block=full_tiles.block // 2)
-    if element == 4 and dim % full_tiles.block:
-        full_tiles = full_tiles._replace(block=16)  # without masks in the last step, where D allows
+    while padded(dim) % sweep.block:
+        sweep = sweep._replace(block=sweep.block // 2)
+    half = full_tiles.block // 2
+    # No longer than D, and in float32 without masks in the last step, where D allows.
+    if half >= SMALLEST_BLOCK and (dim <= half or (element == 4 and dim % full_tiles.block)):
+        full_tiles = full_tiles._replace(block=half)
     if dim * element % VECTOR:
-        full_tiles, patterns = full_tiles._replace(block=16), patterns._replace(block=64)
+        full_tiles, patterns = full_tiles._replace(block=SMALLEST_BLOCK), patterns._replace(block=64)
     return Configs(sweep, full_tiles, patterns)
+
+
+def padded(dim: int) -> int:
+    """Length of the codes of D elements."""
+    return (dim + CODE_STEP - 1) // CODE_STEP * CODE_STEP
 
 
 def is_interpreted() -> bool:

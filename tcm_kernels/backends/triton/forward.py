@@ -27,7 +27,7 @@ import triton
 from torch import Tensor
 
 from ..contract import Problem
-from . import plan, small, tiles
+from . import autotune, plan, small, tiles
 from .configs import Configs, configs_for, is_interpreted, warps_of_a_row
 from .finish import finish_kernel
 from .full_tiles import full_tiles_kernel
@@ -35,8 +35,10 @@ from .lists import lists_kernel
 from .patterns import block_sums_kernel, patterns_kernel, way_of_patterns
 from .plan import SuperTile
 from .prepare import Side, by_label, prepare, ranges, twins
-from .residual import Sums, views_of
+from .residual import Sums, residual_bytes, views_of
 from .screen import SAMPLES, USELESS_FROM, sample_kernel, sweep_kernel
+
+TUNING_ROWS = 8192  # for autotuning
 
 Found = tuple[Tensor, int, Tensor]  # samples, how many candidates they may have, and whether a tile has many
 
@@ -53,7 +55,7 @@ class Part(NamedTuple):
 class Call:
     """One forward: its sides, its workspace, and the arguments that its kernels share."""
 
-    def __init__(self, problem: Problem, residual: Tensor) -> None:
+    def __init__(self, problem: Problem, residual: Tensor, configs: Configs | None = None) -> None:
         self.problem = problem
         emb = problem.emb.contiguous()
         self.is_self = problem.ref is None
@@ -83,7 +85,7 @@ class Call:
         n = emb.shape[0]
         self.sums = emb.new_zeros((self.programs + n, 2), dtype=torch.float64)
         self.counts = emb.new_zeros((self.programs + n, 2), dtype=torch.int64)
-        self.configs = _configs(emb, self.rows.code.shape[1])
+        self.configs = _configs(emb, problem.precision) if configs is None else configs
         self.block_sums = emb.new_empty((max(r, c), self.dim), dtype=torch.float32)
 
     def run(self) -> tuple[Tensor, Tensor]:
@@ -240,9 +242,26 @@ def _programs(x: Tensor, most: int) -> int:
     return min(max(most, 1), 2 * torch.cuda.get_device_properties(x.device).multi_processor_count)
 
 
-def _configs(x: Tensor, code_dim: int) -> Configs:
+def _configs(x: Tensor, precision: str) -> Configs:
     major = torch.cuda.get_device_capability(x.device)[0] if x.is_cuda else 8
-    return configs_for(major, x.element_size(), x.shape[1], code_dim)
+    row = configs_for(major, x.element_size(), x.shape[1])
+    if not autotune.is_asked_for() or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return row
+    chip = torch.cuda.get_device_name(x.device) if x.is_cuda else "interpreter"
+    key = f"{chip}, Triton {triton.__version__}, {x.dtype}, {precision}, D={x.shape[1]}"
+    return autotune.tuned(key, row, functools.partial(_seconds, x, precision))
+
+
+def _seconds(x: Tensor, precision: str, kernel: str, row: Configs) -> float:
+    """The time of a forward in which most falls to this kernel, on embeddings like x."""
+    rows = TUNING_ROWS
+    # Directions at random: next to no pair is hard at 0.9, one in two at 0.
+    emb = torch.randn(rows, x.shape[1], device=x.device).to(x.dtype)
+    labels = torch.arange(rows, device=x.device)
+    margins = emb.new_tensor([1.0, 0.9 if kernel == "sweep" else 0.0], dtype=torch.float64)
+    problem = Problem(emb, labels, None, None, margins, None, True, False, precision)
+    residual = torch.zeros(residual_bytes(problem), dtype=torch.uint8, device=x.device)
+    return float(triton.testing.do_bench(lambda: Call(problem, residual, row).run(), return_mode="median"))
 
 
 def _similarity_precision(x: Tensor, precision: str) -> str:

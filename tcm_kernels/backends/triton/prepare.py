@@ -14,10 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .configs import rows_and_warps
+from .configs import padded, rows_and_warps
 from .rules import CODE_LIMIT, ROUND_UP, ROUND_UP_TINY, SMALLEST_SCALE, norms
-
-CODE_STEP = 64  # codes are padded with zeros to a multiple of this
 
 
 class Side(NamedTuple):
@@ -96,7 +94,7 @@ def prepare_kernel(
 def prepare(x: Tensor, order: Tensor, same: tuple[Tensor, Tensor], twin: Tensor, *, codes: bool) -> Side:
     """A side of x (N, D), whose positions are `order`."""
     n, dim = x.shape
-    code_dim = triton.cdiv(dim, CODE_STEP) * CODE_STEP if codes else 0
+    code_dim = padded(dim) if codes else 0
     inverse, scale, error = (x.new_empty(n, dtype=torch.float32) for _ in range(3))
     code_rows = triton.cdiv(n, tiles.TILE) * tiles.TILE if codes else 0
     code = x.new_empty((code_rows, code_dim), dtype=torch.int8)

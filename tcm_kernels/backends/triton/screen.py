@@ -40,6 +40,7 @@ def products(
 
     Addresses are one number and constants: that is why codes have whole tiles of rows, and CODE_DIM is known.
     """
+    tl.static_assert(CODE_DIM % BLOCK_K == 0, "codes are read in whole blocks")
     offs, offs_k = tl.arange(0, TILE), tl.arange(0, BLOCK_K)
     rows = row_code_ptr + first_m.to(tl.int64) * CODE_DIM + offs[:, None] * CODE_DIM + offs_k[None, :]
     columns = column_code_ptr + first_n.to(tl.int64) * CODE_DIM + offs[None, :] * CODE_DIM + offs_k[:, None]
