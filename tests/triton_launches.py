@@ -11,22 +11,26 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
 import tempfile
 import unittest.mock
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
-CHIPS = (80, 90, 100)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-DIMS = (3, 80, 512, 1000, 4096)  # multiples of 128, of 16, of 8, and of nothing
-ROWS = (1024, 4096)  # taken in one launch where D allows, and screened
+# Dimensions, multiples of 128, of 16, of 8 and of nothing, by chip: what differs between them is seen on one.
+DIMS = {80: (3, 512), 90: (3, 80, 512, 1000, 4096), 100: (3, 512)}
+# Rows, and columns where they are other ones: one launch where D allows, screened; then with a side that gets
+# a gradient of its own, in one launch and screened, and in several super-tiles.
+SHAPES = ((1024, None), (4096, None))
+MORE_SHAPES = ((1024, 700), (4096, 2500), (20000, None))  # of one D on one chip
 POINTERS = {
     torch.float32: "*fp32",
     torch.float64: "*fp64",
@@ -140,12 +144,10 @@ def _report(launch: Launch, chip: int) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(compiled.asm["cubin"])
         cubin.flush()
-        says = [
-            subprocess.run([tool, what, cubin.name], capture_output=True, text=True, check=True).stdout
-            for what in ("--dump-resource-usage", "-sass")
-        ]
-    usage = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", says[0])}
-    matrix = sorted(set(re.findall(r"\b(IMMA|IGMMA|HMMA|HGMMA|UTC[A-Z]*MMA)\b", says[1])))
+        command = [tool, "--dump-resource-usage", "--dump-sass", cubin.name]
+        says = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage = {name: int(number) for name, number in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", says)}
+    matrix = sorted(set(re.findall(r"\b(IMMA|IGMMA|HMMA|HGMMA|UTC[A-Z]*MMA)\b", says)))
     return {
         "kernel": launch.name,
         "chip": chip,
@@ -167,23 +169,26 @@ def _every_launch(chip: int) -> Iterator[tuple[str, Launch]]:
 
     seen = set()
     with unittest.mock.patch.object(forward, "_configs", configs_of_chip):
-        for dtype in DTYPES:
-            for d, precision in itertools.product(DIMS, ("highest", "high")):
-                if precision == "high" and dtype != torch.float32:
-                    continue
-                for n in ROWS:
-                    for launch in recorded(forward_and_backward(n, d, dtype, precision=precision)):
-                        if launch.key not in seen:
-                            seen.add(launch.key)
-                            yield f"{dtype}, D={d}, {precision}".removeprefix("torch."), launch
+        for dtype, d, precision in itertools.product(DTYPES, DIMS[chip], ("highest", "high")):
+            if precision == "high" and dtype != torch.float32:
+                continue
+            for n, m in SHAPES + (MORE_SHAPES if (d, chip) == (80, 90) else ()):
+                for launch in recorded(forward_and_backward(n, d, dtype, m, precision)):
+                    if launch.key not in seen:
+                        seen.add(launch.key)
+                        yield f"{dtype}, D={d}, {precision}".removeprefix("torch."), launch
+
+
+def _reports(chip: int) -> list[dict[str, Any]]:
+    return [{"case": case} | _report(launch, chip) for case, launch in _every_launch(chip)]
 
 
 def main(report: str) -> None:
     """Write the reports of all kernels, one JSON object a line."""
-    work = [(case, launch, chip) for chip in CHIPS for case, launch in _every_launch(chip)]
-    with ThreadPoolExecutor(2) as pool, open(report, "w") as out:
-        for (case, _, _), of_launch in zip(work, pool.map(lambda w: _report(w[1], w[2]), work), strict=True):
-            out.write(json.dumps({"case": case} | of_launch) + "\n")
+    processes = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+    with processes as pool, open(report, "w") as out:
+        for of_chip in pool.map(_reports, DIMS):
+            out.writelines(json.dumps(of_kernel) + "\n" for of_kernel in of_chip)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
     sides = [(rows, columns, twin_offset, of_emb, True)]
     if of_ref is not None:
         sides.append((columns, rows, -twin_offset, of_ref, False))
-    block_d = max(16, triton.next_power_of_2(dim))
+    block_d = max(32, triton.next_power_of_2(dim))
     stages = 3 if block_d * emb.element_size() <= LARGEST_ROW // 2 else 2  # what shared memory has room for
     for own, other, twin, sums, need_sums in sides:
         small_kernel[(triton.cdiv(own[2], BLOCK_M),)](
@@ -182,5 +182,6 @@ def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
             MOST_PROGRAMS=MOST_PROGRAMS, WAY=way_of_patterns(emb.dtype, problem.precision),
             IN_PARTS=emb.dtype == torch.float32 and problem.precision == "highest", UPCAST=is_interpreted(),
             NEED_GRAD=sums is not None, NEED_SUMS=need_sums, num_warps=8, num_stages=stages,
+            maxnreg=255,  # the assembler stops at 128 by itself, and spills
         )  # fmt: skip
     return result
