@@ -123,9 +123,9 @@ def full_tiles_kernel(
             all_negatives += hard_negatives(entry).to(tl.int64) * times
             if BY_COLUMN:
                 by_column = column_bits_ptr + b * TILE * row_words + a * (TILE // 32)
+                columns = tl.where(mirrors, TILE, 0)  # a mask takes fewer registers than a branch here
                 for w in tl.static_range(TILE // 32):
-                    tl.store(
-                        by_column + offs * row_words + w, bits.word_of_columns(hard, w, TILE), mask=mirrors
-                    )
+                    of_column = bits.word_of_columns(hard, w, TILE)
+                    tl.store(by_column + offs * row_words + w, of_column, mask=offs < columns)
     totals.add_to(sums_ptr, program, sum_positive, sum_negative)
     totals.add_to(counts_ptr, program, all_positives, all_negatives)
