@@ -50,7 +50,7 @@ def configs_for(major: int, element: int, dim: int) -> Configs:
     if half >= SMALLEST_BLOCK and (dim <= half or (element == 4 and dim % full_tiles.block)):
         full_tiles = full_tiles._replace(block=half)
     if dim * element % VECTOR:
-        full_tiles, patterns = full_tiles._replace(block=SMALLEST_BLOCK), patterns._replace(block=64)
+        full_tiles, patterns = full_tiles._replace(block=SMALLEST_BLOCK), patterns._replace(block=32)
     return Configs(sweep, full_tiles, patterns)
 
 
