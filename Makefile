@@ -23,7 +23,8 @@ RESULTS ?= build/gpu
 
 RUN   := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(subst =,-,$(subst /,-,$(TORCH)-$(TRITON)))
-BUILD := pyproject.toml setup.py $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp)
+CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cuh csrc/*/*.cpp csrc/*/*.cu)
+BUILD := pyproject.toml setup.py $(CXX_SOURCES)
 
 .PHONY: demo test bench lint matrix gpu wheel clean
 .DELETE_ON_ERROR:
@@ -43,7 +44,7 @@ lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(VENV)/bin/clang-format --dry-run --Werror $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp)
+	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
 
 # Triton 3.6's interpreter takes arrays of one element for numbers, which NumPy has refused since 2.4
 # and warned of before.

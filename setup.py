@@ -1,19 +1,35 @@
-"""Builds the C++ extension; everything declarative is in pyproject.toml.
+"""Builds the compiled modules; everything declarative is in pyproject.toml.
 
-Without a C++ compiler, or with TCM_KERNELS_NO_EXTENSIONS=1, a pure-Python package is installed, which
-runs through the `torch` backend. A build that is attempted and fails, fails the installation. The
-extension uses libtorch's stable ABI and Python's limited API: one binary serves every torch >= 2.10 and
-every Python >= 3.10.
+`tcm_kernels._cpu`, the C++ kernel, is built wherever there is a C++ compiler, `tcm_kernels._cuda`, the CUDA
+kernels, wherever there is nvcc besides: neither needs a GPU, nor a torch that was built for one. Without a
+compiler, or with TCM_KERNELS_NO_EXTENSIONS=1, a pure-Python package is installed, which runs through the
+`torch` and `triton` backends. A build that is attempted and fails, fails the installation. Both modules use
+libtorch's stable ABI and Python's limited API: one binary serves every torch >= 2.10 and every
+Python >= 3.10.
+
+    TORCH_CUDA_ARCH_LIST    which GPUs, as for torch: "9.0a" or "8.0;8.6+PTX"; all from 8.0 on by default
+    TCM_KERNELS_NO_CUDA     1 leaves the CUDA kernels out
+    MAX_JOBS                compilations at once; as many as there are processors by default
 """
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import setup
 
 TORCH_TARGET = "0x020a000000000000"  # torch 2.10: the oldest whose stable ABI has all we call
+OLDEST_NVCC = (12, 0)  # the first that knows C++20
+GPUS = "8.0 8.6 8.9 9.0a 10.0 12.0+PTX"  # of which those that nvcc knows
+WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter"]
+
+
+def is_set(name: str) -> bool:
+    """Whether an environment variable says yes."""
+    return os.environ.get(name, "0") not in ("", "0")
 
 
 def cxx_compiler() -> str | None:
@@ -23,40 +39,158 @@ def cxx_compiler() -> str | None:
     return next((path for path in map(shutil.which, names) if path), None)
 
 
-def extensions() -> dict[str, object]:
-    """Keyword arguments of setup() for the compiled part; none for a pure-Python package."""
-    if os.environ.get("TCM_KERNELS_NO_EXTENSIONS", "0") not in ("", "0"):
-        print("tcm_kernels: TCM_KERNELS_NO_EXTENSIONS is set, building without the C++ kernel")
-        return {}
-    if cxx_compiler() is None:
-        asked = os.environ.get("CXX")
-        if asked:
-            sys.exit(f"tcm_kernels: the compiler asked for with CXX={asked} was not found")
-        print("tcm_kernels: WARNING: no C++ compiler found, installing without the C++ kernel")
-        return {}
-    try:
-        from torch.utils.cpp_extension import BuildExtension, CppExtension  # noqa: PLC0415
-    except ImportError as error:
-        sys.exit(
-            f"tcm_kernels: torch is needed to build the C++ kernel ({error}); install torch first, or set "
-            "TCM_KERNELS_NO_EXTENSIONS=1 for a pure-Python package"
-        )
+def find_nvcc() -> str | None:
+    """The CUDA compiler; CUDA_HOME decides where it is set."""
+    asked = os.environ.get("CUDA_HOME")
+    return shutil.which(f"{asked}/bin/nvcc" if asked else "nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+
+
+def nvcc_says(nvcc: str, *arguments: str) -> str:
+    """What nvcc prints."""
+    done = subprocess.run([nvcc, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def nvcc_version(nvcc: str) -> tuple[int, int]:
+    """Such as (13, 0)."""
+    found = re.search(r"release (\d+)\.(\d+)", nvcc_says(nvcc, "--version"))
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def cuda_library_folder(nvcc: str) -> Path:
+    """Where CUDA's runtime is, asked of nvcc itself, since what is on the PATH may be a wrapper of it."""
+    found = re.search(r"TOP=(.+)", nvcc_says(nvcc, "--dryrun", "any.cu"))
+    top = Path(found[1].strip()) if found else Path(nvcc).resolve().parents[1]
+    folders = [top / name for name in ("lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib")]
+    return next((path for path in folders if (path / "libcudart_static.a").is_file()), folders[0])
+
+
+def gpu_flags(nvcc: str) -> list[str]:
+    """What tells nvcc for which GPUs to compile."""
+    known = set(re.findall(r"compute_(\d+)", nvcc_says(nvcc, "--list-gpu-arch")))
+    asked = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    flags = []
+    for name in re.split(r"[;,\s]+", (asked or GPUS).strip()):
+        found = re.fullmatch(r"(\d+)\.(\d+)([af]?)(\+PTX)?", name)
+        if found is None:
+            sys.exit(
+                f"tcm_kernels: TORCH_CUDA_ARCH_LIST: got {name!r}, expected numbers such as 9.0a or 8.6+PTX"
+            )
+        major, minor, suffix, ptx = found.groups()
+        if int(major) < 8:
+            print(f"tcm_kernels: the CUDA kernels need compute capability 8.0 or more, leaving out {name}")
+        elif asked or major + minor in known:
+            chip = major + minor + suffix
+            codes = f"[sm_{chip},compute_{chip}]" if ptx else f"sm_{chip}"
+            flags.append(f"-gencode=arch=compute_{chip},code={codes}")
+    return flags
+
+
+def compile_cuda(nvcc: str, sources: list[Path], includes: list[str], folder: Path) -> list[str]:
+    """Compiles .cu files with ninja, those that have changed; torch's own step for that asks for a GPU's torch.
+
+    Returns the object files.
+    """
+    flags = [
+        *gpu_flags(nvcc),
+        *(
+            "-std=c++20",
+            "-O3",
+            "--expt-relaxed-constexpr",
+            "-Xfatbin=-compress-all",
+            f"-DTORCH_TARGET_VERSION={TORCH_TARGET}",
+        ),
+        *(f"-Xcompiler={flag}" for flag in ("-fPIC", "-fvisibility=hidden", *WARNINGS)),
+        *(f"-I{path}" for path in includes),
+    ]
+    objects = [folder.absolute() / f"{source.stem}.o" for source in sources]
+    lines = [
+        "ninja_required_version = 1.3",
+        "rule cuda",
+        f"  command = {nvcc} {' '.join(flags)} -MD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        *(f"build {to}: cuda {source.absolute()}" for source, to in zip(sources, objects, strict=True)),
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "build.ninja").write_text("\n".join([*lines, ""]))
+    jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+    subprocess.run(["ninja", "-C", str(folder), "-j", jobs], check=True)
+    return [str(path) for path in objects]
+
+
+def cpu_module(torch_extension):
+    """The C++ kernel."""
     unix = sys.platform != "win32"
-    cpu = CppExtension(
+    return torch_extension.CppExtension(
         "tcm_kernels._cpu",
         sorted(str(path) for path in Path("csrc/cpu").glob("*.cpp")),
         depends=sorted(str(path) for path in Path("csrc").rglob("*.h")),
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET)],
         # -g0: the debug information of torch's headers would be most of the file.
-        extra_compile_args=["-O3", "-g0", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"]
-        if unix
-        else ["/O2"],
+        extra_compile_args=["-O3", "-g0", *WARNINGS, "-fvisibility=hidden"] if unix else ["/O2"],
         extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],
         py_limited_api=True,
     )
+
+
+def cuda_module(torch_extension, nvcc: str):
+    """The CUDA kernels. CUDA's runtime is linked in, so that the module loads whatever torch has."""
+    return torch_extension.CppExtension(
+        "tcm_kernels._cuda",
+        sorted(str(path) for path in Path("csrc/cuda").glob("*.cpp")),
+        depends=sorted(str(path) for kind in ("*.h", "*.cuh", "*.cu") for path in Path("csrc").rglob(kind)),
+        define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET)],
+        extra_compile_args=["-O2", "-g0", *WARNINGS, "-fvisibility=hidden"],
+        # The linker drops -ltorch unless told otherwise: nothing here calls it but through its C functions.
+        extra_link_args=[
+            *("-Wl,-s", "-Wl,--exclude-libs,ALL", "-Wl,--no-as-needed", "-ltorch", "-Wl,--as-needed"),
+            *(f"-L{cuda_library_folder(nvcc)}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"),
+        ],
+        py_limited_api=True,
+    )
+
+
+def extensions() -> dict[str, object]:
+    """Keyword arguments of setup() for the compiled part; none for a pure-Python package."""
+    if is_set("TCM_KERNELS_NO_EXTENSIONS"):
+        print("tcm_kernels: TCM_KERNELS_NO_EXTENSIONS is set, building without the compiled kernels")
+        return {}
+    if cxx_compiler() is None:
+        asked = os.environ.get("CXX")
+        if asked:
+            sys.exit(f"tcm_kernels: the compiler asked for with CXX={asked} was not found")
+        print("tcm_kernels: WARNING: no C++ compiler found, installing without the compiled kernels")
+        return {}
+    try:
+        from torch.utils import cpp_extension  # noqa: PLC0415
+    except ImportError as error:
+        sys.exit(
+            f"tcm_kernels: torch is needed to build the compiled kernels ({error}); install torch first, or set "
+            "TCM_KERNELS_NO_EXTENSIONS=1 for a pure-Python package"
+        )
+    modules = [cpu_module(cpp_extension)]
+    nvcc = None if is_set("TCM_KERNELS_NO_CUDA") or sys.platform != "linux" else find_nvcc()
+    if nvcc is not None and nvcc_version(nvcc) < OLDEST_NVCC:
+        print(f"tcm_kernels: WARNING: the CUDA kernels need nvcc {OLDEST_NVCC[0]} or newer, leaving them out")
+        nvcc = None
+    if nvcc is not None:
+        modules.append(cuda_module(cpp_extension, nvcc))
+
+    class BuildWithCuda(cpp_extension.BuildExtension):
+        """Compiles .cu files before the module that they belong to is linked."""
+
+        def build_extension(self, extension):
+            if extension.name == "tcm_kernels._cuda":
+                sources = sorted(Path("csrc/cuda").glob("*.cu"))
+                includes = cpp_extension.include_paths()
+                folder = Path(self.build_temp) / "cuda"
+                extension.extra_objects = compile_cuda(nvcc, sources, includes, folder)
+            super().build_extension(extension)
+
     return {
-        "ext_modules": [cpu],
-        "cmdclass": {"build_ext": BuildExtension},
+        "ext_modules": modules,
+        "cmdclass": {"build_ext": BuildWithCuda},
         "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
     }
 

@@ -50,7 +50,7 @@ struct RowCode {
 };
 
 // e from ‖ρ‖², as summed in float64.
-static inline float round_up_error(double square) {
+static inline TCM_HOST_DEVICE float round_up_error(double square) {
   return static_cast<float>(sqrt(square) * kRoundUp) + kRoundUpTiny;
 }
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import torch
 
-from .backends import cpu, torch_tiled, triton
+from .backends import cpu, cuda, torch_tiled, triton
 from .backends.contract import Backend
 
 _TABLE: dict[str, Backend] = {
     "cpu": cpu,
     "triton": triton,
+    "cuda": cuda,  # behind triton until both have been measured
     "torch": torch_tiled,
 }
 

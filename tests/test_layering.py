@@ -44,6 +44,7 @@ LEVELS = {
 # __init__ shows the package's face: it may name what users import, and nothing of the command line.
 NOT_IN_INIT = {"reference", "demo", "doctor", "cli", "__main__", "evaluation"}
 EXTENSIONS = {"_cpu": "backends/cpu.py", "_cuda": "backends/cuda.py"}
+ON_GPU = ("triton", "cuda", "gpu")  # what the backends share beside what all of them share
 OPTIONAL = ("sklearn", "matplotlib", "pytorch_metric_learning", "tqdm", "triton")
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
@@ -105,7 +106,8 @@ def test_a_backend_imports_no_other_backend_and_nothing_above(file: str) -> None
         else:
             assert target == "backends", f"{file} imports {target}, from outside the backends"
             assert rest, f"{file} imports the folder of all backends"
-            assert rest[0] in ("contract", "shared", parts[0]), f"{file} imports another backend, {rest[0]}"
+            common = ("contract", "shared", "gpu") if parts[0] in ON_GPU else ("contract", "shared")
+            assert rest[0] in (*common, parts[0]), f"{file} imports another backend, {rest[0]}"
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -106,7 +106,7 @@ def test_a_call_that_asks_for_it_is_tuned_once_and_right(monkeypatch: pytest.Mon
         return timed[-1]
 
     monkeypatch.setenv("TCM_KERNELS_TRITON_AUTOTUNE", "1")
-    monkeypatch.setenv("TCM_KERNELS_TRITON_SCREENING", "int8")
+    monkeypatch.setenv("TCM_KERNELS_GPU_SCREENING", "int8")
     monkeypatch.setattr(triton.testing, "do_bench", do_bench)
     monkeypatch.setattr(tiles, "TILE", 32)
     monkeypatch.setattr(forward, "TUNING_ROWS", 8)

@@ -50,8 +50,8 @@ class Setting:
         monkeypatch.setattr(tiles, "TILE", self.tile)
         monkeypatch.setattr(tiles, "LIST_MOST", self.list_most)
         monkeypatch.setattr(forward, "USELESS_FROM", self.useless_from)
-        monkeypatch.setenv("TCM_KERNELS_TRITON_SCREENING", self.screening)
-        monkeypatch.setenv("TCM_KERNELS_TRITON_POOL_MIB", str(self.pool_mib))
+        monkeypatch.setenv("TCM_KERNELS_GPU_SCREENING", self.screening)
+        monkeypatch.setenv("TCM_KERNELS_GPU_POOL_MIB", str(self.pool_mib))
 
 
 SETTINGS = {
@@ -164,7 +164,7 @@ def test_one_launch_leaves_its_counter_at_zero() -> None:
     """The residual is compared between calls, and a graph that is replayed begins where it ended."""
     arguments = _arguments(ENGINE, "self", torch.float32, True, False)
     _, _, residual = torch.ops.tcm_kernels.pair_sums(*arguments, _residual_bytes(ENGINE, arguments))
-    counter = importlib.import_module("tcm_kernels.backends.triton.residual").counter_of(residual)
+    counter = importlib.import_module("tcm_kernels.backends.gpu.residual").counter_of(residual)
     assert counter == 0
 
 
@@ -195,10 +195,10 @@ def test_it_compiles_to_one_graph_for_all_sizes() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("TCM_KERNELS_TRITON_POOL_MIB", "much"),
-        ("TCM_KERNELS_TRITON_POOL_MIB", "0"),
-        ("TCM_KERNELS_TRITON_POOL_MIB", "nan"),
-        ("TCM_KERNELS_TRITON_SCREENING", "none"),
+        ("TCM_KERNELS_GPU_POOL_MIB", "much"),
+        ("TCM_KERNELS_GPU_POOL_MIB", "0"),
+        ("TCM_KERNELS_GPU_POOL_MIB", "nan"),
+        ("TCM_KERNELS_GPU_SCREENING", "none"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(
@@ -212,7 +212,7 @@ def test_a_setting_that_makes_no_sense_is_refused(
 
 def test_the_pool_decides_how_large_a_super_tile_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for mib, rows in ((64, 16384), (16, 8192), (1e-9, 256), (1e9, 131072)):
-        monkeypatch.setenv("TCM_KERNELS_TRITON_POOL_MIB", str(mib))
+        monkeypatch.setenv("TCM_KERNELS_GPU_POOL_MIB", str(mib))
         assert plan.super_tile_tiles() * tiles.TILE == rows
 
 

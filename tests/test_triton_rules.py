@@ -16,6 +16,7 @@ from test_screening import ADVERSARIES, generator
 from torch.nn.functional import normalize
 
 from tcm_kernels import reference
+from tcm_kernels.backends.gpu.label_order import LabelOrder
 from tcm_kernels.backends.torch_tiled import thresholds_of
 
 if not interprets_triton():
@@ -132,7 +133,7 @@ def test_every_tile_is_visited_once(rows: int, columns: int) -> None:
 def coded(rows: torch.Tensor) -> prepare.Side:
     n = torch.arange(len(rows))
     nothing = torch.zeros(len(rows), dtype=torch.int32)
-    return prepare.prepare(rows, n, (nothing, nothing), nothing, codes=True)
+    return prepare.prepare(rows, LabelOrder(n, nothing, nothing, nothing), codes=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -170,7 +171,7 @@ def test_the_certificate_is_not_vacuous() -> None:
 def test_no_pair_is_lost_with_margins_where_the_bound_bites(rows, monkeypatch: pytest.MonkeyPatch) -> None:
     """Margins a hair under the similarity of some pair: it is hard, and only its bound can keep it."""
     forward = importlib.import_module("tcm_kernels.backends.triton.forward")
-    monkeypatch.setenv("TCM_KERNELS_TRITON_SCREENING", "int8")
+    monkeypatch.setenv("TCM_KERNELS_GPU_SCREENING", "int8")
     monkeypatch.setattr(forward, "USELESS_FROM", 1.0)  # whatever is left is decided one by one
     monkeypatch.setattr(tiles, "LIST_MOST", 32 * 32)
     monkeypatch.setattr(tiles, "TILE", 32)
@@ -193,7 +194,7 @@ def test_the_sample_tells_a_model_that_has_learnt_from_one_that_has_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     forward = importlib.import_module("tcm_kernels.backends.triton.forward")
-    monkeypatch.setenv("TCM_KERNELS_TRITON_SCREENING", "int8")
+    monkeypatch.setenv("TCM_KERNELS_GPU_SCREENING", "int8")
     monkeypatch.setattr(tiles, "TILE", 32)
     calls = []
     finish = forward.Call._finish

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..contract import Problem
+from ..gpu.residual import residual_bytes
 from ..shared import FLOAT_DTYPES
 from .configs import is_interpreted
-from .residual import residual_bytes
 
 __all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
 

@@ -11,9 +11,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ..contract import Problem
+from ..gpu.residual import Sums, views_of
 from .configs import rows_and_warps
 from .forward import on_device_of
-from .residual import Sums, views_of
 from .rules import NORM_FLOOR, norms
 
 

@@ -27,6 +27,8 @@ import triton
 from torch import Tensor
 
 from ..contract import Problem
+from ..gpu.label_order import label_orders
+from ..gpu.residual import Sums, residual_bytes, views_of
 from . import autotune, plan, small, tiles
 from .configs import Configs, configs_for, is_interpreted, warps_of_a_row
 from .finish import finish_kernel
@@ -34,8 +36,7 @@ from .full_tiles import full_tiles_kernel
 from .lists import lists_kernel
 from .patterns import block_sums_kernel, patterns_kernel, way_of_patterns
 from .plan import SuperTile
-from .prepare import Side, by_label, prepare, ranges, twins
-from .residual import Sums, residual_bytes, views_of
+from .prepare import Side, prepare
 from .screen import SAMPLES, USELESS_FROM, sample_kernel, sweep_kernel
 
 TUNING_ROWS = 8192  # for autotuning
@@ -222,17 +223,9 @@ class Call:
 
 
 def _sides(problem: Problem, emb: Tensor, other: Tensor, *, codes: bool) -> tuple[Side, Side]:
-    labels, order = by_label(problem.labels.to(torch.int64))
-    if problem.ref is None or problem.ref_labels is None:
-        itself = torch.arange(emb.shape[0], dtype=torch.int32, device=emb.device)
-        side = prepare(emb, order, ranges(labels, labels), itself, codes=codes)
-        return side, side
-    others, column_order = by_label(problem.ref_labels.to(torch.int64))
-    offset = problem.self_offset
-    row_twin = twins(order, column_order, offset)
-    column_twin = twins(column_order, order, None if offset is None else -offset)
-    rows = prepare(emb, order, ranges(labels, others), row_twin, codes=codes)
-    return rows, prepare(other, column_order, ranges(others, labels), column_twin, codes=codes)
+    of_rows, of_columns = label_orders(problem)
+    rows = prepare(emb, of_rows, codes=codes)
+    return rows, rows if problem.ref is None else prepare(other, of_columns, codes=codes)
 
 
 def _programs(x: Tensor, most: int) -> int:

@@ -7,27 +7,14 @@ and the same result.
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
+from ..gpu.settings import asked_screening, pool_bytes
 from . import small, tiles
 from .rules import LARGEST_DIM
 
-DEFAULT_POOL_MIB = 64
 SCREEN_FROM = 2048 * 2048  # pairs; below, the sweep saves less than its launches cost (not yet measured)
 SUPER_TILES = (2, 1024)  # fewest and most tiles along a super-tile, whatever the pool
-
-
-def pool_bytes() -> int:
-    """Size of the pool of bits: TCM_KERNELS_TRITON_POOL_MIB, 64 by default."""
-    asked = os.environ.get("TCM_KERNELS_TRITON_POOL_MIB", "")
-    try:
-        mib = float(asked or DEFAULT_POOL_MIB)
-    except ValueError:
-        mib = -1.0
-    if not mib > 0:
-        raise ValueError(f"TCM_KERNELS_TRITON_POOL_MIB: got {asked!r}, expected a number of MiB above 0")
-    return int(mib * 2**20)
 
 
 def super_tile_tiles() -> int:
@@ -36,22 +23,14 @@ def super_tile_tiles() -> int:
     return min(most, max(fewest, int((pool_bytes() * 4) ** 0.5) // tiles.TILE))
 
 
-def _asked_screening() -> str:
-    """TCM_KERNELS_TRITON_SCREENING: "int8" or "full" for matrices of every size, else ""."""
-    asked = os.environ.get("TCM_KERNELS_TRITON_SCREENING", "")
-    if asked not in ("", "full", "int8"):
-        raise ValueError(f"TCM_KERNELS_TRITON_SCREENING: got {asked!r}, expected 'full' or 'int8'")
-    return asked
-
-
 def is_small(rows: int, columns: int, row_bytes: int) -> bool:
     """Whether one launch does it all, without order, screening and directory."""
-    return not _asked_screening() and small.takes(rows, columns, row_bytes)
+    return not asked_screening() and small.takes(rows, columns, row_bytes)
 
 
 def screens(rows: int, columns: int, dim: int) -> bool:
     """Whether a matrix of this size is screened."""
-    asked = _asked_screening()
+    asked = asked_screening()
     worth_it = asked == "int8" if asked else rows * columns >= SCREEN_FROM
     return worth_it and dim <= LARGEST_DIM
 

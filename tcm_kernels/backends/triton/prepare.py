@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..gpu.label_order import LabelOrder
 from . import tiles
 from .configs import padded, rows_and_warps
 from .rules import CODE_LIMIT, ROUND_UP, ROUND_UP_TINY, SMALLEST_SCALE, norms
@@ -91,44 +92,19 @@ def prepare_kernel(
         tl.store(error_ptr + position, error, mask=inside)
 
 
-def prepare(x: Tensor, order: Tensor, same: tuple[Tensor, Tensor], twin: Tensor, *, codes: bool) -> Side:
-    """A side of x (N, D), whose positions are `order`."""
+def prepare(x: Tensor, of: LabelOrder, *, codes: bool) -> Side:
+    """A side of x (N, D)."""
     n, dim = x.shape
     code_dim = padded(dim) if codes else 0
     inverse, scale, error = (x.new_empty(n, dtype=torch.float32) for _ in range(3))
     code_rows = triton.cdiv(n, tiles.TILE) * tiles.TILE if codes else 0
     code = x.new_empty((code_rows, code_dim), dtype=torch.int8)
-    side = Side(x, order, inverse, code, scale, error, *same, twin)
+    side = Side(x, of.order, inverse, code, scale, error, of.same_begin, of.same_end, of.twin)
     block = triton.next_power_of_2(max(dim, code_dim, 1))
     rows, warps = rows_and_warps(block)
     if n:
         prepare_kernel[(triton.cdiv(n, rows),)](
-            x, order, n, side.inverse, code, side.scale, side.error,
+            x, of.order, n, side.inverse, code, side.scale, side.error,
             DIM=dim, CODE_DIM=code_dim, ROWS=rows, BLOCK_D=block, CODES=codes, num_warps=warps,
         )  # fmt: skip
     return side
-
-
-def by_label(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels (N,) int64 in order, and the row at each position; rows of one label stay in their order."""
-    ordered, order = torch.sort(labels, stable=True)
-    return ordered, order
-
-
-def ranges(ordered: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """For each of `ordered` (N,), the range of positions in `others` (M,) with its label; both sorted."""
-    begin = torch.searchsorted(others, ordered, out_int32=True)
-    end = torch.searchsorted(others, ordered, right=True, out_int32=True)
-    return begin, end
-
-
-def twins(order: Tensor, other_order: Tensor, offset: int | None) -> Tensor:
-    """For each position the position of row + offset of the other side (int32), -1 where there is none."""
-    none = order.new_full(order.shape, -1, dtype=torch.int32)
-    if offset is None or not len(other_order):
-        return none
-    position = other_order.new_empty(len(other_order))
-    position.scatter_(0, other_order, torch.arange(len(other_order), device=order.device))
-    row = order + offset
-    there = (row >= 0) & (row < len(other_order))
-    return torch.where(there, position[row.clamp(0, len(other_order) - 1)].to(torch.int32), none)

@@ -18,10 +18,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ..contract import Problem
+from ..gpu.residual import counter_of, views_of
 from .configs import is_interpreted
 from .finish import store_result
 from .patterns import add_product, way_of_patterns
-from .residual import counter_of, views_of
 from .rules import hinge, inverse_norms, not_finite, thresholds
 
 LARGEST_N = 2048  # rows or columns (not yet measured)

@@ -1,5 +1,6 @@
 """The residual: P and Q for every side whose gradient is wanted, and before them the poison and a counter.
 
+One layout for both backends, so that a forward of the one can feed a backward of the other.
 Float32 rows in the order of the embeddings, each array beginning at a multiple of 16 bytes, so that kernels
 are compiled once whatever N is. The poison is 0, or NaN where an embedding is not finite; the counter is for
 the forward, and 0 before and after.

@@ -1,0 +1,60 @@
+// The machine as kernels see it, with one interface and two implementations: instructions of a GPU, sm_80 and up
+// (gpu.h), and their twin on the CPU (csrc/twin), on which the tests run the kernels' own source.
+//
+//   thread_index, block_index, ...     where a thread stands
+//   sync_warp, sync_block, ...         barriers; all threads of a warp or a block reach the same ones
+//   shuffle, shuffle_xor, ballot       what the 32 lanes of a warp tell each other; all of them take part
+//   SharedArray<T>                     a typed view of shared memory, element by element, 4 bytes or more each
+//   copy_async, commit_copies, ...     16 bytes from global to shared memory, in groups, while threads go on
+//   load_matrices[_transposed]         fragments of matrix products from shared memory
+//   multiply_add                       a product on matrix units: 16 rows, 8 columns, 32 bytes of either
+//   launch, clear                      on the host
+//
+// Global memory is read and written through ordinary pointers.
+#pragma once
+
+#ifdef __CUDACC__
+#include "gpu.h"
+#else
+#include "../twin/device.h"
+#endif
+
+namespace tcm::cuda {
+
+constexpr int kWarp = 32;
+constexpr int kChunk = 16;  // bytes that are loaded or copied at once
+
+TCM_DEVICE int lane_index() { return thread_index() % kWarp; }
+TCM_DEVICE int warp_index() { return thread_index() / kWarp; }
+
+// Sum over the lanes of a warp, the same bits in each of them.
+template <class T>
+TCM_DEVICE T warp_sum(T value) {
+#pragma unroll
+  for (int step = kWarp / 2; step > 0; step /= 2) value += shuffle_xor(value, step);
+  return value;
+}
+
+template <class T>
+TCM_DEVICE T warp_max(T value) {
+#pragma unroll
+  for (int step = kWarp / 2; step > 0; step /= 2) {
+    const T other = shuffle_xor(value, step);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
+// Sum over the threads of a block, in a fixed order and for all of them. `partial` has an element a warp; its
+// last use lies a barrier back.
+template <class T>
+TCM_DEVICE T block_sum(T value, SharedArray<T> partial, int warps) {
+  value = warp_sum(value);
+  if (lane_index() == 0) partial[warp_index()] = value;
+  sync_block();
+  T sum{};
+  for (int w = 0; w < warps; ++w) sum += T(partial[w]);
+  return sum;
+}
+
+}  // namespace tcm::cuda

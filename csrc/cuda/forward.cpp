@@ -1,0 +1,104 @@
+// The forward: prepare; for each super-tile screen, decide and add up.
+//
+//   prepare      norms and codes, in label order                             prepare.cuh
+//   sample       is screening worth it? decided on the device                screen.cuh
+//   sweep        int8 products: pairs are harmless or candidates             screen.cuh
+//   full tiles   tiles with many candidates, all pairs decided               full_tiles.cuh
+//   patterns     their hard pairs into P and Q, many at a time               patterns.cuh
+//   lists        all other candidates decided and added, one by one          lists.cuh
+//   finish       partial sums into the result                                finish.cuh
+//
+// Every launch is made whatever the data are, and no number comes back to the host: a kernel that has nothing to do
+// finds that in the directory. Sums are bitwise repeatable: tiles belong to blocks by number, rows of P and Q to one
+// block, and partial sums are added in order.
+#include "forward.h"
+
+namespace tcm::cuda {
+namespace {
+
+Side side_of(const SideInput& input, const Workspace::OfSide& work, int64_t n) {
+  return {input.x,   input.order, input.same_begin, input.same_end, input.twin, work.inverse,
+          work.code, work.scale,  work.error,       work.extremes,  input.sums, static_cast<int>(n)};
+}
+
+class Forward {
+ public:
+  Forward(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype, Precision precision,
+          const SideInput& rows, const SideInput& columns, const double* margins, void* workspace)
+      : device_(device),
+        plan_(plan),
+        choices_(choices),
+        dtype_(dtype),
+        precision_(precision),
+        margins_(margins) {
+    work_.carve(plan, workspace);
+    rows_ = side_of(rows, work_.of_rows, plan.rows);
+    columns_ = side_of(columns, work_.of_columns, plan.columns);
+    shape_ = shape_of(rows.x, plan.dim, dtype);
+    shape_.vectors = shape_.vectors && shape_of(columns.x, plan.dim, dtype).vectors;
+    shape_.code_dim = plan.code_dim;
+  }
+
+  void run(const Result& result) {
+    clear_bytes(device_, work_.samples, work_.zeroed);
+    launch_prepare(device_, dtype_, rows_, shape_, work_.not_finite);
+    if (!plan_.is_self) launch_prepare(device_, dtype_, columns_, shape_, work_.not_finite);
+    if (plan_.screened) launch_sample(device_, rows_, columns_, shape_, margins_, work_.samples);
+    for (size_t number = 0; number < plan_.parts.size(); ++number) visit(plan_.parts[number], number);
+    launch_finish(device_, work_.partial, plan_.partials, work_.not_finite, margins_, result.sums,
+                  result.counts, result.poison);
+  }
+
+ private:
+  void visit(const SuperTile& part, size_t number) {
+    const Found found{work_.samples, work_.crowded + number, choices_.most_left, choices_.list_most,
+                      plan_.screened};
+    uint32_t* column_bits = part.diagonal ? work_.row_bits : work_.column_bits;
+    const Decisions decisions{work_.row_bits, column_bits, work_.directory};
+    if (plan_.screened) {
+      launch_sweep(device_, rows_, columns_, shape_, margins_, part, decisions, found, plan_.programs);
+    }
+    launch_full_tiles(device_, dtype_, precision_, rows_, columns_, shape_, margins_, part, decisions, found,
+                      plan_.is_self ? 2 : 1, plan_.programs, work_.partial);
+
+    const Direction by_row{part.row,       part.rows,       part.column,  part.columns,
+                           work_.row_bits, work_.directory, part.columns, 1};
+    add_to(rows_, columns_, by_row, found, plan_.is_self && !part.diagonal ? 2 : 1);
+    if (plan_.by_column && !part.diagonal) {
+      const Direction by_column{part.column,       part.columns,    part.row, part.rows,
+                                work_.column_bits, work_.directory, 1,        part.columns};
+      add_to(columns_, rows_, by_column, found, 0);
+    }
+  }
+
+  // Adds a super-tile's hard pairs to P and Q of one side, and candidates' penalties to its sums.
+  void add_to(const Side& own, const Side& other, const Direction& direction, const Found& found,
+              int weight) {
+    if (own.sums.positive != nullptr) {
+      launch_patterns(device_, dtype_, precision_, own, other, shape_, direction, found, work_.block_sums);
+    }
+    const Partial of_lists{work_.partial.sums + 2 * plan_.programs,
+                           work_.partial.counts + 2 * plan_.programs};
+    launch_lists(device_, dtype_, own, other, shape_, direction, margins_, found, weight, of_lists);
+  }
+
+  Device device_;
+  const Plan& plan_;
+  Choices choices_;
+  Dtype dtype_;
+  Precision precision_;
+  const double* margins_;
+  Workspace work_;
+  Side rows_, columns_;
+  Shape shape_;
+};
+
+}  // namespace
+
+void pair_sums(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype,
+               Precision precision, const SideInput& rows, const SideInput& columns, const double* margins,
+               void* workspace, const Result& result) {
+  Forward(device, plan, choices, dtype, precision, rows, columns, margins, workspace).run(result);
+}
+
+}  // namespace tcm::cuda

@@ -1,0 +1,31 @@
+// The forward of one call: which kernels run, on what, in which order.
+#pragma once
+
+#include "kernels.h"
+#include "plan.h"
+
+namespace tcm::cuda {
+
+// What the caller has of one side.
+struct SideInput {
+  const void* x;              // (n, dim)
+  const int64_t* order;       // (n,)
+  const int32_t* same_begin;  // (n,)
+  const int32_t* same_end;    // (n,)
+  const int32_t* twin;        // (n,)
+  Sums sums;                  // zero, or null where the gradient is not wanted
+};
+
+struct Result {
+  double* sums;     // (2,)
+  int64_t* counts;  // (2,)
+  double* poison;
+};
+
+// Queues all of it and returns. In the self case the columns are the rows. Sums, counts and poison are written, P and
+// Q added to.
+void pair_sums(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype,
+               Precision precision, const SideInput& rows, const SideInput& columns, const double* margins,
+               void* workspace, const Result& result);
+
+}  // namespace tcm::cuda

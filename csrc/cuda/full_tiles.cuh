@@ -1,0 +1,139 @@
+// Tiles in full precision: similarities on matrix units, every pair decided, its penalty summed.
+//
+// For tiles where screening leaves more candidates than are worth an inner product each, and for all tiles where
+// the sample says so, or where the matrix is too small for screening to pay. Work: 2 kTile² D flops a tile on the
+// raw operands, accumulated in float32; 1/norm is applied to the products. Floor for every tile of the upper half:
+// 0.5 U for bfloat16. Not yet measured.
+#pragma once
+
+#include "found.cuh"
+#include "tile_bits.cuh"
+
+namespace tcm::cuda {
+
+// What a thread has to know of a row.
+struct alignas(16) RowFacts {
+  float inverse;
+  int same_begin, same_end;
+  int twin;
+};
+
+constexpr int kFactsOffset = kPipelineBytes;
+constexpr int kInverseOffset = kFactsOffset + kTile * static_cast<int>(sizeof(RowFacts));
+constexpr int kFullBitsOffset = kInverseOffset + kTile * static_cast<int>(sizeof(float));
+constexpr int kFullPartialOffset = kFullBitsOffset + TileBits::kBytes;
+constexpr int kFullTotalsOffset =
+    kFullPartialOffset + 2 * kTileThreads / kWarp * static_cast<int>(sizeof(double));
+constexpr int kRowNumbersOffset = kFullTotalsOffset + 2 * static_cast<int>(sizeof(double) + sizeof(int64_t));
+constexpr int kFullBytes = kRowNumbersOffset + 2 * kRowNumberBytes;
+
+struct FullTiles {
+  const Side& rows;
+  const Side& columns;
+  const SuperTile& part;
+  const double* margins;
+  TileOutput output;
+  const Found& found;
+  bool every;         // whether the sweep has not run
+  const int& weight;  // how many ordered pairs a pair off the diagonal stands for
+  SharedArray<RowFacts> facts = shared_memory<RowFacts>(kFactsOffset);
+  SharedArray<float> inverses = shared_memory<float>(kInverseOffset);
+  TileBits bits = TileBits(kFullBitsOffset);
+  SharedArray<double> partial = shared_memory<double>(kFullPartialOffset);
+  // Of this block, kept by a thread a sign; registers are wanted elsewhere.
+  SharedArray<double> sums = shared_memory<double>(kFullTotalsOffset);
+  SharedArray<int64_t> counts =
+      shared_memory<int64_t>(kFullTotalsOffset + 2 * static_cast<int>(sizeof(double)));
+
+  TCM_DEVICE void clear() {
+    if (thread_index() >= 2) return;
+    sums[thread_index()] = 0.0;
+    counts[thread_index()] = 0;
+  }
+
+  TCM_DEVICE int first_row(TilePlace at) const { return (part.row + at.row) * kTile; }
+  TCM_DEVICE int first_column(TilePlace at) const { return (part.column + at.column) * kTile; }
+  // The entry changes when the tile's products have been seen, not before.
+  TCM_DEVICE bool wants(TilePlace at) const {
+    return every || output.entry(at) > static_cast<uint32_t>(found.list_most);
+  }
+
+  TCM_DEVICE void begin(TilePlace at) {
+    const int row = first_row(at) + thread_index(), column = first_column(at) + thread_index();
+    RowFacts of_row{NAN, 0, 0, -1};
+    if (row < rows.n) of_row = {rows.inverse[row], rows.same_begin[row], rows.same_end[row], rows.twin[row]};
+    facts[thread_index()] = of_row;
+    inverses[thread_index()] = column < columns.n ? columns.inverse[column] : NAN;
+  }
+
+  TCM_DEVICE void end(TilePlace at, const Products<float>& acc) {
+    const int first = first_column(at);
+    const Margins<float> limits = thresholds<float>(Margins<double>{margins[0], margins[1]});
+    float pulls = 0.0f, pushes = 0.0f;
+    RowFacts row{};
+    uint32_t same[kWarpTile / kWordBits], twin[kWarpTile / kWordBits];
+    bits.set([&](int i, int half, int j, int odd) {
+      const int w = j / 4, bit = 8 * (j % 4) + odd;
+      if (bit == 0) {
+        if (w == 0) row = facts[acc.row(i, half)];
+        // Shifted so that the pairs of this thread are at the same bits in every lane: no column is compared.
+        const int from = first + acc.first_column() + w * kWordBits;
+        same[w] = bits_between(row.same_begin - from, row.same_end - from) >> TileBits::shift();
+        twin[w] = bits_between(row.twin - from, row.twin + 1 - from) >> TileBits::shift();
+      }
+      const bool of_one_class = (same[w] >> bit & 1u) != 0;
+      // Not a number, and so not hard, where there is no pair.
+      const float s = acc.value[i][j][2 * half + odd] * (row.inverse * inverses[acc.column(j, odd)]);
+      const bool hard = (of_one_class ? is_hard_positive(s, limits) : is_hard_negative(s, limits)) &&
+                        (twin[w] >> bit & 1u) == 0;
+      if (hard) {  // a branch: without one, similarities wait in registers for their turn, more than there are
+        const float penalty = of_one_class ? limits.plus - s : s - limits.minus;
+        if (of_one_class) {
+          pulls += penalty;
+        } else {
+          pushes += penalty;
+        }
+      }
+      return hard;
+    });
+    row = facts[thread_index()];
+    const auto unchanged = [](int, uint32_t word) { return word; };
+    const uint32_t hard_pairs = bits.store_rows(output.row(at), unchanged, [&](int w, uint32_t word) {
+      const int from = first + w * kWordBits;
+      const uint32_t same = bits_between(row.same_begin - from, row.same_end - from);
+      return packed_counts(count_bits(word & same), count_bits(word & ~same));
+    });
+    output.set_entry(at, kDecided | hard_pairs);
+    if (output.has_columns(at)) bits.store_columns(output.column(at));
+
+    const int times = part.diagonal && at.row == at.column ? 1 : weight;
+    constexpr int kWarps = kTileThreads / kWarp;
+    const double pulled = block_sum(double{pulls}, partial, kWarps);
+    const double pushed = block_sum(double{pushes}, SharedArray<double>{partial.data + kWarps}, kWarps);
+    const int sign = thread_index();
+    if (sign >= 2) return;
+    sums[sign] = sums[sign] + (sign == 0 ? pulled : pushed) * times;
+    counts[sign] =
+        counts[sign] + int64_t{sign == 0 ? hard_positives(hard_pairs) : hard_negatives(hard_pairs)} * times;
+  }
+};
+
+// Decides the tiles of a super-tile that the sweep has left to it, or all of them; adds to an element a block.
+template <class Product, class T>
+TCM_KERNEL(kTileThreads, 2)
+full_tiles_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
+                  const double* margins, TCM_PARAMETER(SuperTile) part, TCM_PARAMETER(Decisions) to,
+                  TCM_PARAMETER(Found) found, TCM_PARAMETER(int) weight, TCM_PARAMETER(Partial) partial) {
+  if (is_sparse(found)) return;
+  const bool every = !found.screened || is_useless(found);
+  FullTiles tiles{rows, columns, part, margins, TileOutput(to, part), found, every, weight};
+  tiles.clear();
+  for_each_tile<Product>(part, block_index(), block_count(), EmbeddingRows<T>(rows, shape, kRowNumbersOffset),
+                         EmbeddingRows<T>(columns, shape, kRowNumbersOffset + kRowNumberBytes), tiles);
+  if (thread_index() >= 2) return;
+  const int64_t at = int64_t{block_index()} * 2 + thread_index();
+  partial.sums[at] += tiles.sums[thread_index()];
+  partial.counts[at] += tiles.counts[thread_index()];
+}
+
+}  // namespace tcm::cuda

@@ -1,0 +1,168 @@
+// device.h on a GPU.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "launch.h"
+
+#define TCM_DEVICE __device__ __forceinline__
+#define TCM_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
+#define TCM_PARAMETER(Type) const __grid_constant__ Type  // can be referred to without a copy
+
+namespace tcm::cuda {
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
+
+TCM_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+TCM_DEVICE int block_index() { return static_cast<int>(blockIdx.x); }
+TCM_DEVICE int block_index_y() { return static_cast<int>(blockIdx.y); }
+TCM_DEVICE int block_index_z() { return static_cast<int>(blockIdx.z); }
+TCM_DEVICE int block_count() { return static_cast<int>(gridDim.x); }
+
+TCM_DEVICE void sync_block() { __syncthreads(); }
+TCM_DEVICE bool sync_block_or(bool value) { return __syncthreads_or(value) != 0; }
+TCM_DEVICE void sync_warp() { __syncwarp(); }
+
+template <class T>
+TCM_DEVICE T shuffle(T value, int lane) {
+  return __shfl_sync(0xffffffffu, value, lane);
+}
+template <class T>
+TCM_DEVICE T shuffle_xor(T value, int mask) {
+  return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+TCM_DEVICE uint32_t ballot(bool value) { return __ballot_sync(0xffffffffu, value); }
+
+TCM_DEVICE int count_bits(uint32_t word) { return __popc(word); }
+TCM_DEVICE int lowest_bit(uint32_t word) { return __ffs(static_cast<int>(word)) - 1; }
+TCM_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
+TCM_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
+
+template <class T>
+struct SharedArray {
+  T* data;
+  TCM_DEVICE T& operator[](int i) const { return data[i]; }
+  TCM_DEVICE uint32_t address(int i) const {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(data + i));
+  }
+};
+
+// The block's shared memory from byte `offset` on, a multiple of 16.
+template <class T>
+TCM_DEVICE SharedArray<T> shared_memory(int offset) {
+  extern __shared__ __align__(128) char memory[];
+  return {reinterpret_cast<T*>(memory + offset)};
+}
+
+// Copies `bytes` (0 to 16) from `from` to 16 bytes of shared memory and fills the rest with zeros.
+TCM_DEVICE void copy_async(SharedArray<char> shared, int to, const void* from, int bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared.address(to)), "l"(from),
+               "r"(bytes)
+               : "memory");
+}
+TCM_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most N groups of this thread are under way.
+template <int N>
+TCM_DEVICE void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// Four 8 x 8 matrices of 16-bit elements; lane l says where row l % 8 of matrix l / 8 begins.
+TCM_DEVICE void load_matrices(uint32_t (&out)[4], SharedArray<char> shared, int row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(shared.address(row))
+               : "memory");
+}
+TCM_DEVICE void load_matrices_transposed(uint32_t (&out)[4], SharedArray<char> shared, int row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(shared.address(row))
+               : "memory");
+}
+
+// acc (16, 8) += a (16, K) b (8, K)ᵀ, where K elements are 32 bytes: 32 int8, 16 bfloat16 or float16, 8 TF32.
+struct Int8 {};
+struct Tf32 {};
+
+TCM_DEVICE void multiply_add(Int8, int32_t (&acc)[4], const uint32_t (&a)[4], const uint32_t* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+r"(acc[0]), "+r"(acc[1]), "+r"(acc[2]), "+r"(acc[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+TCM_DEVICE void multiply_add(BFloat16, float (&acc)[4], const uint32_t (&a)[4], const uint32_t* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+TCM_DEVICE void multiply_add(Half, float (&acc)[4], const uint32_t (&a)[4], const uint32_t* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+TCM_DEVICE void multiply_add(Tf32, float (&acc)[4], const uint32_t (&a)[4], const uint32_t* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// The nearest TF32 number, as a float32's bits.
+TCM_DEVICE uint32_t round_to_tf32(float x) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return bits;
+}
+
+inline void check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) {
+    (void)cudaGetLastError();  // so that the next call does not find it again
+    throw std::runtime_error(std::string("tcm_kernels: CUDA kernel ") + what + ": " +
+                             cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
+  }
+}
+
+// Launches a kernel, unless the grid is empty; throws with its name if that fails.
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), const Device& device, Grid grid, int threads,
+            int shared_bytes, const Arguments&... arguments) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (shared_bytes > 48 * 1024) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name);
+  }
+  const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
+                    static_cast<unsigned>(grid.z));
+  kernel<<<blocks, static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes),
+           static_cast<cudaStream_t>(device.stream)>>>(arguments...);
+  check(cudaGetLastError(), name);
+}
+
+inline int multiprocessors_of_current_device() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "count_multiprocessors");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "count_multiprocessors");
+  return count;
+}
+
+// Sets bytes to zero.
+inline void clear(const Device& device, void* at, int64_t bytes) {
+  if (bytes > 0)
+    check(cudaMemsetAsync(at, 0, static_cast<size_t>(bytes), static_cast<cudaStream_t>(device.stream)),
+          "clear");
+}
+
+}  // namespace tcm::cuda

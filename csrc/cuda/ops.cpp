@@ -1,0 +1,201 @@
+// The private ops of the CUDA backend: schemas, checks, and the step from tensors to pointers. They are called by
+// tcm_kernels/backends/cuda.py alone, which allocates what they write and makes the tensors' device current.
+//
+// Bound as csrc/cpu/ops.cpp is, through libtorch's stable ABI and Python's limited API. With TCM_TWIN the same ops
+// take tensors in main memory, for the kernels' twin on the CPU.
+#undef Py_LIMITED_API
+#define Py_LIMITED_API 0x030A0000
+#include <Python.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+
+#include "../certificate.h"
+#include "forward.h"
+
+#ifdef TCM_TWIN
+#define TCM_DISPATCH_KEY CPU
+#define TCM_MODULE _cuda_twin
+#else
+#define TCM_DISPATCH_KEY CUDA
+#define TCM_MODULE _cuda
+// Weak, so that the module loads beside a torch without CUDA, whose library lacks it.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void**);
+#endif
+
+namespace tcm::cuda {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+Device device_of(const Tensor& x) {
+#ifdef TCM_TWIN
+  STD_TORCH_CHECK(x.is_cpu(), "expected tensors in main memory");
+  return {nullptr, count_multiprocessors()};
+#else
+  STD_TORCH_CHECK(x.is_cuda() && aoti_torch_get_current_cuda_stream != nullptr,
+                  "expected tensors on a CUDA device");
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+  return {stream, count_multiprocessors()};
+#endif
+}
+
+bool on_one_device(const Tensor& x, const Tensor& y) {
+  return x.is_cuda() == y.is_cuda() && (!x.is_cuda() || x.get_device_index() == y.get_device_index());
+}
+
+void check_rows(const Tensor& x, const char* name) {
+  STD_TORCH_CHECK(x.dim() == 2 && x.is_contiguous(), name, ": expected a contiguous matrix");
+  STD_TORCH_CHECK(x.size(0) < std::numeric_limits<int32_t>::max() - kTile && x.size(1) <= (1 << 24), name,
+                  ": expected less than 2^31 rows and at most 2^24 columns");
+}
+
+void check_vector(const Tensor& x, const char* name, ScalarType dtype, int64_t length, const Tensor& beside) {
+  STD_TORCH_CHECK(
+      on_one_device(x, beside) && x.is_contiguous() && x.scalar_type() == dtype && x.numel() == length, name,
+      ": expected ", length, " contiguous elements of the op's dtype on the embeddings' device");
+}
+
+Dtype dtype_of(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float: return Dtype::float32;
+    case ScalarType::Half: return Dtype::float16;
+    case ScalarType::BFloat16: return Dtype::bfloat16;
+    default: STD_TORCH_CHECK(false, "expected float32, float16 or bfloat16 embeddings");
+  }
+}
+
+Sums sums_of(const std::optional<Tensor>& p, const std::optional<Tensor>& q, const Tensor& x) {
+  STD_TORCH_CHECK(p.has_value() == q.has_value(), "p and q: expected both or neither");
+  if (!p) return {nullptr, nullptr};
+  check_vector(*p, "p", ScalarType::Float, x.numel(), x);
+  check_vector(*q, "q", ScalarType::Float, x.numel(), x);
+  return {p->mutable_data_ptr<float>(), q->mutable_data_ptr<float>()};
+}
+
+SideInput side_input(const Tensor& x, const Tensor& order, const Tensor& same_begin, const Tensor& same_end,
+                     const Tensor& twin, const std::optional<Tensor>& p, const std::optional<Tensor>& q) {
+  check_rows(x, "embeddings");
+  const int64_t n = x.size(0);
+  check_vector(order, "order", ScalarType::Long, n, x);
+  check_vector(same_begin, "same_begin", ScalarType::Int, n, x);
+  check_vector(same_end, "same_end", ScalarType::Int, n, x);
+  check_vector(twin, "twin", ScalarType::Int, n, x);
+  return {x.const_data_ptr(),
+          order.const_data_ptr<int64_t>(),
+          same_begin.const_data_ptr<int32_t>(),
+          same_end.const_data_ptr<int32_t>(),
+          twin.const_data_ptr<int32_t>(),
+          sums_of(p, q, x)};
+}
+
+Choices choices_of(int64_t pool_bytes, int64_t list_most, int64_t most_left, int64_t screening) {
+  STD_TORCH_CHECK(pool_bytes > 0 && list_most >= 0 && list_most <= kTile * kTile && most_left >= 0 &&
+                      screening >= 0 && screening <= Choices::full,
+                  "pool_bytes, list_most, most_left or screening: out of range");
+  return {pool_bytes, static_cast<int>(list_most), static_cast<int>(most_left),
+          static_cast<decltype(Choices::screening)>(screening)};
+}
+
+int64_t workspace_bytes_op(int64_t rows, int64_t columns, int64_t dim, bool is_self, bool need_columns,
+                           int64_t pool_bytes, int64_t list_most, int64_t most_left, int64_t screening) {
+  const Choices choices = choices_of(pool_bytes, list_most, most_left, screening);
+  Workspace work;
+  return work.carve(Plan::make(rows, columns, dim, is_self, need_columns, choices, count_multiprocessors()),
+                    nullptr);
+}
+
+void pair_sums_op(Tensor emb, Tensor order, Tensor same_begin, Tensor same_end, Tensor twin,
+                  std::optional<Tensor> p, std::optional<Tensor> q, std::optional<Tensor> ref,
+                  std::optional<Tensor> ref_order, std::optional<Tensor> ref_same_begin,
+                  std::optional<Tensor> ref_same_end, std::optional<Tensor> ref_twin,
+                  std::optional<Tensor> ref_p, std::optional<Tensor> ref_q, Tensor margins, bool highest,
+                  int64_t pool_bytes, int64_t list_most, int64_t most_left, int64_t screening, Tensor sums,
+                  Tensor counts, Tensor poison, Tensor workspace) {
+  const Device device = device_of(emb);
+  const Dtype dtype = dtype_of(emb);
+  const SideInput rows = side_input(emb, order, same_begin, same_end, twin, p, q);
+  SideInput columns = rows;
+  if (ref) {
+    STD_TORCH_CHECK(ref_order && ref_same_begin && ref_same_end && ref_twin,
+                    "ref: expected its order and its classes' positions");
+    STD_TORCH_CHECK(ref->scalar_type() == emb.scalar_type() && on_one_device(*ref, emb) && ref->dim() == 2 &&
+                        ref->size(1) == emb.size(1),
+                    "ref: expected the columns, dtype and device of emb");
+    columns = side_input(*ref, *ref_order, *ref_same_begin, *ref_same_end, *ref_twin, ref_p, ref_q);
+  }
+  check_vector(margins, "margins", ScalarType::Double, 2, emb);
+  check_vector(sums, "sums", ScalarType::Double, 2, emb);
+  check_vector(counts, "counts", ScalarType::Long, 2, emb);
+  check_vector(poison, "poison", ScalarType::Double, 1, emb);
+  const Choices choices = choices_of(pool_bytes, list_most, most_left, screening);
+  const Plan plan = Plan::make(emb.size(0), ref ? ref->size(0) : emb.size(0), emb.size(1), !ref,
+                               columns.sums.positive != nullptr, choices, device.multiprocessors);
+  Workspace work;
+  check_vector(workspace, "workspace", ScalarType::Byte, work.carve(plan, nullptr), emb);
+  pair_sums(device, plan, choices, dtype, highest ? Precision::highest : Precision::lower, rows, columns,
+            margins.const_data_ptr<double>(), workspace.mutable_data_ptr(),
+            {sums.mutable_data_ptr<double>(), counts.mutable_data_ptr<int64_t>(),
+             poison.mutable_data_ptr<double>()});
+}
+
+// The gradient of one side.
+void pair_sums_backward_op(Tensor grad_sums, Tensor poison, Tensor x, Tensor p, Tensor q, int64_t ordered,
+                           Tensor grad) {
+  const Device device = device_of(x);
+  check_rows(x, "embeddings");
+  check_vector(grad_sums, "grad_sums", ScalarType::Double, 2, x);
+  check_vector(poison, "poison", ScalarType::Double, 1, x);
+  check_vector(grad, "grad", x.scalar_type(), x.numel(), x);
+  const Sums sums = sums_of(p, q, x);
+  launch_chain(device, dtype_of(x), x.const_data_ptr(), sums, poison.const_data_ptr<double>(),
+               grad_sums.const_data_ptr<double>(), static_cast<int>(ordered), grad.mutable_data_ptr(),
+               static_cast<int>(x.size(0)), shape_of(x.const_data_ptr(), x.size(1), dtype_of(x)));
+}
+
+}  // namespace
+}  // namespace tcm::cuda
+
+STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
+  m.def(
+      "_cuda_workspace_bytes(int rows, int columns, int dim, bool is_self, bool need_columns, int "
+      "pool_bytes, "
+      "int list_most, int most_left, int screening) -> int");
+  m.def(
+      "_cuda_pair_sums(Tensor emb, Tensor order, Tensor same_begin, Tensor same_end, Tensor twin, "
+      "Tensor(a!)? p, "
+      "Tensor(b!)? q, Tensor? ref, Tensor? ref_order, Tensor? ref_same_begin, Tensor? ref_same_end, Tensor? "
+      "ref_twin, "
+      "Tensor(c!)? ref_p, Tensor(d!)? ref_q, Tensor margins, bool highest, int pool_bytes, int list_most, "
+      "int most_left, int screening, Tensor(e!) sums, Tensor(f!) counts, Tensor(g!) poison, Tensor(h!) "
+      "workspace) -> ()");
+  m.def(
+      "_cuda_pair_sums_backward(Tensor grad_sums, Tensor poison, Tensor x, Tensor p, Tensor q, int ordered, "
+      "Tensor(a!) grad) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, TCM_DISPATCH_KEY, m) {
+  m.impl("_cuda_pair_sums", TORCH_BOX(&tcm::cuda::pair_sums_op));
+  m.impl("_cuda_pair_sums_backward", TORCH_BOX(&tcm::cuda::pair_sums_backward_op));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CompositeExplicitAutograd, m) {
+  m.impl("_cuda_workspace_bytes", TORCH_BOX(&tcm::cuda::workspace_bytes_op));
+}
+
+#define TCM_CONCATENATED(a, b) a##b
+#define TCM_INIT(module) TCM_CONCATENATED(PyInit_, module)
+#define TCM_STRING(name) #name
+#define TCM_NAME(module) TCM_STRING(module)
+
+PyMODINIT_FUNC TCM_INIT(TCM_MODULE)() {
+  static PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, TCM_NAME(TCM_MODULE), nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}

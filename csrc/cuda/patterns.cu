@@ -1,0 +1,27 @@
+#include "patterns.cuh"
+
+namespace tcm::cuda {
+
+void launch_patterns(const Device& device, Dtype dtype, Precision precision, const Side& own,
+                     const Side& other, const Shape& shape, const Direction& direction, const Found& found,
+                     float* block_sums) {
+  const Grid sums{direction.other_tiles, (shape.dim + kBlockSumThreads - 1) / kBlockSumThreads};
+  with_dtype(dtype, [&](auto t) {
+    launch("block_sums", block_sums_kernel<decltype(t)>, device, sums, kBlockSumThreads, 0, other, shape,
+           direction.other_tile, found, block_sums);
+  });
+  const Grid grid{direction.own_tiles, (shape.dim + kPatternColumns - 1) / kPatternColumns, 2};
+  const auto run = [&](auto way) {
+    using Way = decltype(way);
+    launch("patterns", patterns_kernel<Way>, device, grid, kPatternThreads, kPatternBytes<Way>, own, other,
+           shape, direction, found, block_sums);
+  };
+  switch (dtype) {
+    case Dtype::bfloat16: return run(BFloat16Weights());
+    case Dtype::float16: return run(HalfScaled());
+    case Dtype::float32:
+      return precision == Precision::highest ? run(Float32Parts<3>()) : run(Float32Parts<2>());
+  }
+}
+
+}  // namespace tcm::cuda

@@ -1,0 +1,358 @@
+// Add up, many hard pairs: P and Q of a block of rows as products of 0/1 patterns with unit rows.
+//
+// P_i and Q_i are the sums of the unit rows of row i's hard positives and hard negatives. A tile with many of one
+// sign is a product of its pattern with the rows of its columns. The pattern never lies in memory but as bits: a
+// thread makes the fragment of it that it feeds to the matrix units. A tile of which all but a few pairs are hard
+// adds one block sum to every row instead, and lists.cuh takes away what is too much. Work at half density: 2 N² D
+// flops, 1 U for bfloat16; floor with every pair hard: N² / kTile · D additions. Not yet measured.
+//
+// A pattern is exact in any type, but the unit row is not the operand that lies in memory. For bfloat16 the pattern
+// carries 1/norm in place of the 1 (rounded to bfloat16; the loss is not read off these sums). Float16 rows are
+// scaled before, because 1/norm may not be a float16. Float32 rows are scaled and split into bfloat16 parts: three
+// for "highest", which is all of their 24 bits, and two otherwise. Matrix units cut their sums off instead of
+// rounding them, so they only add up a tile: tiles are added as float32.
+#pragma once
+
+#include "found.cuh"
+#include "kernels.h"
+#include "rows.cuh"
+
+namespace tcm::cuda {
+
+// How rows of T are multiplied with a pattern: type and number of the parts, and whether the pattern carries 1/norm.
+struct BFloat16Weights {
+  using Row = BFloat16;
+  using Part = BFloat16;
+  static constexpr int kParts = 1;
+  static constexpr bool kWeights = true;
+};
+struct HalfScaled {
+  using Row = Half;
+  using Part = Half;
+  static constexpr int kParts = 1;
+  static constexpr bool kWeights = false;
+};
+template <int kCount>
+struct Float32Parts {
+  using Row = float;
+  using Part = BFloat16;
+  static constexpr int kParts = kCount;
+  static constexpr bool kWeights = false;
+};
+
+constexpr int kPatternColumns = 64;  // of the embeddings, for a block
+constexpr int kPatternRows = 32;     // of the other side, at a time: a word of the pattern
+constexpr int kPatternThreads = 128;
+constexpr int kPartBytes = kPatternRows * kPatternColumns * 2;
+constexpr int kFactorBytes = kPatternRows * static_cast<int>(sizeof(float));
+template <class Way>
+constexpr int kPatternBufferBytes = Way::kParts * kPartBytes + kFactorBytes;
+template <class Way>
+constexpr int kPatternBytes = 2 * kPatternBufferBytes<Way>;
+
+template <class T>
+TCM_DEVICE float sum_of_column(const Side& side, int first, int last, int d, const Shape& shape) {
+  float sum = 0.0f;
+  for (int position = first; position < last; ++position) {
+    sum += static_cast<float>(row_of<T>(side, position, shape)[d]) * side.inverse[position];
+  }
+  return sum;
+}
+
+// The sum of the unit rows of each tile of one side of a super-tile, (tiles, dim): a block a tile (x) and
+// kBlockSumThreads columns (y).
+constexpr int kBlockSumThreads = 256;
+template <class T>
+TCM_KERNEL(kBlockSumThreads, 4)
+block_sums_kernel(TCM_PARAMETER(Side) side, TCM_PARAMETER(Shape) shape, int first_tile,
+                  TCM_PARAMETER(Found) found, float* sums) {
+  if (is_sparse(found)) return;
+  const int d = block_index_y() * kBlockSumThreads + thread_index();
+  if (d >= shape.dim) return;
+  const int first = (first_tile + block_index()) * kTile;
+  sums[int64_t{block_index()} * shape.dim + d] =
+      sum_of_column<T>(side, first, min(first + kTile, side.n), d, shape);
+}
+
+// One word of a tile's pattern.
+struct PatternPlace {
+  int tile;
+  int word;
+};
+
+template <class Way>
+class Patterns {
+ public:
+  using Row = typename Way::Row;
+  using Part = typename Way::Part;
+
+  TCM_DEVICE Patterns(const Side& own, const Side& other, const Shape& shape, const Direction& direction,
+                      int list_most)
+      : own_(own),
+        other_(other),
+        shape_(shape),
+        direction_(direction),
+        list_most_(list_most),
+        first_d_(block_index_y() * kPatternColumns),
+        positive_(block_index_z() == 0) {
+    const int first = (direction.own_tile + block_index()) * kTile;
+    rows_there_ = min(own.n - first, kTile);
+    begin_tile_ = 0;
+    end_tile_ = direction.other_tiles;
+    const int other0 = direction.other_tile * kTile;
+    if (positive_) {  // the tiles that hold the block's classes
+      const int least = own.same_begin[first] - other0, most = own.same_end[first + rows_there_ - 1] - other0;
+      begin_tile_ = min(max(least, 0) / kTile, end_tile_);
+      end_tile_ = min((max(most, 0) + kTile - 1) / kTile, end_tile_);
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int position = min(first + row(r), own.n - 1);
+      same_begin_[r] = own.same_begin[position] - other0;
+      same_end_[r] = own.same_end[position] - other0;
+    }
+  }
+
+  // P or Q of the block's rows, added to what is there.
+  TCM_DEVICE void run(const float* block_sums) {
+    for (int tile = begin_tile_; tile < end_tile_; ++tile) {
+      if (kind(tile) == kWhole) add_whole(tile, block_sums);
+    }
+    add_patterns();
+    if (touched_) store();
+  }
+
+ private:
+  enum Kind { kNothing, kWhole, kPattern };
+  static constexpr int kRows = 4;  // of a thread: two fragments of 16 rows, of each two
+  static constexpr int kColumns = kPatternColumns / 8;
+  static constexpr int kLoads = kPatternRows * kPatternColumns / 8 / kPatternThreads;  // of eight elements
+  static constexpr int kChunks = 8 / kPerChunk<Row>;
+
+  TCM_DEVICE static int row(int r) { return warp_index() * 32 + r * 8 + lane_index() / 4; }
+
+  TCM_DEVICE Kind kind(int tile) const {
+    const uint32_t entry = direction_.entry(block_index(), tile);
+    const int count = positive_ ? hard_positives(entry) : hard_negatives(entry);
+    if (!is_decided(entry) || count <= list_most_) return kNothing;
+    const bool whole =
+        is_whole_less_a_list(hard_negatives(entry), rows_there_ * columns_there(tile), list_most_);
+    return whole && !positive_ ? kWhole : kPattern;
+  }
+  TCM_DEVICE int columns_there(int tile) const {
+    return min(other_.n - (direction_.other_tile + tile) * kTile, kTile);
+  }
+  TCM_DEVICE uint32_t word(int r, int tile, int w) const {
+    const int64_t at = (int64_t{block_index()} * kTile + row(r)) * direction_.words() + tile * kTileWords + w;
+    return direction_.bits[at];
+  }
+
+  TCM_DEVICE void add_whole(int tile, const float* block_sums) {
+    touched_ = true;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      int hard = 0;
+#pragma unroll
+      for (int w = 0; w < kTileWords; ++w) hard += count_bits(word(r, tile, w));
+      if (!takes_whole(hard, columns_there(tile))) continue;
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+#pragma unroll
+        for (int odd = 0; odd < 2; ++odd) {
+          const int d = first_d_ + column(j, odd);
+          if (d < shape_.dim) sum_[r / 2][j][r % 2 * 2 + odd] += block_sums[int64_t{tile} * shape_.dim + d];
+        }
+      }
+    }
+  }
+  TCM_DEVICE static int column(int j, int odd) { return j * 8 + lane_index() % 4 * 2 + odd; }
+
+  TCM_DEVICE void find(PatternPlace& at) const {
+    while (at.tile < end_tile_ && kind(at.tile) != kPattern) ++at.tile;
+  }
+
+  // Word after word: rows of the next are on their way from global memory while this one is multiplied.
+  TCM_DEVICE void add_patterns() {
+    PatternPlace at{begin_tile_, 0};
+    find(at);
+    if (at.tile < end_tile_) load(at);
+    int buffer = 0;
+    float acc[2][kColumns][4] = {};
+    while (at.tile < end_tile_) {
+      touched_ = true;
+      store_rows(buffer);
+      PatternPlace next = at;
+      if (++next.word == kTileWords) {
+        next = {at.tile + 1, 0};
+        find(next);
+      }
+      sync_block();  // the rows are there, and the other buffer is free
+      if (next.tile < end_tile_) load(next);
+      multiply(at, buffer, acc);
+      if (next.tile != at.tile) add_up(acc);
+      buffer ^= 1;
+      at = next;
+    }
+  }
+
+  TCM_DEVICE void add_up(float (&acc)[2][kColumns][4]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          sum_[i][j][e] += acc[i][j][e];
+          acc[i][j][e] = 0.0f;
+        }
+      }
+    }
+  }
+
+  // Eight threads have the 64 elements of a row.
+  TCM_DEVICE static int loaded_row(int u) { return thread_index() / 8 + u * (kPatternThreads / 8); }
+  TCM_DEVICE static int loaded_chunk() { return thread_index() % 8; }
+
+  TCM_DEVICE void load(PatternPlace at) {
+    const int first = (direction_.other_tile + at.tile) * kTile + at.word * kWordBits;
+#pragma unroll
+    for (int u = 0; u < kLoads; ++u) {
+      const int position = first + loaded_row(u);
+      const bool there = position < other_.n;
+      factor_[u] = there ? other_.inverse[position] : 0.0f;
+      const int d = first_d_ + loaded_chunk() * 8;
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        loaded_[u][c] =
+            there ? load_chunk(row_of<Row>(other_, position, shape_), d + c * kPerChunk<Row>, shape_)
+                  : Chunk{};
+      }
+    }
+  }
+
+  TCM_DEVICE static int buffer_at(int buffer) { return buffer * kPatternBufferBytes<Way>; }
+  TCM_DEVICE static SharedArray<float> factors(int buffer) {
+    return shared_memory<float>(buffer_at(buffer) + Way::kParts * kPartBytes);
+  }
+  // Byte of a row's chunk of eight elements within a part: a row is 128 bytes, its chunks exchanged so that
+  // ldmatrix reads every bank once.
+  TCM_DEVICE static int chunk_at(int row, int chunk) { return row * 128 + (chunk ^ (row % 8)) * kChunk; }
+
+  TCM_DEVICE void store_rows(int buffer) {
+#pragma unroll
+    for (int u = 0; u < kLoads; ++u) {
+      const int at = buffer_at(buffer) + chunk_at(loaded_row(u), loaded_chunk());
+      if constexpr (Way::kWeights) {
+        shared_memory<Chunk>(at)[0] = loaded_[u][0];
+      } else {
+        Chunk parts[Way::kParts] = {};
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          float rest = element(loaded_[u][i / kPerChunk<Row>], i % kPerChunk<Row>, Row()) * factor_[u];
+#pragma unroll
+          for (int p = 0; p < Way::kParts; ++p) {
+            const Part part(rest);
+            parts[p].word[i / 2] |= raw_bits(part) << (i % 2 * 16);
+            rest -= static_cast<float>(part);
+          }
+        }
+#pragma unroll
+        for (int p = 0; p < Way::kParts; ++p) shared_memory<Chunk>(at + p * kPartBytes)[0] = parts[p];
+      }
+      if (loaded_chunk() == 0) factors(buffer)[loaded_row(u)] = factor_[u];
+    }
+  }
+
+  // What stands for a 1 in columns k and k + 1 of the pattern.
+  TCM_DEVICE static uint32_t ones(int buffer, int k) {
+    if constexpr (Way::kWeights) {
+      const float even = factors(buffer)[k], odd = factors(buffer)[k + 1];
+      return raw_bits(Part(even)) | raw_bits(Part(odd)) << 16;
+    } else {
+      const uint32_t one = raw_bits(Part(1.0f));
+      return one | one << 16;
+    }
+  }
+  // All ones in the halves of a register whose bits k and k + 1 are set.
+  TCM_DEVICE static uint32_t halves(uint32_t word, int k) {
+    return (word >> k & 1u) * 0xFFFFu | (word >> (k + 1) & 1u) * 0xFFFF0000u;
+  }
+
+  TCM_DEVICE void multiply(PatternPlace at, int buffer, float (&acc)[2][kColumns][4]) {
+    const int from = at.tile * kTile + at.word * kWordBits, lane = lane_index();
+    uint32_t words[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const uint32_t same = bits_between(same_begin_[r] - from, same_end_[r] - from);
+      words[r] = word(r, at.tile, at.word) & (positive_ ? same : ~same);
+    }
+    const SharedArray<char> rows = shared_memory<char>(buffer_at(buffer));
+#pragma unroll
+    for (int k = 0; k < kPatternRows; k += 16) {
+      uint32_t a[2][4];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int column = k + half * 8 + lane % 4 * 2;
+        const uint32_t one = ones(buffer, column);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) a[r / 2][half * 2 + r % 2] = halves(words[r], column) & one;
+      }
+#pragma unroll
+      for (int p = 0; p < Way::kParts; ++p) {
+#pragma unroll
+        for (int j = 0; j < kColumns; j += 2) {
+          uint32_t b[4];
+          load_matrices_transposed(b, rows, p * kPartBytes + chunk_at(k + lane % 16, j + lane / 16));
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            multiply_add(Part(), acc[i][j], a[i], b);
+            multiply_add(Part(), acc[i][j + 1], a[i], b + 2);
+          }
+        }
+      }
+    }
+  }
+
+  TCM_DEVICE void store() const {
+    float* to = positive_ ? own_.sums.positive : own_.sums.negative;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (row(r) >= rows_there_) continue;
+      const int position = (direction_.own_tile + block_index()) * kTile + row(r);
+      float* to_row = to + own_.order[position] * shape_.dim + first_d_;
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+#pragma unroll
+        for (int odd = 0; odd < 2; ++odd) {
+          if (first_d_ + column(j, odd) < shape_.dim)
+            to_row[column(j, odd)] += sum_[r / 2][j][r % 2 * 2 + odd];
+        }
+      }
+    }
+  }
+
+  const Side& own_;
+  const Side& other_;
+  const Shape& shape_;
+  const Direction& direction_;
+  int list_most_;
+  int first_d_;
+  bool positive_;
+  int rows_there_, begin_tile_, end_tile_;
+  bool touched_ = false;
+  int same_begin_[kRows], same_end_[kRows];
+  float sum_[2][kColumns][4] = {};
+  Chunk loaded_[kLoads][kChunks];
+  float factor_[kLoads];
+};
+
+// P (z = 0) or Q (z = 1) of a tile of rows (x), kPatternColumns columns (y), over the other side of a super-tile.
+template <class Way>
+TCM_KERNEL(kPatternThreads, 2)
+patterns_kernel(TCM_PARAMETER(Side) own, TCM_PARAMETER(Side) other, TCM_PARAMETER(Shape) shape,
+                TCM_PARAMETER(Direction) direction, TCM_PARAMETER(Found) found, const float* block_sums) {
+  if (is_sparse(found)) return;
+  Patterns<Way>(own, other, shape, direction, found.list_most).run(block_sums);
+}
+
+}  // namespace tcm::cuda

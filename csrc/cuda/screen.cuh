@@ -1,0 +1,165 @@
+// Screen: the int8 sweep. Every pair of a super-tile is proven harmless or becomes a candidate.
+//
+// Work: N² D int8 operations for the upper half of an N x N matrix, one comparison a product; codes are read from
+// the L2 cache, 2 kTile K bytes a tile. Floor on an H200: half the time of the upper half in bfloat16, so 0.25 U for
+// bfloat16 embeddings, and more with mma.sync, which does not reach the rate of a warpgroup's products there. Not
+// yet measured.
+//
+// Products are compared with one number a row, the least that could be hard in any column of the tile: what does
+// not reach it is harmless. A tile where something is left writes its candidates as bits, by rows and by columns,
+// and their number into the directory; one with many is left to full_tiles.cuh. A fixed sample of tiles is screened
+// first: where that leaves more candidates than are worth deciding one by one, the sweep does not run at all.
+#pragma once
+
+#include "../certificate.h"
+#include "found.cuh"
+#include "tile_bits.cuh"
+
+namespace tcm::cuda {
+
+// Shared memory behind the pipeline: the least product of each row, and the tile's bits.
+constexpr int kLeastOffset = kPipelineBytes;
+constexpr int kSweepBitsOffset = kLeastOffset + kTile * static_cast<int>(sizeof(int));
+constexpr int kSweepBytes = kSweepBitsOffset + TileBits::kBytes;
+
+// The least product at which a pair of two classes could be hard in any column of a tile with these extremes.
+TCM_DEVICE int least_product(float scale, float error, const float* extremes, float threshold_minus) {
+  constexpr float kLargest = 2147483520.0f;  // a float32, and more than any product of codes
+  const float reach = threshold_minus - similarity_error(error, extremes[0]);
+  const float unit = scale * (reach > 0.0f ? extremes[1] : extremes[2]);
+  float least = unit > 0.0f ? reach / unit : reach > 0.0f ? kLargest : -kLargest;
+  least -= fabsf(least) * 1e-6f + 1.0f;  // more than the rounding of this, to the safe side
+  return least >= -kLargest ? static_cast<int>(fminf(least, kLargest)) : -static_cast<int>(kLargest);
+}
+
+// What the sweep and its sample have in common.
+struct Screening {
+  const Side& rows;
+  const Side& columns;
+  const SuperTile& part;
+  float threshold_minus;
+  SharedArray<int> least = shared_memory<int>(kLeastOffset);
+  TileBits bits = TileBits(kSweepBitsOffset);
+
+  TCM_DEVICE int first_row(TilePlace at) const { return (part.row + at.row) * kTile; }
+  TCM_DEVICE int first_column(TilePlace at) const { return (part.column + at.column) * kTile; }
+  TCM_DEVICE bool wants(TilePlace) const { return true; }
+
+  TCM_DEVICE void begin(TilePlace at) {
+    const int position = first_row(at) + thread_index();
+    int product = INT32_MAX;  // a row that is not there reaches nothing
+    if (position < rows.n) {
+      const float* extremes = columns.extremes + int64_t{part.column + at.column} * 3;
+      product = least_product(rows.scale[position], rows.error[position], extremes, threshold_minus);
+    }
+    least[thread_index()] = product;
+  }
+
+  // Whether this thread has a product that reaches its row's least.
+  TCM_DEVICE bool has_candidate(const Products<int32_t>& acc) const {
+    bool any = false;
+#pragma unroll
+    for (int i = 0; i < kFragmentRows; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int product = least[acc.row(i, half)];
+#pragma unroll
+        for (int j = 0; j < kFragmentColumns; ++j) {
+          any |= acc.value[i][j][2 * half] >= product || acc.value[i][j][2 * half + 1] >= product;
+        }
+      }
+    }
+    return any;
+  }
+
+  TCM_DEVICE void set_bits(const Products<int32_t>& acc) {
+    bits.set([&](int i, int half, int j, int odd) {
+      return acc.value[i][j][2 * half + odd] >= least[acc.row(i, half)];
+    });
+  }
+};
+
+struct Sample : Screening {
+  int* count;
+
+  TCM_DEVICE void end(TilePlace at, const Products<int32_t>& acc) {
+    set_bits(acc);
+    const int position = min(first_row(at) + thread_index(), rows.n - 1), first = first_column(at);
+    // Pairs of one class are left out: they stand in a band that the sample may meet too often, whose tiles may be
+    // decided in full anyway.
+    const auto of_two_classes = [&](int w, uint32_t word) {
+      const int from = first + w * kWordBits;
+      return word & bits_below(columns.n - from) &
+             ~bits_between(rows.same_begin[position] - from, rows.same_end[position] - from);
+    };
+    const uint32_t left =
+        bits.count_rows([&](int w, uint32_t word) { return count_bits(of_two_classes(w, word)); });
+    if (thread_index() == 0) *count = static_cast<int>(left);
+  }
+};
+
+// Candidates of two classes in kSamples tiles spread over the matrix: a block each, down the rows, and through the
+// columns in steps of the golden ratio.
+TCM_KERNEL(kTileThreads, 2)
+sample_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
+              const double* margins, int* samples) {
+  const int row_tiles = static_cast<int>(tiles_of(rows.n)),
+            column_tiles = static_cast<int>(tiles_of(columns.n));
+  const float turns = static_cast<float>(block_index()) * 0.618033988f;
+  const int column =
+      min(static_cast<int>((turns - floorf(turns)) * static_cast<float>(column_tiles)), column_tiles - 1);
+  const int row = static_cast<int>(int64_t{block_index()} * row_tiles / kSamples);
+  const SuperTile part{row, 1, column, 1, false};
+  const float threshold = thresholds<float>(Margins<double>{margins[0], margins[1]}).minus;
+  Sample sample{{rows, columns, part, threshold}, samples + block_index()};
+  for_each_tile<Int8Product>(part, 0, 1, CodeRows(rows, shape), CodeRows(columns, shape), sample);
+}
+
+struct Sweep : Screening {
+  TileOutput output;
+  const Found& found;
+
+  TCM_DEVICE void end(TilePlace at, const Products<int32_t>& acc) {
+    const int first = first_column(at), last = min(first_row(at) + kTile, rows.n) - 1;
+    // Classes stand together, so only tiles in a band can hold pairs of one class.
+    const bool in_band = rows.same_begin[first_row(at)] < first + kTile && rows.same_end[last] > first;
+    if (!sync_block_or(has_candidate(acc)) && !in_band) {
+      output.set_entry(at, 0);
+      return;
+    }
+    set_bits(acc);
+    const int own = first_row(at) + thread_index(), position = min(own, rows.n - 1);
+    const int begin = rows.same_begin[position] - first, end = rows.same_end[position] - first;
+    const int twin = rows.twin[position] - first;
+    // What the sweep proves is that a pair of two classes is harmless: those of one class all stay.
+    const auto candidates = [&](int w, uint32_t word) {
+      const int from = w * kWordBits;
+      word |= bits_between(begin - from, end - from);
+      word &= bits_below(columns.n - first - from) & ~bits_between(twin - from, twin + 1 - from);
+      return own < rows.n ? word : 0;
+    };
+    const uint32_t count = bits.store_rows(output.row(at), candidates, [](int, uint32_t word) {
+      return static_cast<uint32_t>(count_bits(word));
+    });
+    output.set_entry(at, count);
+    if (count > static_cast<uint32_t>(found.list_most)) {
+      if (thread_index() == 0) *found.crowded = 1;
+    } else if (count > 0 && output.has_columns(at)) {
+      bits.store_columns(output.column(at));
+    }
+  }
+};
+
+// Screens the tiles of a super-tile.
+TCM_KERNEL(kTileThreads, 2)
+sweep_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
+             const double* margins, TCM_PARAMETER(SuperTile) part, TCM_PARAMETER(Decisions) to,
+             TCM_PARAMETER(Found) found) {
+  if (is_useless(found)) return;
+  const float threshold = thresholds<float>(Margins<double>{margins[0], margins[1]}).minus;
+  Sweep sweep{{rows, columns, part, threshold}, TileOutput(to, part), found};
+  for_each_tile<Int8Product>(part, block_index(), block_count(), CodeRows(rows, shape),
+                             CodeRows(columns, shape), sweep);
+}
+
+}  // namespace tcm::cuda

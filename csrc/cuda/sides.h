@@ -1,0 +1,78 @@
+// What kernels are given: the two sides of the similarity matrix, and what is known of its pairs.
+#pragma once
+
+#include <cstdint>
+
+#include "tiles.h"
+
+namespace tcm::cuda {
+
+enum class Dtype { float32, float16, bfloat16 };
+
+// P and Q of a side, by row of the embeddings: sums of the unit rows of each row's hard partners. Null where the
+// gradient is not wanted.
+struct Sums {
+  float* positive;  // (n, dim)
+  float* negative;  // (n, dim)
+};
+
+// One side. A position is a place in label order.
+struct Side {
+  const void* x;         // (n, dim), dense rows
+  const int64_t* order;  // (n,) the row of x at each position
+  const int32_t*
+      same_begin;           // (n,) positions [same_begin, same_end) of the other side are of the row's class
+  const int32_t* same_end;  // (n,)
+  const int32_t* twin;      // (n,) position of the same sample on the other side, or -1
+  float* inverse;           // (n,) by position, 1/norm; NaN where the norm is not finite
+  int8_t* code;             // (n, code_dim) by position
+  float* scale;             // (n,) by position
+  float* error;             // (n,) by position, rounded up
+  float* extremes;          // (tiles, 3) largest error, largest and smallest scale of each tile's rows
+  Sums sums;
+  int n;
+};
+
+// The embeddings' columns.
+struct Shape {
+  int dim;
+  int code_dim;  // dim up to a multiple of kCodeStep, or 0 where nothing is screened
+  bool vectors;  // rows begin at multiples of 16 bytes
+};
+
+constexpr int kCodeStep = 64;
+
+constexpr int64_t bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
+
+// Without codes, of rows (n, dim) that begin at x.
+inline Shape shape_of(const void* x, int64_t dim, Dtype dtype) {
+  const auto bits = reinterpret_cast<uintptr_t>(x) | static_cast<uintptr_t>(dim * bytes_of(dtype));
+  return {static_cast<int>(dim), 0, bits % 16 == 0};
+}
+
+// The bits of a super-tile's pairs, those of its columns the other way round, and its directory. On the diagonal
+// both are one, and complete.
+struct Decisions {
+  uint32_t* row_bits;     // (rows of the super-tile, columns * kTileWords)
+  uint32_t* column_bits;  // (columns of the super-tile, rows * kTileWords), or null where nobody asks
+  uint32_t* directory;    // (tiles of rows, tiles of columns)
+};
+
+// What screening has found so far, by which every later kernel sees whether there is anything for it.
+struct Found {
+  const int* samples;  // (kSamples,) candidates of two classes in each sampled tile
+  int* crowded;        // not 0 where a tile of the super-tile has more candidates than a list
+  int most_left;       // so many candidates may the sample have
+  int list_most;       // so many pairs of a tile are taken one by one
+  bool screened;
+};
+
+constexpr int kSamples = 32;
+
+// Partial sums, an element a block: penalties by sign, and numbers of hard pairs.
+struct Partial {
+  double* sums;     // (blocks, 2)
+  int64_t* counts;  // (blocks, 2)
+};
+
+}  // namespace tcm::cuda

@@ -1,0 +1,126 @@
+// Tiles of the similarity matrix: their order, the directory that says what each holds, and words of bits.
+// Plain arithmetic, for host and device, tested on the host up to millions of rows.
+//
+// A tile has 128 x 128 pairs. The directory has a uint32 for each, and its pairs stand in bit maps at a place
+// that follows from its own, so that an entry only says how to read them:
+//
+//   0                   nothing
+//   n                   n candidates, not yet decided
+//   kDecided | p | n    hard pairs: p of one class and n of two classes
+//
+// Of a decided tile, pairs of one sign are a list where they are few, and a pattern where they are not; where all
+// but a few pairs of the tile are hard negatives, they are the whole tile less a list.
+#pragma once
+
+#include <cstdint>
+
+#include "../hard_pair.h"
+
+namespace tcm::cuda {
+
+constexpr int kTile = 128;
+constexpr int kWordBits = 32;
+constexpr int kTileWords = kTile / kWordBits;
+constexpr int kGroup = 8;  // rows of tiles taken together, so that their columns stay in the L2 cache
+
+constexpr TCM_HOST_DEVICE int64_t tiles_of(int64_t rows) { return (rows + kTile - 1) / kTile; }
+
+// A part of the matrix: first tile and number of tiles of either side. On the diagonal of the self case only
+// tiles on and above it are visited.
+struct SuperTile {
+  int row;
+  int rows;
+  int column;
+  int columns;
+  bool diagonal;
+};
+
+struct TilePlace {
+  int row;
+  int column;
+};
+
+// Every `step`-th tile of a super-tile from number `first` on: by groups of kGroup rows, in them column by column.
+// On the diagonal a group begins at its own first column; what is below the diagonal there is passed over.
+// Super-tiles have less than 2^31 tiles; three numbers are all that a walk keeps.
+class TileWalk {
+ public:
+  TCM_HOST_DEVICE TileWalk(const SuperTile& part, int first, int step) : number_(first) {
+    settle(part, step);
+  }
+
+  TCM_HOST_DEVICE bool done(const SuperTile& part) const { return group_ >= part.rows; }
+
+  // Within the super-tile.
+  TCM_HOST_DEVICE TilePlace place(const SuperTile& part) const {
+    const int at = number_ - group_begin_, height = group_height(part);
+    return {group_ + at % height, first_column(part) + at / height};
+  }
+
+  TCM_HOST_DEVICE void advance(const SuperTile& part, int step) {
+    number_ += step;
+    settle(part, step);
+  }
+
+ private:
+  TCM_HOST_DEVICE int group_height(const SuperTile& part) const {
+    return part.rows - group_ < kGroup ? part.rows - group_ : kGroup;
+  }
+  TCM_HOST_DEVICE int first_column(const SuperTile& part) const { return part.diagonal ? group_ : 0; }
+  TCM_HOST_DEVICE int group_size(const SuperTile& part) const {
+    return group_height(part) * (part.columns - first_column(part));
+  }
+
+  TCM_HOST_DEVICE void settle(const SuperTile& part, int step) {
+    for (; !done(part); number_ += step) {
+      while (!done(part) && number_ - group_begin_ >= group_size(part)) {
+        group_begin_ += group_size(part);
+        group_ += kGroup;
+      }
+      if (done(part)) return;
+      const TilePlace at = place(part);
+      if (!part.diagonal || at.row <= at.column) return;
+    }
+  }
+
+  int number_;
+  int group_ = 0;        // first row of the group
+  int group_begin_ = 0;  // number of its first tile
+};
+
+constexpr uint32_t kDecided = 1u << 30;
+constexpr int kShiftPositives = 15;
+constexpr uint32_t kCount = (1u << 15) - 1;
+
+// Hard pairs of one class and of two in one number, so that they are added up together.
+constexpr TCM_HOST_DEVICE uint32_t packed_counts(uint32_t positives, uint32_t negatives) {
+  return positives << kShiftPositives | negatives;
+}
+constexpr TCM_HOST_DEVICE bool is_decided(uint32_t entry) { return (entry & kDecided) != 0; }
+constexpr TCM_HOST_DEVICE int hard_positives(uint32_t entry) {
+  return static_cast<int>(entry >> kShiftPositives & kCount);
+}
+constexpr TCM_HOST_DEVICE int hard_negatives(uint32_t entry) { return static_cast<int>(entry & kCount); }
+
+// Whether so many pairs of one sign are taken one by one.
+constexpr TCM_HOST_DEVICE bool is_list(int count, int list_most) { return count > 0 && count <= list_most; }
+
+// Whether a tile of so many pairs is taken as a whole, less those that are not hard negatives.
+constexpr TCM_HOST_DEVICE bool is_whole_less_a_list(int negatives, int pairs, int list_most) {
+  return negatives > list_most && negatives + list_most >= pairs;
+}
+
+// Whether a row with so many hard pairs takes part where its tile is taken as a whole: one with few is a list all
+// the same, because a sum of none is to be exactly 0.
+constexpr TCM_HOST_DEVICE bool takes_whole(int hard, int columns) { return 2 * hard >= columns; }
+
+// A word whose bits under `columns` are set: none for 0 or less, all for 32 or more.
+constexpr TCM_HOST_DEVICE uint32_t bits_below(int columns) {
+  return columns >= kWordBits ? ~0u : columns <= 0 ? 0u : (1u << columns) - 1;
+}
+// A word whose bits at columns [begin, end) are set.
+constexpr TCM_HOST_DEVICE uint32_t bits_between(int begin, int end) {
+  return bits_below(end) & ~bits_below(begin);
+}
+
+}  // namespace tcm::cuda

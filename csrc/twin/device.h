@@ -1,0 +1,348 @@
+// cuda/device.h on a CPU: the kernels' own source runs here, block after block, each thread a fiber (fibers.h),
+// with shared memory that knows who touched it (shared_memory.h). For tests: slow, exact, and strict.
+//
+// Beyond barriers it holds kernels to what a GPU would only be slow or wrong at: all lanes of a warp take part
+// in what a warp does together, matrices are loaded without bank conflicts, copies have ended before they are
+// read. It does not see races in global memory, nor between blocks, which run one after the other.
+#pragma once
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <type_traits>
+
+#include "../cuda/launch.h"
+#include "fibers.h"
+#include "shared_memory.h"
+
+#define TCM_DEVICE inline
+#define TCM_KERNEL(threads, blocks) inline void
+#define TCM_PARAMETER(Type) const Type
+
+namespace tcm::twin {
+
+// The block that is running, and the machine around it.
+class Machine {
+ public:
+  static Machine& get() {
+    thread_local Machine machine;
+    return machine;
+  }
+
+  struct Warp {
+    Meeting meeting;
+    char in[kLanes][64];
+    char out[kLanes][64];
+  };
+
+  struct Copy {
+    char* to;
+    const void* from;
+    int bytes;
+  };
+
+  struct Thread {
+    uint64_t of_block = 0;
+    uint64_t of_warp = 0;
+    std::deque<std::vector<Copy>> groups;  // committed, the oldest first
+    std::vector<Copy> copies;              // not yet committed
+  };
+
+  cuda::Grid grid{0};
+  int64_t block = 0;
+  SharedMemory shared;
+
+  void run(const char* name, cuda::Grid size, int count, int shared_bytes,
+           const std::function<void()>& kernel) {
+    grid = size;
+    if (count % kLanes != 0 || count > kMostWarps * kLanes) throw Fault("a block has whole warps, at most 8");
+    for (block = 0; block < size.x * size.y * size.z; ++block) {
+      begin_block(count, shared_bytes);
+      try {
+        fibers_.run(count, kernel);
+      } catch (const Fault& fault) {
+        throw Fault("kernel " + std::string(name) + ", block " + std::to_string(block) + ": " + fault.what());
+      }
+      for (const Thread& thread : threads_) moment_ = std::max({moment_, thread.of_block, thread.of_warp});
+    }
+  }
+
+  int thread() const { return fibers_.current(); }
+  Moment now() const { return {thread(), threads_[thread()].of_block, threads_[thread()].of_warp}; }
+  Thread& own() { return threads_[thread()]; }
+
+  // A barrier, and the disjunction of what the threads say.
+  bool sync_block(bool value, const char* name) {
+    any_[own().of_block & 1] |= value;
+    const uint64_t turn = own().of_block;
+    fibers_.meet(all_, name, [&] { any_[(turn + 1) & 1] = false; });
+    ++own().of_block;
+    ++own().of_warp;
+    return any_[turn & 1];
+  }
+
+  // What a warp does together: `compute` turns what the lanes bring into what they take away.
+  template <class Out, class In, class F>
+  Out together(const char* name, const In& in, F compute) {
+    static_assert(sizeof(In) <= sizeof(Warp::in[0]) && sizeof(Out) <= sizeof(Warp::out[0]));
+    Warp& warp = warps_[thread() / kLanes];
+    const int lane = thread() % kLanes;
+    std::memcpy(warp.in[lane], &in, sizeof(In));
+    fibers_.meet(warp.meeting, name, [&] {
+      In all[kLanes];
+      Out results[kLanes];
+      for (int i = 0; i < kLanes; ++i) std::memcpy(&all[i], warp.in[i], sizeof(In));
+      compute(all, results);
+      for (int i = 0; i < kLanes; ++i) std::memcpy(warp.out[i], &results[i], sizeof(Out));
+    });
+    // Nobody meets again before all have come here: a lane that is late still finds its result.
+    Out out;
+    std::memcpy(&out, warp.out[lane], sizeof(Out));
+    return out;
+  }
+
+ private:
+  void begin_block(int count, int shared_bytes) {
+    ++moment_;
+    shared.begin_block(shared_bytes, moment_);
+    threads_.assign(count, {moment_, moment_, {}, {}});
+    warps_.assign(count / kLanes, {});
+    for (Warp& warp : warps_) warp.meeting.expected = kLanes;
+    all_ = {count};
+    any_[0] = any_[1] = false;
+  }
+
+  Fibers fibers_;
+  std::vector<Thread> threads_;
+  std::vector<Warp> warps_;
+  Meeting all_;
+  bool any_[2];
+  uint64_t moment_ = 0;
+};
+
+inline Machine& machine() { return Machine::get(); }
+
+// An element of shared memory.
+template <class T>
+class Element {
+ public:
+  explicit Element(T* at) : at_(at) {}
+  operator T() const {
+    machine().shared.read(at_, sizeof(T), machine().now());
+    return *at_;
+  }
+  Element& operator=(const T& value) {
+    machine().shared.write(at_, sizeof(T), machine().now());
+    *at_ = value;
+    return *this;
+  }
+  Element& operator=(const Element& other) { return *this = T(other); }
+
+ private:
+  T* at_;
+};
+
+}  // namespace tcm::twin
+
+namespace tcm::cuda {
+
+using std::max;
+using std::min;
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
+using twin::kLanes;
+using twin::machine;
+
+inline int thread_index() { return machine().thread(); }
+inline int block_index() { return static_cast<int>(machine().block % machine().grid.x); }
+inline int block_index_y() { return static_cast<int>(machine().block / machine().grid.x % machine().grid.y); }
+inline int block_index_z() { return static_cast<int>(machine().block / machine().grid.x / machine().grid.y); }
+inline int block_count() { return static_cast<int>(machine().grid.x); }
+
+inline void sync_block() { machine().sync_block(false, "sync_block"); }
+inline bool sync_block_or(bool value) { return machine().sync_block(value, "sync_block_or"); }
+inline void sync_warp() {
+  machine().together<int>("sync_warp", 0, [](auto& in, auto& out) { std::copy_n(in, kLanes, out); });
+  ++machine().own().of_warp;
+}
+
+template <class T>
+T shuffle(T value, int lane) {
+  struct In {
+    T value;
+    int lane;
+  };
+  return machine().together<T>("shuffle", In{value, lane}, [](auto& in, auto& out) {
+    for (int i = 0; i < kLanes; ++i) out[i] = in[in[i].lane & (kLanes - 1)].value;
+  });
+}
+template <class T>
+T shuffle_xor(T value, int mask) {
+  return shuffle(value, (thread_index() % kLanes) ^ mask);
+}
+inline uint32_t ballot(bool value) {
+  return machine().together<uint32_t>("ballot", value, [](auto& in, auto& out) {
+    uint32_t word = 0;
+    for (int i = 0; i < kLanes; ++i) word |= uint32_t{in[i]} << i;
+    std::fill_n(out, kLanes, word);
+  });
+}
+
+inline int count_bits(uint32_t word) { return __builtin_popcount(word); }
+inline int lowest_bit(uint32_t word) { return __builtin_ffs(static_cast<int>(word)) - 1; }
+inline uint32_t bits_of(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline float float_of(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+template <class T>
+struct SharedArray {
+  T* data;
+  twin::Element<T> operator[](int i) const { return twin::Element<T>(data + i); }
+};
+
+template <class T>
+SharedArray<T> shared_memory(int offset) {
+  return {reinterpret_cast<T*>(machine().shared.at(offset))};
+}
+
+inline void copy_async(SharedArray<char> shared, int to, const void* from, int bytes) {
+  if (bytes > 0 && reinterpret_cast<uintptr_t>(from) % 16 != 0) throw twin::Fault("copy_async: not aligned");
+  machine().shared.begin_copy(shared.data + to, 16, machine().now());
+  machine().own().copies.push_back({shared.data + to, from, bytes});
+}
+inline void commit_copies() {
+  auto& own = machine().own();
+  own.groups.push_back(std::move(own.copies));
+  own.copies.clear();
+}
+template <int N>
+void wait_copies() {
+  auto& own = machine().own();
+  for (; own.groups.size() > N; own.groups.pop_front()) {
+    for (const auto& copy : own.groups.front()) {
+      std::memset(copy.to, 0, 16);
+      std::memcpy(copy.to, copy.from, copy.bytes);
+      machine().shared.end_copy(copy.to, 16, machine().now());
+    }
+  }
+}
+
+struct Registers {
+  uint32_t word[4];
+};
+
+// Element (i, j) of matrix m goes to lane 4 i + j / 2, half j % 2; transposed, element (j, i) does.
+inline Registers load_four_matrices(SharedArray<char> shared, int row, bool transposed) {
+  machine().shared.read(shared.data + row, 16, machine().now());
+  return machine().together<Registers>(
+      transposed ? "load_matrices_transposed" : "load_matrices", shared.data + row,
+      [=](auto& rows, auto& out) {
+        for (int m = 0; m < 4; ++m) {
+          uint32_t banks = 0;
+          for (int i = 0; i < 8; ++i) {
+            banks |= 1u << (reinterpret_cast<uintptr_t>(rows[8 * m + i]) / 16 % 8);
+            for (int j = 0; j < 8; ++j) {
+              const int lane = transposed ? 4 * j + i / 2 : 4 * i + j / 2;
+              const int half = transposed ? i % 2 : j % 2;
+              std::memcpy(reinterpret_cast<char*>(&out[lane].word[m]) + 2 * half, rows[8 * m + i] + 2 * j, 2);
+            }
+          }
+          if (banks != 0xFF)
+            throw twin::Fault("load_matrices: the rows of a matrix share banks of shared memory");
+        }
+      });
+}
+inline void load_matrices(uint32_t (&out)[4], SharedArray<char> shared, int row) {
+  std::copy_n(load_four_matrices(shared, row, false).word, 4, out);
+}
+inline void load_matrices_transposed(uint32_t (&out)[4], SharedArray<char> shared, int row) {
+  std::copy_n(load_four_matrices(shared, row, true).word, 4, out);
+}
+
+struct Int8 {};
+struct Tf32 {};
+
+// What an element is worth to the matrix units, from its bits.
+inline int32_t element_value(Int8, const char* at) { return static_cast<int8_t>(*at); }
+inline float element_value(Tf32, const char* at) {
+  uint32_t bits;
+  std::memcpy(&bits, at, sizeof bits);
+  return float_of(bits & ~0x1FFFu);  // the units do not look at the rest
+}
+template <class T>
+float element_value(T, const char* at) {
+  T x;
+  std::memcpy(&x, at, sizeof x);
+  return static_cast<float>(x);
+}
+
+template <class Type>
+constexpr int element_bytes() {
+  return std::is_same_v<Type, Int8> ? 1 : std::is_same_v<Type, Tf32> ? 4 : 2;
+}
+
+// Register r of `a` holds rows lane / 4 + 8 (r % 2), bytes 4 (lane % 4) + 16 (r / 2) on; register r of `b`
+// column lane / 4 and the bytes 4 (lane % 4) + 16 r on; `acc` rows lane / 4 + 8 (e / 2), columns 2 (lane % 4) + e % 2.
+template <class Type, class Acc>
+void multiply_add(Type type, Acc (&acc)[4], const uint32_t (&a)[4], const uint32_t* b) {
+  struct In {
+    uint32_t a[4], b[2];
+    Acc acc[4];
+  } in{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {acc[0], acc[1], acc[2], acc[3]}};
+  struct Out {
+    Acc acc[4];
+  };
+  const Out out = machine().together<Out>("multiply_add", in, [=](auto& lanes, auto& results) {
+    constexpr int kBytes = element_bytes<Type>(), kTerms = 32 / kBytes;
+    Acc rows[16][kTerms], columns[8][kTerms];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int r = 0; r < 4; ++r) {
+        for (int e = 0; e < 4 / kBytes; ++e) {
+          const int term = (4 * (lane % 4) + 16 * (r / 2)) / kBytes + e;
+          rows[lane / 4 + 8 * (r % 2)][term] =
+              element_value(type, reinterpret_cast<const char*>(&lanes[lane].a[r]) + e * kBytes);
+          if (r < 2) {
+            const int column_term = (4 * (lane % 4) + 16 * r) / kBytes + e;
+            columns[lane / 4][column_term] =
+                element_value(type, reinterpret_cast<const char*>(&lanes[lane].b[r]) + e * kBytes);
+          }
+        }
+      }
+    }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int e = 0; e < 4; ++e) {
+        Acc sum = lanes[lane].acc[e];
+        const Acc *row = rows[lane / 4 + 8 * (e / 2)], *column = columns[2 * (lane % 4) + e % 2];
+        for (int k = 0; k < kTerms; ++k) sum += row[k] * column[k];
+        results[lane].acc[e] = sum;
+      }
+    }
+  });
+  std::copy_n(out.acc, 4, acc);
+}
+
+// To nearest, ties away from zero.
+inline uint32_t round_to_tf32(float x) { return (bits_of(x) + 0x1000u) & ~0x1FFFu; }
+
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), const Device&, Grid grid, int threads,
+            int shared_bytes, const Arguments&... arguments) {
+  machine().run(name, grid, threads, shared_bytes, [&] { kernel(arguments...); });
+}
+
+// Two programs a multiprocessor: a few tiles for each of them in small matrices.
+inline int multiprocessors_of_current_device() { return 2; }
+
+inline void clear(const Device&, void* at, int64_t bytes) { std::memset(at, 0, bytes); }
+
+}  // namespace tcm::cuda

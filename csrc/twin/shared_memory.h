@@ -1,0 +1,136 @@
+// A block's shared memory, and who has touched which word of it since when: a barrier too few is found wherever
+// two threads touch a word, one of them to write, with nothing between that orders them. The result of the run
+// need not be wrong for that. Reading what nobody has written, or what is being copied, is found as well.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fibers.h"
+
+namespace tcm::twin {
+
+constexpr int kLanes = 32;
+constexpr int kMostWarps = 8;
+
+// A thread at a moment: how many barriers of its block and of its warp it has passed. Both go on counting from
+// block to block, so that what an earlier block did is long past.
+struct Moment {
+  int thread = -1;
+  uint64_t of_block = 0;
+  uint64_t of_warp = 0;
+
+  // Whether what was done at this moment is over for the thread of `later`.
+  bool is_before(const Moment& later) const {
+    const bool one_warp = thread / kLanes == later.thread / kLanes;
+    return thread == later.thread || of_block < later.of_block || (one_warp && of_warp < later.of_warp);
+  }
+};
+
+class SharedMemory {
+ public:
+  static constexpr int kWord = 4;
+
+  void begin_block(int bytes, uint64_t first_moment) {
+    if (bytes > capacity_) {
+      capacity_ = (bytes + 127) / 128 * 128;
+      memory_.reset(new (std::align_val_t(128)) char[capacity_]);
+      words_.assign(capacity_ / kWord, {});
+    }
+    bytes_ = bytes;
+    first_moment_ = first_moment;
+    std::memset(memory_.get(), 0xFF, bytes);
+  }
+
+  char* at(int offset) { return memory_.get() + offset; }
+
+  void read(const void* from, int bytes, const Moment& now) {
+    for_each_word(from, bytes, [&](Word& word, int offset) {
+      if (word.being_copied) fail("reads a word that is being copied", offset, now, word.write);
+      if (word.write.thread < 0 || word.write.of_block < first_moment_) {
+        fail("reads a word that nobody has written", offset, now, word.write);
+      }
+      if (!word.write.is_before(now)) fail("reads what another thread writes", offset, now, word.write);
+      Moment& of_warp = word.reads[now.thread / kLanes];
+      // Of two lanes that read at one moment, the one that stands for both must not be the one that writes next.
+      const bool both = of_warp.thread >= 0 && of_warp.thread != now.thread && !of_warp.is_before(now);
+      word.read_by_several = both || (word.read_by_several && !of_warp.is_before(now));
+      of_warp = now;
+    });
+  }
+
+  void write(const void* to, int bytes, const Moment& now) {
+    for_each_word(to, bytes, [&](Word& word, int offset) {
+      if (word.being_copied) fail("writes a word that is being copied", offset, now, word.write);
+      check_free(word, offset, now);
+      word.write = now;
+    });
+  }
+
+  // From `begin_copy` to `end_copy` the destination belongs to the copy alone.
+  void begin_copy(const void* to, int bytes, const Moment& now) {
+    write(to, bytes, now);
+    for_each_word(to, bytes, [](Word& word, int) { word.being_copied = true; });
+  }
+
+  void end_copy(const void* to, int bytes, const Moment& now) {
+    for_each_word(to, bytes, [&](Word& word, int) {
+      word.being_copied = false;
+      word.write = now;
+    });
+  }
+
+ private:
+  struct Word {
+    Moment write;
+    std::array<Moment, kMostWarps> reads;  // the last of each warp
+    bool read_by_several = false;
+    bool being_copied = false;
+  };
+
+  struct Free {
+    void operator()(char* p) const { operator delete[](p, std::align_val_t(128)); }
+  };
+
+  template <class F>
+  void for_each_word(const void* at, int bytes, F f) {
+    const auto offset = static_cast<const char*>(at) - memory_.get();
+    if (offset < 0 || offset + bytes > bytes_ || offset % kWord != 0 || bytes % kWord != 0) {
+      throw Fault("shared memory: " + std::to_string(bytes) + " bytes at byte " + std::to_string(offset) +
+                  " of " + std::to_string(bytes_) + " are outside, or not whole words");
+    }
+    for (int i = 0; i < bytes / kWord; ++i)
+      f(words_[offset / kWord + i], static_cast<int>(offset) + i * kWord);
+  }
+
+  void check_free(const Word& word, int offset, const Moment& now) const {
+    if (word.write.thread >= 0 && !word.write.is_before(now)) {
+      fail("writes what another thread writes", offset, now, word.write);
+    }
+    for (const Moment& read : word.reads) {
+      if (read.thread < 0) continue;
+      Moment other = read;
+      if (word.read_by_several && read.thread == now.thread) other.thread ^= 1;
+      if (!other.is_before(now)) fail("writes what another thread reads", offset, now, other);
+    }
+  }
+
+  [[noreturn]] static void fail(const char* what, int offset, const Moment& now, const Moment& other) {
+    throw Fault(
+        "shared memory, byte " + std::to_string(offset) + ": thread " + std::to_string(now.thread) + " " +
+        what +
+        (other.thread < 0 ? "" : ", with no barrier between (thread " + std::to_string(other.thread) + ")"));
+  }
+
+  std::unique_ptr<char[], Free> memory_;
+  std::vector<Word> words_;
+  int capacity_ = 0;
+  int bytes_ = 0;
+  uint64_t first_moment_ = 0;
+};
+
+}  // namespace tcm::twin
