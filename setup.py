@@ -87,7 +87,7 @@ def gpu_flags(nvcc: str) -> list[str]:
 
 
 def compile_cuda(nvcc: str, sources: list[Path], includes: list[str], folder: Path) -> list[str]:
-    """Compiles .cu files with ninja, those that have changed; torch's own step for that asks for a GPU's torch.
+    """Compiles those .cu files that have changed, with ninja; torch's own step asks for a torch with CUDA.
 
     Returns the object files.
     """
@@ -166,8 +166,8 @@ def extensions() -> dict[str, object]:
         from torch.utils import cpp_extension  # noqa: PLC0415
     except ImportError as error:
         sys.exit(
-            f"tcm_kernels: torch is needed to build the compiled kernels ({error}); install torch first, or set "
-            "TCM_KERNELS_NO_EXTENSIONS=1 for a pure-Python package"
+            f"tcm_kernels: torch is needed to build the compiled kernels ({error}); install torch first, "
+            "or set TCM_KERNELS_NO_EXTENSIONS=1 for a pure-Python package"
         )
     modules = [cpu_module(cpp_extension)]
     nvcc = None if is_set("TCM_KERNELS_NO_CUDA") or sys.platform != "linux" else find_nvcc()

@@ -1,7 +1,7 @@
 // The backward: gradient of raw rows, g = w+ P + w- Q through the normalisation, (g - (g·x̂) x̂) / norm.
 //
-// A warp takes a row, and reads it and its P and Q twice, the second time from the L1 cache. Bytes: 12 N D for
-// bfloat16, 16 N D for float32. Not yet measured.
+// A warp takes a row, and reads it and its P and Q twice, the second time from the L1 cache. Bytes: 12 N D
+// for bfloat16, 16 N D for float32. Not yet measured.
 #pragma once
 
 #include "rows.cuh"

@@ -1,10 +1,10 @@
-// The machine as kernels see it, with one interface and two implementations: instructions of a GPU, sm_80 and up
-// (gpu.h), and their twin on the CPU (csrc/twin), on which the tests run the kernels' own source.
+// The machine as kernels see it, with one interface and two implementations: instructions of a GPU, sm_80 and
+// up (gpu.h), and their twin on the CPU (csrc/twin), on which the tests run the kernels' own source.
 //
 //   thread_index, block_index, ...     where a thread stands
 //   sync_warp, sync_block, ...         barriers; all threads of a warp or a block reach the same ones
 //   shuffle, shuffle_xor, ballot       what the 32 lanes of a warp tell each other; all of them take part
-//   SharedArray<T>                     a typed view of shared memory, element by element, 4 bytes or more each
+//   SharedArray<T>                     a typed view of shared memory; elements have 4 bytes or more
 //   copy_async, commit_copies, ...     16 bytes from global to shared memory, in groups, while threads go on
 //   load_matrices[_transposed]         fragments of matrix products from shared memory
 //   multiply_add                       a product on matrix units: 16 rows, 8 columns, 32 bytes of either

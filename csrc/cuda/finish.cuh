@@ -8,8 +8,8 @@ namespace tcm::cuda {
 constexpr int kFinishThreads = 256;
 constexpr int kFinishBytes = kFinishThreads / kWarp * static_cast<int>(sizeof(double) + sizeof(int64_t)) * 2;
 
-// Penalties were measured from the thresholds: what these are off the margins is added for every pair. `poison`
-// becomes 0, or NaN where an embedding is not finite.
+// Penalties were measured from the thresholds: what these are off the margins is added for every pair.
+// `poison` becomes 0, or NaN where an embedding is not finite.
 TCM_KERNEL(kFinishThreads, 1)
 finish_kernel(TCM_PARAMETER(Partial) partial, int64_t blocks, const int* not_finite, const double* margins,
               double* sums, int64_t* counts, double* poison) {

@@ -8,9 +8,9 @@
 //   lists        all other candidates decided and added, one by one          lists.cuh
 //   finish       partial sums into the result                                finish.cuh
 //
-// Every launch is made whatever the data are, and no number comes back to the host: a kernel that has nothing to do
-// finds that in the directory. Sums are bitwise repeatable: tiles belong to blocks by number, rows of P and Q to one
-// block, and partial sums are added in order.
+// Every launch is made whatever the data are, and no number comes back to the host: a kernel that has nothing
+// to do finds that in the directory. Sums are bitwise repeatable: tiles belong to blocks by number, rows of P
+// and Q to one block, and partial sums are added in order.
 #include "forward.h"
 
 namespace tcm::cuda {

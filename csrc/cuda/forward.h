@@ -22,8 +22,8 @@ struct Result {
   double* poison;
 };
 
-// Queues all of it and returns. In the self case the columns are the rows. Sums, counts and poison are written, P and
-// Q added to.
+// Queues all of it and returns. In the self case the columns are the rows. Sums, counts and poison are
+// written, P and Q added to.
 void pair_sums(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype,
                Precision precision, const SideInput& rows, const SideInput& columns, const double* margins,
                void* workspace, const Result& result);

@@ -1,9 +1,9 @@
 // Tiles in full precision: similarities on matrix units, every pair decided, its penalty summed.
 //
-// For tiles where screening leaves more candidates than are worth an inner product each, and for all tiles where
-// the sample says so, or where the matrix is too small for screening to pay. Work: 2 kTile² D flops a tile on the
-// raw operands, accumulated in float32; 1/norm is applied to the products. Floor for every tile of the upper half:
-// 0.5 U for bfloat16. Not yet measured.
+// For tiles where screening leaves more candidates than are worth an inner product each, and for all tiles
+// where the sample says so, or where the matrix is too small for screening to pay. Work: 2 kTile² D flops a
+// tile on the raw operands, accumulated in float32; 1/norm is applied to the products. Floor for every tile
+// of the upper half: 0.5 U for bfloat16. Not yet measured.
 #pragma once
 
 #include "found.cuh"
@@ -86,7 +86,7 @@ struct FullTiles {
       const float s = acc.value[i][j][2 * half + odd] * (row.inverse * inverses[acc.column(j, odd)]);
       const bool hard = (of_one_class ? is_hard_positive(s, limits) : is_hard_negative(s, limits)) &&
                         (twin[w] >> bit & 1u) == 0;
-      if (hard) {  // a branch: without one, similarities wait in registers for their turn, more than there are
+      if (hard) {  // a branch: without one, more similarities wait for their turn than registers hold
         const float penalty = of_one_class ? limits.plus - s : s - limits.minus;
         if (of_one_class) {
           pulls += penalty;
@@ -118,7 +118,8 @@ struct FullTiles {
   }
 };
 
-// Decides the tiles of a super-tile that the sweep has left to it, or all of them; adds to an element a block.
+// Decides the tiles of a super-tile that the sweep has left to it, or all of them; adds to an element a
+// block.
 template <class Product, class T>
 TCM_KERNEL(kTileThreads, 2)
 full_tiles_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,

@@ -1,6 +1,6 @@
-// The launches, one function a kernel: what host code sees of the .cu files. All of them take device pointers,
-// queue their work on the device's stream and return; they throw std::runtime_error, with the kernel's name, where
-// a launch fails.
+// The launches, one function a kernel: what host code sees of the .cu files. All of them take device
+// pointers, queue their work on the device's stream and return; they throw std::runtime_error, with the
+// kernel's name, where a launch fails.
 #pragma once
 
 #include "launch.h"
@@ -49,8 +49,8 @@ void launch_patterns(const Device& device, Dtype dtype, Precision precision, con
                      const Side& other, const Shape& shape, const Direction& direction, const Found& found,
                      float* block_sums);
 
-// All others, one by one; candidates are decided. `weight`: how many ordered pairs a candidate stands for, 0 where
-// its penalty is counted elsewhere. `partial` has list_blocks(rows of a super-tile) elements.
+// All others, one by one; candidates are decided. `weight`: how many ordered pairs a candidate stands for, 0
+// where its penalty is counted elsewhere. `partial` has list_blocks(rows of a super-tile) elements.
 void launch_lists(const Device& device, Dtype dtype, const Side& own, const Side& other, const Shape& shape,
                   const Direction& direction, const double* margins, const Found& found, int weight,
                   const Partial& partial);

@@ -1,15 +1,16 @@
 // Add up, few hard pairs: row by row, one partner after the other.
 //
-// A warp owns a row. It walks the words of the row's bits in order and takes the partners a few at a time, so that
-// several rows are on their way at once: one read of a partner's embedding gives the similarity of a candidate, the
-// decision, its penalty and its share of P or Q, which stay in registers. Bytes: D elements a candidate and
-// direction, from the L2 cache; at density 1e-3, N = 32,768, D = 512 in bfloat16 that is 1 GB. Not yet measured.
+// A warp owns a row. It walks the words of the row's bits in order and takes the partners a few at a time, so
+// that several rows are on their way at once: one read of a partner's embedding gives the similarity of a
+// candidate, the decision, its penalty and its share of P or Q, which stay in registers. Bytes: D elements a
+// candidate and direction, from the L2 cache; at density 1e-3, N = 32,768, D = 512 in bfloat16 that is 1 GB.
+// Not yet measured.
 //
-// Where rows are longer than registers hold, they are taken in slices: the first decides, leaving only hard pairs in
-// the bits, and adds its part of each partner, the others add theirs.
+// Where rows are longer than registers hold, they are taken in slices: the first decides, leaving only hard
+// pairs in the bits, and adds its part of each partner, the others add theirs.
 //
-// Of tiles that were decided in full precision it adds the signs that are lists, and takes away, where a tile was
-// added as a whole, the pairs that are not hard.
+// Of tiles that were decided in full precision it adds the signs that are lists, and takes away, where a tile
+// was added as a whole, the pairs that are not hard.
 #pragma once
 
 #include "kernels.h"
@@ -245,8 +246,8 @@ class ListedRow {
   Chunk own_chunk_[kChunks];
 };
 
-// Candidates and listed pairs of the rows of a super-tile, a warp each. `weight`: how many ordered pairs a candidate
-// stands for, 0 where sums are not wanted; they are added to an element a block.
+// Candidates and listed pairs of the rows of a super-tile, a warp each. `weight`: how many ordered pairs a
+// candidate stands for, 0 where sums are not wanted; they are added to an element a block.
 template <class T, int kPerLane>
 TCM_KERNEL(kListThreads, kPerLane == 8    ? 4
                          : kPerLane == 16 ? 3

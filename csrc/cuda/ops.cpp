@@ -1,8 +1,9 @@
-// The private ops of the CUDA backend: schemas, checks, and the step from tensors to pointers. They are called by
-// tcm_kernels/backends/cuda.py alone, which allocates what they write and makes the tensors' device current.
+// The private ops of the CUDA backend: schemas, checks, and the step from tensors to pointers. They are
+// called by tcm_kernels/backends/cuda.py alone, which allocates what they write and makes the tensors' device
+// current.
 //
-// Bound as csrc/cpu/ops.cpp is, through libtorch's stable ABI and Python's limited API. With TCM_TWIN the same ops
-// take tensors in main memory, for the kernels' twin on the CPU.
+// Bound as csrc/cpu/ops.cpp is, through libtorch's stable ABI and Python's limited API. With TCM_TWIN the
+// same ops take tensors in main memory, for the kernels' twin on the CPU.
 #undef Py_LIMITED_API
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>

@@ -1,16 +1,17 @@
 // Add up, many hard pairs: P and Q of a block of rows as products of 0/1 patterns with unit rows.
 //
-// P_i and Q_i are the sums of the unit rows of row i's hard positives and hard negatives. A tile with many of one
-// sign is a product of its pattern with the rows of its columns. The pattern never lies in memory but as bits: a
-// thread makes the fragment of it that it feeds to the matrix units. A tile of which all but a few pairs are hard
-// adds one block sum to every row instead, and lists.cuh takes away what is too much. Work at half density: 2 N² D
-// flops, 1 U for bfloat16; floor with every pair hard: N² / kTile · D additions. Not yet measured.
+// P_i and Q_i are the sums of the unit rows of row i's hard positives and hard negatives. A tile with many of
+// one sign is a product of its pattern with the rows of its columns. The pattern never lies in memory but as
+// bits: a thread makes the fragment of it that it feeds to the matrix units. A tile of which all but a few
+// pairs are hard adds one block sum to every row instead, and lists.cuh takes away what is too much. Work at
+// half density: 2 N² D flops, 1 U for bfloat16; floor with every pair hard: N² / kTile · D additions. Not yet
+// measured.
 //
-// A pattern is exact in any type, but the unit row is not the operand that lies in memory. For bfloat16 the pattern
-// carries 1/norm in place of the 1 (rounded to bfloat16; the loss is not read off these sums). Float16 rows are
-// scaled before, because 1/norm may not be a float16. Float32 rows are scaled and split into bfloat16 parts: three
-// for "highest", which is all of their 24 bits, and two otherwise. Matrix units cut their sums off instead of
-// rounding them, so they only add up a tile: tiles are added as float32.
+// A pattern is exact in any type, but the unit row is not the operand that lies in memory. For bfloat16 the
+// pattern carries 1/norm in place of the 1 (rounded to bfloat16; the loss is not read off these sums).
+// Float16 rows are scaled before, because 1/norm may not be a float16. Float32 rows are scaled and split into
+// bfloat16 parts: three for "highest", which is all of their 24 bits, and two otherwise. Matrix units cut
+// their sums off instead of rounding them, so they only add up a tile: tiles are added as float32.
 #pragma once
 
 #include "found.cuh"
@@ -19,7 +20,8 @@
 
 namespace tcm::cuda {
 
-// How rows of T are multiplied with a pattern: type and number of the parts, and whether the pattern carries 1/norm.
+// How rows of T are multiplied with a pattern: type and number of the parts, and whether the pattern carries
+// 1/norm.
 struct BFloat16Weights {
   using Row = BFloat16;
   using Part = BFloat16;
@@ -346,7 +348,8 @@ class Patterns {
   float factor_[kLoads];
 };
 
-// P (z = 0) or Q (z = 1) of a tile of rows (x), kPatternColumns columns (y), over the other side of a super-tile.
+// P (z = 0) or Q (z = 1) of a tile of rows (x), kPatternColumns columns (y), over the other side of a
+// super-tile.
 template <class Way>
 TCM_KERNEL(kPatternThreads, 2)
 patterns_kernel(TCM_PARAMETER(Side) own, TCM_PARAMETER(Side) other, TCM_PARAMETER(Shape) shape,

@@ -1,8 +1,8 @@
 // How a similarity matrix is gone through, and what memory that takes: plain arithmetic of the host.
 //
-// The matrix is cut into super-tiles, as much of it as the pool has bits for, one a pair and direction: 16,384 rows
-// and columns in 64 MiB. A smaller pool means more super-tiles, hence more launches and more passes over P and Q,
-// and the same result.
+// The matrix is cut into super-tiles, as much of it as the pool has bits for, one a pair and direction:
+// 16,384 rows and columns in 64 MiB. A smaller pool means more super-tiles, hence more launches and more
+// passes over P and Q, and the same result.
 #pragma once
 
 #include <cstdint>

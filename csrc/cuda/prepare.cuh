@@ -1,7 +1,7 @@
 // Prepare: 1/norm, int8 codes in label order, and their certified errors; then what is extreme in each tile.
 //
-// A warp takes a row and reads it twice, the second time from the L1 cache. Bytes: 3 N D for bfloat16, 5 N D for
-// float32. In float64, because the certificate's derivation asks for that. Not yet measured.
+// A warp takes a row and reads it twice, the second time from the L1 cache. Bytes: 3 N D for bfloat16, 5 N D
+// for float32. In float64, because the certificate's derivation asks for that. Not yet measured.
 #pragma once
 
 #include "../certificate.h"

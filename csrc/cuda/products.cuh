@@ -1,10 +1,10 @@
 // Products of the rows of a tile with those of its columns, 128 x 128 at a time, on matrix units.
 //
-// Four warps have 64 x 64 products each. Rows pass through shared memory 64 bytes at a time, in four buffers filled
-// by asynchronous copies, which run on over the end of a tile into the next: a block never waits for the first
-// rows of a tile but once. Whatever the elements, a product is 16 x 8 x 32 bytes, so one scheme serves all of
-// them. Two rows share a line of 128 bytes in shared memory, its 16-byte chunks exchanged so that copies write,
-// and ldmatrix reads, every bank once.
+// Four warps have 64 x 64 products each. Rows pass through shared memory 64 bytes at a time, in four buffers
+// filled by asynchronous copies, which run on over the end of a tile into the next: a block never waits for
+// the first rows of a tile but once. Whatever the elements, a product is 16 x 8 x 32 bytes, so one scheme
+// serves all of them. Two rows share a line of 128 bytes in shared memory, its 16-byte chunks exchanged so
+// that copies write, and ldmatrix reads, every bank once.
 #pragma once
 
 #include "rows.cuh"
@@ -63,8 +63,8 @@ struct Tf32Product : PlainProduct<Tf32, float> {
   }
 };
 
-// Float32 in two parts of TF32 with 22 bits together; the product of the lower parts is left out. The units cut
-// their sums off instead of rounding them, so they only add up 8 terms: the rest is added as float32.
+// Float32 in two parts of TF32 with 22 bits together; the product of the lower parts is left out. The units
+// cut their sums off instead of rounding them, so they only add up 8 terms: the rest is added as float32.
 struct Float32Product {
   using Acc = float;
   static constexpr int kUnroll = 1;
@@ -102,7 +102,8 @@ struct Float32Product {
   }
 };
 
-// The products of a thread: of its warp's part of a tile, fragment (i, j) of 16 rows and 8 columns, element e.
+// The products of a thread: of its warp's part of a tile, fragment (i, j) of 16 rows and 8 columns, element
+// e.
 template <class Acc>
 struct Products {
   Acc value[kFragmentRows][kFragmentColumns][4];
@@ -125,8 +126,9 @@ struct Products {
   TCM_DEVICE static int column(int j, int odd) { return first_column() + j * 8 + lane_index() % 4 * 2 + odd; }
 };
 
-// The rows of a side that products are made of: codes, which lie in label order, or embeddings, which are found
-// through it. Row numbers of the tile that is being copied then stand in shared memory, of two tiles by turns.
+// The rows of a side that products are made of: codes, which lie in label order, or embeddings, which are
+// found through it. Row numbers of the tile that is being copied then stand in shared memory, of two tiles by
+// turns.
 struct CodeRows {
   static constexpr int kElement = 1;
   const Side& side;
@@ -228,8 +230,9 @@ TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char
   }
 }
 
-// Visits every `step`-th tile of a super-tile from number `first` on: `work` says which it wants, is told where one
-// begins (a barrier comes before its end) and gets its products. Needs kPipelineBytes of shared memory.
+// Visits every `step`-th tile of a super-tile from number `first` on: `work` says which it wants, is told
+// where one begins (a barrier comes before its end) and gets its products. Needs kPipelineBytes of shared
+// memory.
 template <class Product, class Rows, class Work>
 TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const Rows& rows,
                               const Rows& columns, Work& work) {

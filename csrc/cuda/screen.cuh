@@ -1,14 +1,15 @@
 // Screen: the int8 sweep. Every pair of a super-tile is proven harmless or becomes a candidate.
 //
-// Work: N² D int8 operations for the upper half of an N x N matrix, one comparison a product; codes are read from
-// the L2 cache, 2 kTile K bytes a tile. Floor on an H200: half the time of the upper half in bfloat16, so 0.25 U for
-// bfloat16 embeddings, and more with mma.sync, which does not reach the rate of a warpgroup's products there. Not
-// yet measured.
+// Work: N² D int8 operations for the upper half of an N x N matrix, one comparison a product; codes are read
+// from the L2 cache, 2 kTile K bytes a tile. Floor on an H200: half the time of the upper half in bfloat16,
+// so 0.25 U for bfloat16 embeddings, and more with mma.sync, which does not reach the rate of a warpgroup's
+// products there. Not yet measured.
 //
-// Products are compared with one number a row, the least that could be hard in any column of the tile: what does
-// not reach it is harmless. A tile where something is left writes its candidates as bits, by rows and by columns,
-// and their number into the directory; one with many is left to full_tiles.cuh. A fixed sample of tiles is screened
-// first: where that leaves more candidates than are worth deciding one by one, the sweep does not run at all.
+// Products are compared with one number a row, the least that could be hard in any column of the tile: what
+// does not reach it is harmless. A tile where something is left writes its candidates as bits, by rows and by
+// columns, and their number into the directory; one with many is left to full_tiles.cuh. A fixed sample of
+// tiles is screened first: where that leaves more candidates than are worth deciding one by one, the sweep
+// does not run at all.
 #pragma once
 
 #include "../certificate.h"
@@ -85,8 +86,8 @@ struct Sample : Screening {
   TCM_DEVICE void end(TilePlace at, const Products<int32_t>& acc) {
     set_bits(acc);
     const int position = min(first_row(at) + thread_index(), rows.n - 1), first = first_column(at);
-    // Pairs of one class are left out: they stand in a band that the sample may meet too often, whose tiles may be
-    // decided in full anyway.
+    // Pairs of one class are left out: they stand in a band that the sample may meet too often, whose tiles
+    // may be decided in full anyway.
     const auto of_two_classes = [&](int w, uint32_t word) {
       const int from = first + w * kWordBits;
       return word & bits_below(columns.n - from) &
@@ -98,8 +99,8 @@ struct Sample : Screening {
   }
 };
 
-// Candidates of two classes in kSamples tiles spread over the matrix: a block each, down the rows, and through the
-// columns in steps of the golden ratio.
+// Candidates of two classes in kSamples tiles spread over the matrix: a block each, down the rows, and
+// through the columns in steps of the golden ratio.
 TCM_KERNEL(kTileThreads, 2)
 sample_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
               const double* margins, int* samples) {

@@ -9,8 +9,8 @@ namespace tcm::cuda {
 
 enum class Dtype { float32, float16, bfloat16 };
 
-// P and Q of a side, by row of the embeddings: sums of the unit rows of each row's hard partners. Null where the
-// gradient is not wanted.
+// P and Q of a side, by row of the embeddings: sums of the unit rows of each row's hard partners. Null where
+// the gradient is not wanted.
 struct Sums {
   float* positive;  // (n, dim)
   float* negative;  // (n, dim)
@@ -50,8 +50,8 @@ inline Shape shape_of(const void* x, int64_t dim, Dtype dtype) {
   return {static_cast<int>(dim), 0, bits % 16 == 0};
 }
 
-// The bits of a super-tile's pairs, those of its columns the other way round, and its directory. On the diagonal
-// both are one, and complete.
+// The bits of a super-tile's pairs, those of its columns the other way round, and its directory. On the
+// diagonal both are one, and complete.
 struct Decisions {
   uint32_t* row_bits;     // (rows of the super-tile, columns * kTileWords)
   uint32_t* column_bits;  // (columns of the super-tile, rows * kTileWords), or null where nobody asks

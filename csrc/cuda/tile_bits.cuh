@@ -30,7 +30,8 @@ class TileBits {
   // Of its row's word, a thread has bits 8 j + odd from this one on.
   TCM_DEVICE static int shift() { return lane_index() % 4 * 2; }
 
-  // Sets the bits of the pairs for which `is_set(i, half, j, odd)`; each thread is asked about its products, once.
+  // Sets the bits of the pairs for which `is_set(i, half, j, odd)`; each thread is asked about its products,
+  // once.
   template <class F>
   TCM_DEVICE void set(F is_set) {
     using Places = Products<int>;
@@ -71,8 +72,8 @@ class TileBits {
     return block_sum(counted, partial_, kTileThreads / kWarp);
   }
 
-  // Stores the row of this thread, after `change(w, word)`, in `to`; returns the sum of what `count(w, word)` makes
-  // of the words of all rows. `to` is a multiple of 16 bytes.
+  // Stores the row of this thread, after `change(w, word)`, in `to`; returns the sum of what `count(w, word)`
+  // makes of the words of all rows. `to` is a multiple of 16 bytes.
   template <class Change, class Count>
   TCM_DEVICE uint32_t store_rows(uint32_t* to, Change change, Count count) {
     Chunk words;

@@ -8,8 +8,8 @@
 //   n                   n candidates, not yet decided
 //   kDecided | p | n    hard pairs: p of one class and n of two classes
 //
-// Of a decided tile, pairs of one sign are a list where they are few, and a pattern where they are not; where all
-// but a few pairs of the tile are hard negatives, they are the whole tile less a list.
+// Of a decided tile, pairs of one sign are a list where they are few, and a pattern where they are not; where
+// all but a few pairs of the tile are hard negatives, they are the whole tile less a list.
 #pragma once
 
 #include <cstdint>
@@ -40,9 +40,9 @@ struct TilePlace {
   int column;
 };
 
-// Every `step`-th tile of a super-tile from number `first` on: by groups of kGroup rows, in them column by column.
-// On the diagonal a group begins at its own first column; what is below the diagonal there is passed over.
-// Super-tiles have less than 2^31 tiles; three numbers are all that a walk keeps.
+// Every `step`-th tile of a super-tile from number `first` on: by groups of kGroup rows, in them column by
+// column. On the diagonal a group begins at its own first column; what is below the diagonal there is passed
+// over. Super-tiles have less than 2^31 tiles; three numbers are all that a walk keeps.
 class TileWalk {
  public:
   TCM_HOST_DEVICE TileWalk(const SuperTile& part, int first, int step) : number_(first) {
@@ -110,8 +110,8 @@ constexpr TCM_HOST_DEVICE bool is_whole_less_a_list(int negatives, int pairs, in
   return negatives > list_most && negatives + list_most >= pairs;
 }
 
-// Whether a row with so many hard pairs takes part where its tile is taken as a whole: one with few is a list all
-// the same, because a sum of none is to be exactly 0.
+// Whether a row with so many hard pairs takes part where its tile is taken as a whole: one with few is a list
+// all the same, because a sum of none is to be exactly 0.
 constexpr TCM_HOST_DEVICE bool takes_whole(int hard, int columns) { return 2 * hard >= columns; }
 
 // A word whose bits under `columns` are set: none for 0 or less, all for 32 or more.

@@ -1,9 +1,10 @@
-// cuda/device.h on a CPU: the kernels' own source runs here, block after block, each thread a fiber (fibers.h),
-// with shared memory that knows who touched it (shared_memory.h). For tests: slow, exact, and strict.
+// cuda/device.h on a CPU: the kernels' own source runs here, block after block, each thread a fiber
+// (fibers.h), with shared memory that knows who touched it (shared_memory.h). For tests: slow, exact, and
+// strict.
 //
-// Beyond barriers it holds kernels to what a GPU would only be slow or wrong at: all lanes of a warp take part
-// in what a warp does together, matrices are loaded without bank conflicts, copies have ended before they are
-// read. It does not see races in global memory, nor between blocks, which run one after the other.
+// Beyond barriers it holds kernels to what a GPU would only be slow or wrong at: all lanes of a warp take
+// part in what a warp does together, matrices are loaded without bank conflicts, copies have ended before
+// they are read. It does not see races in global memory, nor between blocks, which run one after the other.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -292,7 +293,8 @@ constexpr int element_bytes() {
 }
 
 // Register r of `a` holds rows lane / 4 + 8 (r % 2), bytes 4 (lane % 4) + 16 (r / 2) on; register r of `b`
-// column lane / 4 and the bytes 4 (lane % 4) + 16 r on; `acc` rows lane / 4 + 8 (e / 2), columns 2 (lane % 4) + e % 2.
+// column lane / 4 and the bytes 4 (lane % 4) + 16 r on; `acc` rows lane / 4 + 8 (e / 2), columns 2 (lane % 4)
+// + e % 2.
 template <class Type, class Acc>
 void multiply_add(Type type, Acc (&acc)[4], const uint32_t (&a)[4], const uint32_t* b) {
   struct In {

@@ -1,7 +1,8 @@
 // A block of threads on one thread of the CPU: each is a fiber, which runs until it waits for others.
 //
-// Fibers begin by ucontext and go on by setjmp and longjmp, which make no system call. A fiber that waits names
-// what it waits for; where none can go on, or two of a warp wait for different things, the kernel is at fault.
+// Fibers begin by ucontext and go on by setjmp and longjmp, which make no system call. A fiber that waits
+// names what it waits for; where none can go on, or two of a warp wait for different things, the kernel is at
+// fault.
 #pragma once
 
 #include <setjmp.h>

@@ -1,6 +1,7 @@
-// A block's shared memory, and who has touched which word of it since when: a barrier too few is found wherever
-// two threads touch a word, one of them to write, with nothing between that orders them. The result of the run
-// need not be wrong for that. Reading what nobody has written, or what is being copied, is found as well.
+// A block's shared memory, and who has touched which word of it since when: a barrier too few is found
+// wherever two threads touch a word, one of them to write, with nothing between that orders them. The result
+// of the run need not be wrong for that. Reading what nobody has written, or what is being copied, is found
+// as well.
 #pragma once
 
 #include <array>
@@ -17,8 +18,8 @@ namespace tcm::twin {
 constexpr int kLanes = 32;
 constexpr int kMostWarps = 8;
 
-// A thread at a moment: how many barriers of its block and of its warp it has passed. Both go on counting from
-// block to block, so that what an earlier block did is long past.
+// A thread at a moment: how many barriers of its block and of its warp it has passed. Both go on counting
+// from block to block, so that what an earlier block did is long past.
 struct Moment {
   int thread = -1;
   uint64_t of_block = 0;
@@ -56,7 +57,8 @@ class SharedMemory {
       }
       if (!word.write.is_before(now)) fail("reads what another thread writes", offset, now, word.write);
       Moment& of_warp = word.reads[now.thread / kLanes];
-      // Of two lanes that read at one moment, the one that stands for both must not be the one that writes next.
+      // Of two lanes that read at one moment, the one that stands for both must not be the one that writes
+      // next.
       const bool both = of_warp.thread >= 0 && of_warp.thread != now.thread && !of_warp.is_before(now);
       word.read_by_several = both || (word.read_by_several && !of_warp.is_before(now));
       of_warp = now;

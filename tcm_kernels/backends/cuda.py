@@ -1,7 +1,8 @@
 """The `cuda` backend: the C++/CUDA kernels in csrc/cuda, compiled when the package is installed.
 
 Python brings the rows into label order and allocates every tensor (an allocation error inside the stable ABI
-would lose torch's message and type); C++ queues the kernels. csrc/cuda/forward.cpp says how they work together.
+would lose torch's message and type); C++ queues the kernels. csrc/cuda/forward.cpp says how they work
+together.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ DTYPES = tuple(dtype for dtype in FLOAT_DTYPES if dtype != torch.float64)
 LEAST_CAPABILITY = (8, 0)
 SCREENINGS = ("", "int8", "full")  # as csrc/cuda/plan.h numbers them
 
-# Not yet measured on a GPU: up to so many pairs of a tile are taken one by one, and the sweep pays where a sample of
-# SAMPLES tiles leaves at most this share of its pairs.
+# Not yet measured on a GPU: up to so many pairs of a tile are taken one by one, and the sweep pays where a
+# sample of SAMPLES tiles leaves at most this share of its pairs.
 LIST_MOST = 64
 USELESS_FROM = 1.0 / 256
 SAMPLES = 32
 TILE = 128
 
 
-def is_twin() -> bool:
-    """Whether kernels run on the CPU, for tests: TCM_KERNELS_CUDA_TWIN names a library that csrc/twin is built into."""
-    return bool(os.environ.get("TCM_KERNELS_CUDA_TWIN"))
+def twin() -> str:
+    """TCM_KERNELS_CUDA_TWIN: a library with csrc/twin in it, in which kernels run on the CPU, for tests."""
+    return os.environ.get("TCM_KERNELS_CUDA_TWIN", "")
 
 
 @functools.cache
-def _import_error() -> str | None:
+def _import_error(library: str) -> str | None:
     """None where the extension is loaded, else why not; it registers torch.ops.tcm_kernels._cuda_*."""
-    if is_twin():
-        torch.ops.load_library(os.environ["TCM_KERNELS_CUDA_TWIN"])
+    if library:
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         return None
     try:
         importlib.import_module("tcm_kernels._cuda")
@@ -54,7 +55,7 @@ def _import_error() -> str | None:
 
 def why_not_here() -> str | None:
     """None where there is a GPU and the CUDA extension loads, else what is missing."""
-    if not is_twin():
+    if not twin():
         if not torch.cuda.is_available() or torch.version.cuda is None:
             return "it needs an NVIDIA GPU, and torch sees none"
         capability = torch.cuda.get_device_capability()
@@ -62,7 +63,7 @@ def why_not_here() -> str | None:
             return (
                 f"it needs compute capability 8.0 or more, and this GPU has {capability[0]}.{capability[1]}"
             )
-    error = _import_error()
+    error = _import_error(twin())
     if error is None:
         return None
     return (
@@ -73,9 +74,9 @@ def why_not_here() -> str | None:
 
 def why_not(device_type: str, dtype: torch.dtype) -> str | None:
     """None if this backend takes embeddings of this device and dtype, else the reason."""
-    wanted = "cpu" if is_twin() else "cuda"
+    wanted = "cpu" if twin() else "cuda"
     if device_type != wanted:
-        where = "in main memory while TCM_KERNELS_CUDA_TWIN is set" if is_twin() else "on a GPU"
+        where = "in main memory while TCM_KERNELS_CUDA_TWIN is set" if twin() else "on a GPU"
         return f"it takes embeddings {where}, not on {device_type}"
     if dtype not in DTYPES:
         return f"it takes float32, float16 and bfloat16 embeddings, not {dtype}"

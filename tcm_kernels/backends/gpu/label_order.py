@@ -1,6 +1,7 @@
 """Label order: rows of one class stand together, so that pairs of one class fill a narrow band of tiles.
 
-Nothing is copied: kernels read embeddings where they lie, through `order`. A position is a place in label order.
+Nothing is copied: kernels read embeddings where they lie, through `order`. A position is a place in label
+order.
 """
 
 from __future__ import annotations

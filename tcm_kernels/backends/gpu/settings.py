@@ -1,6 +1,6 @@
 """Environment variables that both GPU backends follow.
 
-TCM_KERNELS_GPU_POOL_MIB    MiB for the bits of pairs, 64 by default; less means more passes, and the same result
+TCM_KERNELS_GPU_POOL_MIB    MiB for the bits of pairs, 64 by default; less means more passes, and one result
 TCM_KERNELS_GPU_SCREENING   "int8" or "full" for matrices of every size, in tests and benchmarks
 """
 
