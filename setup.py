@@ -115,7 +115,7 @@ def compile_cuda(nvcc: str, sources: list[Path], includes: list[str], folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "build.ninja").write_text("\n".join([*lines, ""]))
     jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
-    subprocess.run(["ninja", "-C", str(folder), "-j", jobs], check=True)
+    subprocess.run([sys.executable, "-m", "ninja", "-C", str(folder), "-j", jobs], check=True)
     return [str(path) for path in objects]
 
 

@@ -2,6 +2,7 @@
 
 #include "chain.cuh"
 #include "kernels.h"
+#include "products.cuh"
 
 namespace tcm::cuda {
 
@@ -23,6 +24,16 @@ void launch_chain(const Device& device, Dtype dtype, const void* x, const Sums& 
 
 void clear_bytes(const Device& device, void* at, int64_t bytes) { clear(device, at, bytes); }
 
-int count_multiprocessors() { return multiprocessors_of_current_device(); }
+int count_multiprocessors() { return current_device().multiprocessors; }
+
+Device device_at(void* stream, int number) {
+  const CurrentDevice device = current_device();
+  if (device.number != number) {
+    throw std::runtime_error("tcm_kernels: expected tensors on the current CUDA device, " +
+                             std::to_string(device.number) + ", not on " + std::to_string(number));
+  }
+  // The largest block takes 75 kB with four buffers.
+  return {stream, device.multiprocessors, device.shared_bytes >= 152 * 1024 ? kMostStages : kFewestStages};
+}
 
 }  // namespace tcm::cuda

@@ -13,6 +13,8 @@
 // and Q to one block, and partial sums are added in order.
 #include "forward.h"
 
+#include <algorithm>
+
 namespace tcm::cuda {
 namespace {
 
@@ -35,7 +37,7 @@ class Forward {
     rows_ = side_of(rows, work_.of_rows, plan.rows);
     columns_ = side_of(columns, work_.of_columns, plan.columns);
     shape_ = shape_of(rows.x, plan.dim, dtype);
-    shape_.vectors = shape_.vectors && shape_of(columns.x, plan.dim, dtype).vectors;
+    shape_.granule = std::min(shape_.granule, shape_of(columns.x, plan.dim, dtype).granule);
     shape_.code_dim = plan.code_dim;
   }
 

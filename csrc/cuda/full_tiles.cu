@@ -9,8 +9,8 @@ void launch_full_tiles(const Device& device, Dtype dtype, Precision precision, c
                        const Decisions& to, const Found& found, int weight, int64_t programs,
                        const Partial& partial) {
   const auto run = [&](auto kernel) {
-    launch("full_tiles", kernel, device, {programs}, kTileThreads, kFullBytes, rows, columns, shape, margins,
-           part, to, found, weight, partial);
+    launch("full_tiles", kernel, device, {programs}, kTileThreads, shared_bytes(kFullHead, device.stages),
+           rows, columns, shape, margins, device.stages, part, to, found, weight, partial);
   };
   switch (dtype) {
     case Dtype::bfloat16: return run(full_tiles_kernel<BFloat16Product, BFloat16>);

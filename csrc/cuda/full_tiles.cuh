@@ -18,14 +18,14 @@ struct alignas(16) RowFacts {
   int twin;
 };
 
-constexpr int kFactsOffset = kPipelineBytes;
+constexpr int kFactsOffset = 0;
 constexpr int kInverseOffset = kFactsOffset + kTile * static_cast<int>(sizeof(RowFacts));
 constexpr int kFullBitsOffset = kInverseOffset + kTile * static_cast<int>(sizeof(float));
 constexpr int kFullPartialOffset = kFullBitsOffset + TileBits::kBytes;
 constexpr int kFullTotalsOffset =
     kFullPartialOffset + 2 * kTileThreads / kWarp * static_cast<int>(sizeof(double));
 constexpr int kRowNumbersOffset = kFullTotalsOffset + 2 * static_cast<int>(sizeof(double) + sizeof(int64_t));
-constexpr int kFullBytes = kRowNumbersOffset + 2 * kRowNumberBytes;
+constexpr int kFullHead = kRowNumbersOffset + 2 * kRowNumberBytes;
 
 struct FullTiles {
   const Side& rows;
@@ -69,7 +69,10 @@ struct FullTiles {
   TCM_DEVICE void end(TilePlace at, const Products<float>& acc) {
     const int first = first_column(at);
     const Margins<float> limits = thresholds<float>(Margins<double>{margins[0], margins[1]});
-    float pulls = 0.0f, pushes = 0.0f;
+    // Eight pairs as float32, then float64: a long sum of equal penalties would be rounded the same way every
+    // time.
+    double pulls = 0.0, pushes = 0.0;
+    float few_pulls = 0.0f, few_pushes = 0.0f;
     RowFacts row{};
     uint32_t same[kWarpTile / kWordBits], twin[kWarpTile / kWordBits];
     bits.set([&](int i, int half, int j, int odd) {
@@ -89,10 +92,15 @@ struct FullTiles {
       if (hard) {  // a branch: without one, more similarities wait for their turn than registers hold
         const float penalty = of_one_class ? limits.plus - s : s - limits.minus;
         if (of_one_class) {
-          pulls += penalty;
+          few_pulls += penalty;
         } else {
-          pushes += penalty;
+          few_pushes += penalty;
         }
+      }
+      if (bit == 25) {  // the last of the eight
+        pulls += few_pulls;
+        pushes += few_pushes;
+        few_pulls = few_pushes = 0.0f;
       }
       return hard;
     });
@@ -108,8 +116,8 @@ struct FullTiles {
 
     const int times = part.diagonal && at.row == at.column ? 1 : weight;
     constexpr int kWarps = kTileThreads / kWarp;
-    const double pulled = block_sum(double{pulls}, partial, kWarps);
-    const double pushed = block_sum(double{pushes}, SharedArray<double>{partial.data + kWarps}, kWarps);
+    const double pulled = block_sum(pulls, partial, kWarps);
+    const double pushed = block_sum(pushes, SharedArray<double>{partial.data + kWarps}, kWarps);
     const int sign = thread_index();
     if (sign >= 2) return;
     sums[sign] = sums[sign] + (sign == 0 ? pulled : pushed) * times;
@@ -123,14 +131,16 @@ struct FullTiles {
 template <class Product, class T>
 TCM_KERNEL(kTileThreads, 2)
 full_tiles_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
-                  const double* margins, TCM_PARAMETER(SuperTile) part, TCM_PARAMETER(Decisions) to,
-                  TCM_PARAMETER(Found) found, TCM_PARAMETER(int) weight, TCM_PARAMETER(Partial) partial) {
+                  const double* margins, int stages, TCM_PARAMETER(SuperTile) part,
+                  TCM_PARAMETER(Decisions) to, TCM_PARAMETER(Found) found, TCM_PARAMETER(int) weight,
+                  TCM_PARAMETER(Partial) partial) {
   if (is_sparse(found)) return;
   const bool every = !found.screened || is_useless(found);
   FullTiles tiles{rows, columns, part, margins, TileOutput(to, part), found, every, weight};
   tiles.clear();
   for_each_tile<Product>(part, block_index(), block_count(), EmbeddingRows<T>(rows, shape, kRowNumbersOffset),
-                         EmbeddingRows<T>(columns, shape, kRowNumbersOffset + kRowNumberBytes), tiles);
+                         EmbeddingRows<T>(columns, shape, kRowNumbersOffset + kRowNumberBytes), stages,
+                         buffers_offset(kFullHead), tiles);
   if (thread_index() >= 2) return;
   const int64_t at = int64_t{block_index()} * 2 + thread_index();
   partial.sums[at] += tiles.sums[thread_index()];

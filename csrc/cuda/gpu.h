@@ -42,6 +42,14 @@ TCM_DEVICE uint32_t ballot(bool value) { return __ballot_sync(0xffffffffu, value
 
 TCM_DEVICE int count_bits(uint32_t word) { return __popc(word); }
 TCM_DEVICE int lowest_bit(uint32_t word) { return __ffs(static_cast<int>(word)) - 1; }
+// The lower half all ones where byte `byte` of `low` is negative, the upper half likewise by `high`, else
+// zeros.
+TCM_DEVICE uint32_t halves_by_sign(uint32_t low, uint32_t high, int byte) {
+  uint32_t halves;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(halves) : "r"(low), "r"(high), "r"(0xCC88u + 0x1111u * byte));
+  return halves;
+}
+
 TCM_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
 TCM_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 
@@ -61,11 +69,19 @@ TCM_DEVICE SharedArray<T> shared_memory(int offset) {
   return {reinterpret_cast<T*>(memory + offset)};
 }
 
-// Copies `bytes` (0 to 16) from `from` to 16 bytes of shared memory and fills the rest with zeros.
-TCM_DEVICE void copy_async(SharedArray<char> shared, int to, const void* from, int bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared.address(to)), "l"(from),
-               "r"(bytes)
-               : "memory");
+// Copies kBytes, 16 or 4, from `from` to shared memory, or fills them with zeros where there is nothing; both
+// ends are multiples of kBytes.
+template <int kBytes>
+TCM_DEVICE void copy_async(SharedArray<char> shared, int to, const void* from, bool there) {
+  if constexpr (kBytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared.address(to)), "l"(from),
+                 "r"(there ? 16 : 0)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared.address(to)), "l"(from),
+                 "r"(there ? 4 : 0)
+                 : "memory");
+  }
 }
 TCM_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until at most N groups of this thread are under way.
@@ -143,6 +159,9 @@ void launch(const char* name, void (*kernel)(Parameters...), const Device& devic
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   if (shared_bytes > 48 * 1024) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                               cudaSharedmemCarveoutMaxShared),
+          name);
   }
   const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
                     static_cast<unsigned>(grid.z));
@@ -151,11 +170,20 @@ void launch(const char* name, void (*kernel)(Parameters...), const Device& devic
   check(cudaGetLastError(), name);
 }
 
-inline int multiprocessors_of_current_device() {
-  int device = 0, count = 0;
-  check(cudaGetDevice(&device), "count_multiprocessors");
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "count_multiprocessors");
-  return count;
+struct CurrentDevice {
+  int number;
+  int multiprocessors;
+  int shared_bytes;  // of a multiprocessor
+};
+inline CurrentDevice current_device() {
+  constexpr const char* what = "preparation";
+  CurrentDevice device{};
+  check(cudaGetDevice(&device.number), what);
+  check(cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, device.number), what);
+  check(cudaDeviceGetAttribute(&device.shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+                               device.number),
+        what);
+  return device;
 }
 
 // Sets bytes to zero.

@@ -5,10 +5,12 @@
 
 namespace tcm::cuda {
 
-// Where kernels run: torch's stream, and how many multiprocessors its device has.
+// Where kernels run: torch's stream, how many multiprocessors its device has, and how many buffers a block
+// that multiplies tiles has, so that two blocks fit into a multiprocessor.
 struct Device {
   void* stream;
   int multiprocessors;
+  int stages;
 };
 
 struct Grid {
@@ -16,6 +18,9 @@ struct Grid {
   int y = 1;
   int z = 1;
 };
+
+// The device of this number, which has to be the current one.
+Device device_at(void* stream, int number);
 
 // Of the current device.
 int count_multiprocessors();

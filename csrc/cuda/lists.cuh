@@ -27,8 +27,16 @@ constexpr int kLargestPerLane = 32;
 constexpr int elements_per_lane(int dim) {
   return dim <= 8 * kWarp ? 8 : dim <= 16 * kWarp ? 16 : kLargestPerLane;
 }
-template <int kPerLane>
-constexpr int kAtOnce = kPerLane == kLargestPerLane ? 1 : 2;
+template <class T, int kPerLane>
+constexpr int kAtOnce = kPerLane * sizeof(T) <= 32   ? 4
+                        : kPerLane * sizeof(T) <= 64 ? 2
+                                                     : 1;
+
+// Blocks that registers are kept free for.
+template <class T, int kPerLane>
+constexpr int kListBlocks = kPerLane == kLargestPerLane       ? 2
+                            : kPerLane == 8 && sizeof(T) == 2 ? 4
+                                                              : 3;
 
 template <class T, int kPerLane>
 class ListedRow {
@@ -66,21 +74,27 @@ class ListedRow {
  private:
   static constexpr int kSlice = kWarp * kPerLane;
   static constexpr int kChunks = kPerLane / kPerChunk<T>;
-  static constexpr int kMost = kAtOnce<kPerLane>;
+  static constexpr int kMost = kAtOnce<T, kPerLane>;
 
   // The elements of a slice that a lane has: chunk c of it begins at element d.
   TCM_DEVICE static int element_of_lane(int slice, int c) {
     return slice + (c * kWarp + lane_index()) * kPerChunk<T>;
   }
 
-  // A partner of this row, and what becomes of the pair.
+  // A partner of this row, and what is known of the pair; in few registers, as there are several at a time.
   struct Partner {
-    int position;
+    int column;  // in the super-tile
     float inverse;
-    bool same;       // of one class
-    bool candidate;  // not yet decided
-    bool too_much;   // of the sum of a whole tile
+    uint32_t facts;  // see below
     Chunk chunk[kChunks];
+
+    TCM_DEVICE bool is(uint32_t fact) const { return (facts & fact) != 0; }
+  };
+  enum : uint32_t {
+    kCandidate = 1,  // not yet decided
+    kTooMuch = 2,    // of the sum of a whole tile, which was added
+    kSame = 4,       // of one class
+    kHard = 8,       // decided to be
   };
 
   TCM_DEVICE void load(const T* row, int slice, Chunk (&chunk)[kChunks]) const {
@@ -88,34 +102,34 @@ class ListedRow {
     for (int c = 0; c < kChunks; ++c) chunk[c] = load_chunk(row, element_of_lane(slice, c), shape_);
   }
 
-  // The words of a row that a warp looks at together.
+  // What a lane has of a row: the pairs to take of a word, and what they all are.
   struct Words {
-    uint32_t take;   // pairs to take
-    uint32_t left;   // of this word's candidates, those found hard
-    uint32_t entry;  // of its tile
-    bool too_much;   // whether its tile's sum was added and is more than this row's share
+    uint32_t take;
+    uint32_t facts;
   };
 
-  TCM_DEVICE Words words_at(int word) const {
+  TCM_DEVICE uint32_t entry_at(int word) const {
+    return word < direction_.words() ? direction_.entry(tile_, word / kTileWords) : 0;
+  }
+  TCM_DEVICE uint32_t bits_at(int word, uint32_t entry) const { return entry != 0 ? bits_[word] : 0; }
+
+  TCM_DEVICE Words words_of(int word, uint32_t entry, uint32_t hard) const {
     const int tile = word / kTileWords, column = word * kWordBits;
-    const bool inside = word < direction_.words();
-    const uint32_t entry = inside ? direction_.entry(tile_, tile) : 0;
-    const uint32_t hard = entry != 0 ? bits_[word] : 0;
     const uint32_t same = bits_between(same_begin_ - column, same_end_ - column);
     int in_tile = count_bits(hard);
     in_tile += shuffle_xor(in_tile, 1);
     in_tile += shuffle_xor(in_tile, 2);
-    if (!is_decided(entry)) return {hard, hard, entry, false};
+    if (!is_decided(entry)) return {hard, kCandidate};
 
     const int columns = min(others_ - tile * kTile, kTile);
     const bool whole = is_whole_less_a_list(hard_negatives(entry), rows_there_ * columns, list_most_);
     if (whole && takes_whole(in_tile, columns)) {
       // Positives that are a list stand among what is not a hard negative, and so are taken all the same.
-      return {~(hard & ~same) & bits_below(others_ - column), hard, entry, true};
+      return {~(hard & ~same) & bits_below(others_ - column), kTooMuch};
     }
     uint32_t take = whole || is_list(hard_negatives(entry), list_most_) ? hard & ~same : 0;
     if (is_list(hard_positives(entry), list_most_)) take |= hard & same;
-    return {take, hard, entry, false};
+    return {take, 0};
   }
 
   // Adds elements [slice, slice + kSlice) of the listed partners; the first slice decides the candidates.
@@ -124,53 +138,56 @@ class ListedRow {
     const bool rewrites = slice == 0 && adds && shape_.dim > kSlice;
     float p[kPerLane] = {}, q[kPerLane] = {};
     bool touched[2] = {};
+    // Bits are read a round ahead and entries, which say whether there are any, two: nobody waits for them.
+    uint32_t entry = entry_at(lane_index()), hard = bits_at(lane_index(), entry);
+    uint32_t next_entry = entry_at(kWarp + lane_index());
     for (int first = 0; first < direction_.words(); first += kWarp) {
-      const Words own = words_at(first + lane_index());
-      uint32_t take = own.take, left = own.left;
-      for (uint32_t pending = ballot(take != 0); pending != 0; pending = ballot(take != 0)) {
-        const int source = lowest_bit(pending);
-        uint32_t word = shuffle(take, source);
-        const uint32_t hard = shuffle(own.left, source), entry = shuffle(own.entry, source);
-        const bool too_much = shuffle(static_cast<int>(own.too_much), source) != 0;
-        if (lane_index() == source) take = 0;
-        while (word != 0) {
-          Partner partner[kMost];
-          int bit[kMost], found = 0;
+      const int word = first + lane_index();
+      const uint32_t next_hard = bits_at(word + kWarp, next_entry), entry_after = entry_at(word + 2 * kWarp);
+      const Words own = words_of(word, entry, hard);
+      uint32_t take = own.take, left = hard;
+      for (uint32_t pending = ballot(take != 0); pending != 0;) {
+        Partner partner[kMost];
+        int found = 0;
 #pragma unroll
-          for (int m = 0; m < kMost; ++m) {
-            if (word == 0) continue;
-            bit[m] = lowest_bit(word);
-            word &= word - 1;
-            begin(partner[m], (first + source) * kWordBits + bit[m], slice);
-            partner[m].candidate = !is_decided(entry);
-            partner[m].too_much = too_much;
-            found = m + 1;
-          }
+        for (int m = 0; m < kMost; ++m) {
+          if (pending == 0) continue;
+          begin(partner[m], own, take, hard, first, lowest_bit(pending), slice);
+          pending = ballot(take != 0);
+          found = m + 1;
+        }
 #pragma unroll
-          for (int m = 0; m < kMost; ++m) {
-            if (m >= found) continue;
-            bool is_hard = (hard >> bit[m] & 1u) != 0;
-            if (partner[m].candidate && slice == 0) {
-              is_hard = decide(partner[m]);
-              if (!is_hard && lane_index() == source) left &= ~(1u << bit[m]);
-            }
-            if (adds) add(partner[m], is_hard, p, q, touched);
+        for (int m = 0; m < kMost; ++m) {
+          if (m >= found) continue;
+          if (partner[m].is(kCandidate) && slice == 0) {
+            const bool is_hard = decide(partner[m]);
+            partner[m].facts = is_hard ? partner[m].facts | kHard : partner[m].facts & ~kHard;
+            const int in_round = partner[m].column - first * kWordBits;
+            if (!is_hard && lane_index() == in_round / kWordBits) left &= ~(1u << in_round % kWordBits);
           }
+          if (adds) add(partner[m], p, q, touched);
         }
       }
-      if (rewrites && first + lane_index() < direction_.words() && own.entry != 0) {
-        bits_[first + lane_index()] = left;
-      }
+      if (rewrites && entry != 0) bits_[word] = left;
+      entry = next_entry;
+      hard = next_hard;
+      next_entry = entry_after;
     }
     if (touched[0]) store(own_.sums.positive, slice, p);
     if (touched[1]) store(own_.sums.negative, slice, q);
   }
 
-  TCM_DEVICE void begin(Partner& partner, int column, int slice) const {
-    partner.same = column >= same_begin_ && column < same_end_;
-    partner.position = other0_ + column;
-    partner.inverse = other_.inverse[partner.position];
-    load(row_of<T>(other_, partner.position, shape_), slice, partner.chunk);
+  // The next partner in the word of lane `source`, which loses its bit; its row is on its way then.
+  TCM_DEVICE void begin(Partner& partner, const Words& own, uint32_t& take, uint32_t hard, int first,
+                        int source, int slice) const {
+    const uint32_t word = shuffle(take, source), bit = word & (0u - word);
+    if (lane_index() == source) take ^= bit;
+    partner.column = (first + source) * kWordBits + lowest_bit(word);
+    partner.facts = shuffle(own.facts, source);
+    if (partner.column >= same_begin_ && partner.column < same_end_) partner.facts |= kSame;
+    if ((shuffle(hard, source) & bit) != 0) partner.facts |= kHard;
+    partner.inverse = other_.inverse[other0_ + partner.column];
+    load(row_of<T>(other_, other0_ + partner.column, shape_), slice, partner.chunk);
   }
 
   // The rule, from an inner product whose order is the same whichever of the two rows is the own one.
@@ -178,19 +195,19 @@ class ListedRow {
     float product = 0.0f;
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) add_product(product, own_chunk_[c], partner.chunk[c]);
-    const T* y = row_of<T>(other_, partner.position, shape_);
+    const T* y = row_of<T>(other_, other0_ + partner.column, shape_);
     for (int d = element_of_lane(kSlice, 0); d - lane_index() * kPerChunk<T> < shape_.dim;
          d += kWarp * kPerChunk<T>) {
       add_product(product, load_chunk(x_, d, shape_), load_chunk(y, d, shape_));
     }
     const float s = warp_sum(product) * (inverse_ * partner.inverse);
-    const bool hard = partner.same ? is_hard_positive(s, limits_) : is_hard_negative(s, limits_);
+    const bool hard = partner.is(kSame) ? is_hard_positive(s, limits_) : is_hard_negative(s, limits_);
     if (hard && needs_sums_) {
       // No index that is known only now: it would move both to memory.
-      sums[0] += partner.same ? limits_.plus - s : 0.0f;
-      sums[1] += partner.same ? 0.0f : s - limits_.minus;
-      counts[0] += partner.same ? 1 : 0;
-      counts[1] += partner.same ? 0 : 1;
+      sums[0] += partner.is(kSame) ? limits_.plus - s : 0.0f;
+      sums[1] += partner.is(kSame) ? 0.0f : s - limits_.minus;
+      counts[0] += partner.is(kSame) ? 1 : 0;
+      counts[1] += partner.is(kSame) ? 0 : 1;
     }
     return hard;
   }
@@ -200,15 +217,15 @@ class ListedRow {
     for (int i = 0; i < kPerChunk<T>; ++i) sum = fmaf(element(x, i, T()), element(y, i, T()), sum);
   }
 
-  TCM_DEVICE void add(const Partner& partner, bool is_hard, float (&p)[kPerLane], float (&q)[kPerLane],
+  TCM_DEVICE void add(const Partner& partner, float (&p)[kPerLane], float (&q)[kPerLane],
                       bool (&touched)[2]) const {
-    const float times_p = partner.same && is_hard ? partner.inverse : 0.0f;
-    const float times_q = partner.too_much           ? -partner.inverse
-                          : !partner.same && is_hard ? partner.inverse
-                                                     : 0.0f;
-    touched[0] |= partner.same && is_hard;
-    touched[1] |= partner.too_much || (!partner.same && is_hard);
-    if (!is_hard && !partner.too_much) return;
+    const float times_p = partner.is(kSame) && partner.is(kHard) ? partner.inverse : 0.0f;
+    const float times_q = partner.is(kTooMuch)                      ? -partner.inverse
+                          : !partner.is(kSame) && partner.is(kHard) ? partner.inverse
+                                                                    : 0.0f;
+    touched[0] |= partner.is(kSame) && partner.is(kHard);
+    touched[1] |= partner.is(kTooMuch) || (!partner.is(kSame) && partner.is(kHard));
+    if (!partner.is(kHard) && !partner.is(kTooMuch)) return;
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
 #pragma unroll
@@ -225,10 +242,11 @@ class ListedRow {
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
       const int d = element_of_lane(slice, c);
+      float values[kPerChunk<T>];
+      load_floats(values, row, d, shape_);
 #pragma unroll
-      for (int i = 0; i < kPerChunk<T>; ++i) {
-        if (d + i < shape_.dim) row[d + i] += sum[c * kPerChunk<T> + i];
-      }
+      for (int i = 0; i < kPerChunk<T>; ++i) values[i] += sum[c * kPerChunk<T> + i];
+      store_floats(values, row, d, shape_);
     }
   }
 
@@ -249,9 +267,7 @@ class ListedRow {
 // Candidates and listed pairs of the rows of a super-tile, a warp each. `weight`: how many ordered pairs a
 // candidate stands for, 0 where sums are not wanted; they are added to an element a block.
 template <class T, int kPerLane>
-TCM_KERNEL(kListThreads, kPerLane == 8    ? 4
-                         : kPerLane == 16 ? 3
-                                          : 2)
+TCM_KERNEL(kListThreads, (kListBlocks<T, kPerLane>))
 lists_kernel(TCM_PARAMETER(Side) own, TCM_PARAMETER(Side) other, TCM_PARAMETER(Shape) shape,
              TCM_PARAMETER(Direction) direction, const double* margins, TCM_PARAMETER(Found) found,
              int weight, TCM_PARAMETER(Partial) partial) {

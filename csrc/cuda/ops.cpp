@@ -37,15 +37,17 @@ using torch::stable::Tensor;
 Device device_of(const Tensor& x) {
 #ifdef TCM_TWIN
   STD_TORCH_CHECK(x.is_cpu(), "expected tensors in main memory");
-  return {nullptr, count_multiprocessors()};
+  return device_at(nullptr, 0);
 #else
   STD_TORCH_CHECK(x.is_cuda() && aoti_torch_get_current_cuda_stream != nullptr,
                   "expected tensors on a CUDA device");
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
-  return {stream, count_multiprocessors()};
+  return device_at(stream, x.get_device_index());
 #endif
 }
+
+constexpr int64_t kMostColumns = 65535 * 64;  // of which a block of patterns has 64
 
 bool on_one_device(const Tensor& x, const Tensor& y) {
   return x.is_cuda() == y.is_cuda() && (!x.is_cuda() || x.get_device_index() == y.get_device_index());
@@ -53,8 +55,8 @@ bool on_one_device(const Tensor& x, const Tensor& y) {
 
 void check_rows(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(x.dim() == 2 && x.is_contiguous(), name, ": expected a contiguous matrix");
-  STD_TORCH_CHECK(x.size(0) < std::numeric_limits<int32_t>::max() - kTile && x.size(1) <= (1 << 24), name,
-                  ": expected less than 2^31 rows and at most 2^24 columns");
+  STD_TORCH_CHECK(x.size(0) < std::numeric_limits<int32_t>::max() - kTile && x.size(1) <= kMostColumns, name,
+                  ": expected less than 2^31 rows and at most ", kMostColumns, " columns");
 }
 
 void check_vector(const Tensor& x, const char* name, ScalarType dtype, int64_t length, const Tensor& beside) {
@@ -137,7 +139,7 @@ void pair_sums_op(Tensor emb, Tensor order, Tensor same_begin, Tensor same_end, 
   check_vector(poison, "poison", ScalarType::Double, 1, emb);
   const Choices choices = choices_of(pool_bytes, list_most, most_left, screening);
   const Plan plan = Plan::make(emb.size(0), ref ? ref->size(0) : emb.size(0), emb.size(1), !ref,
-                               columns.sums.positive != nullptr, choices, device.multiprocessors);
+                               (ref ? ref_p : p).has_value(), choices, device.multiprocessors);
   Workspace work;
   check_vector(workspace, "workspace", ScalarType::Byte, work.carve(plan, nullptr), emb);
   pair_sums(device, plan, choices, dtype, highest ? Precision::highest : Precision::lower, rows, columns,

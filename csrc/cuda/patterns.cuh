@@ -11,7 +11,8 @@
 // pattern carries 1/norm in place of the 1 (rounded to bfloat16; the loss is not read off these sums).
 // Float16 rows are scaled before, because 1/norm may not be a float16. Float32 rows are scaled and split into
 // bfloat16 parts: three for "highest", which is all of their 24 bits, and two otherwise. Matrix units cut
-// their sums off instead of rounding them, so they only add up a tile: tiles are added as float32.
+// their sums off instead of rounding them, so they only add up a tile, or 32 rows of float32 ones: the rest
+// is added as float32.
 #pragma once
 
 #include "found.cuh"
@@ -102,10 +103,11 @@ class Patterns {
     begin_tile_ = 0;
     end_tile_ = direction.other_tiles;
     const int other0 = direction.other_tile * kTile;
+    band_begin_ = own.same_begin[first] - other0;
+    band_end_ = own.same_end[first + rows_there_ - 1] - other0;
     if (positive_) {  // the tiles that hold the block's classes
-      const int least = own.same_begin[first] - other0, most = own.same_end[first + rows_there_ - 1] - other0;
-      begin_tile_ = min(max(least, 0) / kTile, end_tile_);
-      end_tile_ = min((max(most, 0) + kTile - 1) / kTile, end_tile_);
+      begin_tile_ = min(max(band_begin_, 0) / kTile, end_tile_);
+      end_tile_ = min((max(band_end_, 0) + kTile - 1) / kTile, end_tile_);
     }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -117,8 +119,8 @@ class Patterns {
 
   // P or Q of the block's rows, added to what is there.
   TCM_DEVICE void run(const float* block_sums) {
-    for (int tile = begin_tile_; tile < end_tile_; ++tile) {
-      if (kind(tile) == kWhole) add_whole(tile, block_sums);
+    for (int tile = find(kWhole, begin_tile_); tile < end_tile_; tile = find(kWhole, tile + 1)) {
+      add_whole(tile, block_sums);
     }
     add_patterns();
     if (touched_) store();
@@ -144,56 +146,80 @@ class Patterns {
   TCM_DEVICE int columns_there(int tile) const {
     return min(other_.n - (direction_.other_tile + tile) * kTile, kTile);
   }
-  TCM_DEVICE uint32_t word(int r, int tile, int w) const {
-    const int64_t at = (int64_t{block_index()} * kTile + row(r)) * direction_.words() + tile * kTileWords + w;
-    return direction_.bits[at];
+  // The first tile of a kind from `tile` on; a warp looks at 32 entries at once.
+  TCM_DEVICE int find(Kind wanted, int tile) const {
+    for (; tile < end_tile_; tile += kWarp) {
+      const int looked_at = tile + lane_index();
+      const uint32_t found = ballot(looked_at < end_tile_ && kind(looked_at) == wanted);
+      if (found != 0) return tile + lowest_bit(found);
+    }
+    return end_tile_;
+  }
+
+  // The words of a row that belong to a tile.
+  TCM_DEVICE const uint32_t* words_of(int r, int tile) const {
+    const int64_t own = int64_t{block_index()} * kTile + row(r);
+    return direction_.bits + own * direction_.words() + tile * kTileWords;
   }
 
   TCM_DEVICE void add_whole(int tile, const float* block_sums) {
     touched_ = true;
+    float sums[kColumns][2];
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+#pragma unroll
+      for (int odd = 0; odd < 2; ++odd) {
+        const int d = first_d_ + column(j, odd);
+        sums[j][odd] = d < shape_.dim ? block_sums[int64_t{tile} * shape_.dim + d] : 0.0f;
+      }
+    }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
+      const Chunk words = *reinterpret_cast<const Chunk*>(words_of(r, tile));
       int hard = 0;
 #pragma unroll
-      for (int w = 0; w < kTileWords; ++w) hard += count_bits(word(r, tile, w));
+      for (int w = 0; w < kTileWords; ++w) hard += count_bits(words.word[w]);
       if (!takes_whole(hard, columns_there(tile))) continue;
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
-#pragma unroll
-        for (int odd = 0; odd < 2; ++odd) {
-          const int d = first_d_ + column(j, odd);
-          if (d < shape_.dim) sum_[r / 2][j][r % 2 * 2 + odd] += block_sums[int64_t{tile} * shape_.dim + d];
-        }
+        sum_[r / 2][j][r % 2 * 2] += sums[j][0];
+        sum_[r / 2][j][r % 2 * 2 + 1] += sums[j][1];
       }
     }
   }
   TCM_DEVICE static int column(int j, int odd) { return j * 8 + lane_index() % 4 * 2 + odd; }
 
-  TCM_DEVICE void find(PatternPlace& at) const {
-    while (at.tile < end_tile_ && kind(at.tile) != kPattern) ++at.tile;
+  TCM_DEVICE PatternPlace after(PatternPlace at) const {
+    return at.word + 1 < kTileWords ? PatternPlace{at.tile, at.word + 1}
+                                    : PatternPlace{find(kPattern, at.tile + 1), 0};
   }
 
-  // Word after word: rows of the next are on their way from global memory while this one is multiplied.
+  // Word after word. While one is multiplied, rows and bits of the next are on their way from global memory,
+  // and for the one after that the numbers of its rows.
   TCM_DEVICE void add_patterns() {
-    PatternPlace at{begin_tile_, 0};
-    find(at);
-    if (at.tile < end_tile_) load(at);
+    PatternPlace at{find(kPattern, begin_tile_), 0};
+    if (at.tile >= end_tile_) return;
+    touched_ = true;
+    load_positions(at);
+    load(at);
+    PatternPlace next = after(at);
+    load_positions(next);
     int buffer = 0;
     float acc[2][kColumns][4] = {};
     while (at.tile < end_tile_) {
-      touched_ = true;
       store_rows(buffer);
-      PatternPlace next = at;
-      if (++next.word == kTileWords) {
-        next = {at.tile + 1, 0};
-        find(next);
-      }
+      uint32_t words[kRows];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) words[r] = words_[r];
       sync_block();  // the rows are there, and the other buffer is free
-      if (next.tile < end_tile_) load(next);
-      multiply(at, buffer, acc);
-      if (next.tile != at.tile) add_up(acc);
+      const PatternPlace second = next.tile < end_tile_ ? after(next) : next;
+      load(next);
+      load_positions(second);
+      multiply(at, words, buffer, acc);
+      if (Way::kParts > 1 || next.tile != at.tile) add_up(acc);
       buffer ^= 1;
       at = next;
+      next = second;
     }
   }
 
@@ -215,21 +241,32 @@ class Patterns {
   TCM_DEVICE static int loaded_row(int u) { return thread_index() / 8 + u * (kPatternThreads / 8); }
   TCM_DEVICE static int loaded_chunk() { return thread_index() % 8; }
 
-  TCM_DEVICE void load(PatternPlace at) {
+  TCM_DEVICE void load_positions(PatternPlace at) {
     const int first = (direction_.other_tile + at.tile) * kTile + at.word * kWordBits;
 #pragma unroll
     for (int u = 0; u < kLoads; ++u) {
       const int position = first + loaded_row(u);
-      const bool there = position < other_.n;
-      factor_[u] = there ? other_.inverse[position] : 0.0f;
-      const int d = first_d_ + loaded_chunk() * 8;
+      const bool there = at.tile < end_tile_ && position < other_.n;
+      row_number_[u] = there ? static_cast<int>(other_.order[position]) : -1;
+      next_factor_[u] = there ? other_.inverse[position] : 0.0f;
+    }
+  }
+
+  // Rows and bits, after load_positions of the same place.
+  TCM_DEVICE void load(PatternPlace at) {
+    if (at.tile >= end_tile_) return;
+    const int d = first_d_ + loaded_chunk() * 8;
+#pragma unroll
+    for (int u = 0; u < kLoads; ++u) {
+      factor_[u] = next_factor_[u];
+      const Row* row = static_cast<const Row*>(other_.x) + int64_t{max(row_number_[u], 0)} * shape_.dim;
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
-        loaded_[u][c] =
-            there ? load_chunk(row_of<Row>(other_, position, shape_), d + c * kPerChunk<Row>, shape_)
-                  : Chunk{};
+        loaded_[u][c] = row_number_[u] >= 0 ? load_chunk(row, d + c * kPerChunk<Row>, shape_) : Chunk{};
       }
     }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) words_[r] = words_of(r, at.tile)[at.word];
   }
 
   TCM_DEVICE static int buffer_at(int buffer) { return buffer * kPatternBufferBytes<Way>; }
@@ -275,40 +312,42 @@ class Patterns {
       return one | one << 16;
     }
   }
-  // All ones in the halves of a register whose bits k and k + 1 are set.
-  TCM_DEVICE static uint32_t halves(uint32_t word, int k) {
-    return (word >> k & 1u) * 0xFFFFu | (word >> (k + 1) & 1u) * 0xFFFF0000u;
-  }
-
-  TCM_DEVICE void multiply(PatternPlace at, int buffer, float (&acc)[2][kColumns][4]) {
+  // Adds 32 rows: a thread has rows' words whole, and makes of them the fragments of the pattern.
+  TCM_DEVICE void multiply(PatternPlace at, uint32_t (&words)[kRows], int buffer,
+                           float (&acc)[2][kColumns][4]) {
     const int from = at.tile * kTile + at.word * kWordBits, lane = lane_index();
-    uint32_t words[kRows];
+    if (positive_ || (from < band_end_ && from + kWordBits > band_begin_)) {
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const uint32_t same = bits_between(same_begin_[r] - from, same_end_[r] - from);
-      words[r] = word(r, at.tile, at.word) & (positive_ ? same : ~same);
+      for (int r = 0; r < kRows; ++r) {
+        const uint32_t same = bits_between(same_begin_[r] - from, same_end_[r] - from);
+        words[r] &= positive_ ? same : ~same;
+      }
     }
     const SharedArray<char> rows = shared_memory<char>(buffer_at(buffer));
+    uint32_t a[kPatternRows / 16][2][4];
 #pragma unroll
-    for (int k = 0; k < kPatternRows; k += 16) {
-      uint32_t a[2][4];
+    for (int k = 0; k < kPatternRows; k += 8) {
+      const uint32_t one = ones(buffer, k + lane % 4 * 2);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int column = k + half * 8 + lane % 4 * 2;
-        const uint32_t one = ones(buffer, column);
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) a[r / 2][half * 2 + r % 2] = halves(words[r], column) & one;
+      for (int r = 0; r < kRows; ++r) {
+        // Columns k + 2 (lane % 4) and the next: the signs of byte k / 8.
+        const uint32_t own = words[r] >> (lane % 4 * 2);
+        a[k / 16][r / 2][k / 8 % 2 * 2 + r % 2] = halves_by_sign(own << 7, own << 6, k / 8) & one;
       }
+    }
+    // The last parts first: they are small, and so is what is cut off of their sum.
 #pragma unroll
-      for (int p = 0; p < Way::kParts; ++p) {
+    for (int p = Way::kParts - 1; p >= 0; --p) {
+#pragma unroll
+      for (int k = 0; k < kPatternRows / 16; ++k) {
 #pragma unroll
         for (int j = 0; j < kColumns; j += 2) {
           uint32_t b[4];
-          load_matrices_transposed(b, rows, p * kPartBytes + chunk_at(k + lane % 16, j + lane / 16));
+          load_matrices_transposed(b, rows, p * kPartBytes + chunk_at(k * 16 + lane % 16, j + lane / 16));
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
-            multiply_add(Part(), acc[i][j], a[i], b);
-            multiply_add(Part(), acc[i][j + 1], a[i], b + 2);
+            multiply_add(Part(), acc[i][j], a[k][i], b);
+            multiply_add(Part(), acc[i][j + 1], a[k][i], b + 2);
           }
         }
       }
@@ -316,6 +355,9 @@ class Patterns {
   }
 
   TCM_DEVICE void store() const {
+    struct alignas(8) Pair {
+      float x, y;
+    };
     float* to = positive_ ? own_.sums.positive : own_.sums.negative;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -324,10 +366,14 @@ class Patterns {
       float* to_row = to + own_.order[position] * shape_.dim + first_d_;
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
-#pragma unroll
-        for (int odd = 0; odd < 2; ++odd) {
-          if (first_d_ + column(j, odd) < shape_.dim)
-            to_row[column(j, odd)] += sum_[r / 2][j][r % 2 * 2 + odd];
+        const float* sum = &sum_[r / 2][j][r % 2 * 2];
+        const int d = column(j, 0), left = shape_.dim - first_d_ - d;
+        if (shape_.dim % 2 == 0) {
+          auto* pair = reinterpret_cast<Pair*>(to_row + d);
+          if (left > 0) *pair = {pair->x + sum[0], pair->y + sum[1]};
+        } else {
+          if (left > 0) to_row[d] += sum[0];
+          if (left > 1) to_row[d + 1] += sum[1];
         }
       }
     }
@@ -341,11 +387,14 @@ class Patterns {
   int first_d_;
   bool positive_;
   int rows_there_, begin_tile_, end_tile_;
+  int band_begin_, band_end_;  // columns that hold the block's classes
   bool touched_ = false;
   int same_begin_[kRows], same_end_[kRows];
   float sum_[2][kColumns][4] = {};
   Chunk loaded_[kLoads][kChunks];
-  float factor_[kLoads];
+  float factor_[kLoads], next_factor_[kLoads];
+  int row_number_[kLoads];
+  uint32_t words_[kRows];
 };
 
 // P (z = 0) or Q (z = 1) of a tile of rows (x), kPatternColumns columns (y), over the other side of a

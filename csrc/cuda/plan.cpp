@@ -73,7 +73,7 @@ Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool is_self, bool n
   plan.is_self = is_self;
   const bool worth_it = choices.screening == Choices::automatic ? rows * columns >= kScreenFrom
                                                                 : choices.screening == Choices::int8;
-  plan.screened = worth_it && dim <= kLargestDim && rows > 0 && columns > 0;
+  plan.screened = worth_it && dim > 0 && dim <= kLargestDim && rows > 0 && columns > 0;
   plan.code_dim = plan.screened ? (plan.dim + kCodeStep - 1) / kCodeStep * kCodeStep : 0;
   plan.edge = edge_of(choices.pool_bytes);
   const int row_tiles = static_cast<int>(tiles_of(rows)), column_tiles = static_cast<int>(tiles_of(columns));

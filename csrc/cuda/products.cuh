@@ -12,12 +12,18 @@
 namespace tcm::cuda {
 
 constexpr int kTileThreads = 128;
-constexpr int kStages = 4;
-constexpr int kStepBytes = 64;  // of every row, at a time
+constexpr int kMostStages = 4, kFewestStages = 2;  // launch.h says which
+constexpr int kStepBytes = 64;                     // of every row, at a time
 constexpr int kRowChunks = kStepBytes / kChunk;
 constexpr int kSideBytes = kTile * kStepBytes;
 constexpr int kStageBytes = 2 * kSideBytes;
-constexpr int kPipelineBytes = kStages * kStageBytes;
+
+// Shared memory of a block: what it needs itself, then the buffers, from a multiple of 128 on.
+constexpr int buffers_offset(int head_bytes) { return (head_bytes + 127) / 128 * 128; }
+constexpr int shared_bytes(int head_bytes, int stages) {
+  return buffers_offset(head_bytes) + stages * kStageBytes;
+}
+
 constexpr int kWarpTile = 64;  // edge of a warp's part
 constexpr int kFragmentRows = kWarpTile / 16;
 constexpr int kFragmentColumns = kWarpTile / 8;
@@ -137,7 +143,7 @@ struct CodeRows {
   TCM_DEVICE CodeRows(const Side& of, const Shape& in) : side(of), shape(in) {}
   TCM_DEVICE const char* data() const { return reinterpret_cast<const char*>(side.code); }
   TCM_DEVICE int bytes() const { return shape.code_dim; }
-  TCM_DEVICE bool vectors() const { return true; }
+  TCM_DEVICE int granule() const { return kChunk; }
   TCM_DEVICE void begin_tile(int, int, int) const {}
   TCM_DEVICE int row(int, int first, int r) const { return first + r < side.n ? first + r : -1; }
 };
@@ -153,7 +159,7 @@ struct EmbeddingRows {
       : side(of), shape(in), rows(shared_memory<int>(offset)) {}
   TCM_DEVICE const char* data() const { return static_cast<const char*>(side.x); }
   TCM_DEVICE int bytes() const { return shape.dim * kElement; }
-  TCM_DEVICE bool vectors() const { return shape.vectors; }
+  TCM_DEVICE int granule() const { return shape.granule; }
   // To be followed by a barrier.
   TCM_DEVICE void begin_tile(int turn, int first, int r) const {
     rows[turn * kTile + r] = first + r < side.n ? static_cast<int>(side.order[first + r]) : -1;
@@ -187,25 +193,31 @@ TCM_DEVICE void copy_elements(SharedArray<char> shared, int to, const char* from
 // Copies a step of the rows of a tile: each thread one chunk of four of them.
 template <class Rows>
 TCM_DEVICE void copy_rows(const Rows& rows, int turn, int first, int step, SharedArray<char> shared, int to) {
-  const int chunk = thread_index() % kRowChunks;
-  const int at = step * kStepBytes + chunk * kChunk;
-#pragma unroll 2
-  for (int r = thread_index() / kRowChunks; r < kTile; r += kTileThreads / kRowChunks) {
-    const int row = rows.row(turn, first, r);
-    const int bytes = row >= 0 && at < rows.bytes() ? rows.bytes() - at : 0;
-    const char* from = bytes > 0 ? rows.data() + int64_t{row} * rows.bytes() + at : rows.data();
-    if (rows.vectors()) {
-      copy_async(shared, to + swizzled(r, chunk), from, bytes > 0 ? kChunk : 0);
+  constexpr int kApart = kTileThreads / kRowChunks;
+  const int chunk = thread_index() % kRowChunks, first_row = thread_index() / kRowChunks;
+  const int at = step * kStepBytes + chunk * kChunk, left = rows.bytes() - at;
+  to += swizzled(first_row, chunk);  // rows that are kApart apart are exchanged alike
+#pragma unroll
+  for (int i = 0; i < kTile / kApart; ++i) {
+    const int row = rows.row(turn, first, first_row + i * kApart), target = to + i * kApart * kStepBytes;
+    const int bytes = row >= 0 && left > 0 ? left : 0;
+    const char* from = rows.data() + (bytes > 0 ? int64_t{row} * rows.bytes() + at : 0);
+    if (rows.granule() == kChunk) {
+      copy_async<kChunk>(shared, target, from, bytes > 0);
+    } else if (rows.granule() == 4) {
+#pragma unroll
+      for (int b = 0; b < kChunk; b += 4)
+        copy_async<4>(shared, target + b, b < bytes ? from + b : from, b < bytes);
     } else {
-      copy_elements<Rows::kElement>(shared, to + swizzled(r, chunk), from, bytes);
+      copy_elements<Rows::kElement>(shared, target, from, bytes);
     }
   }
 }
 
-// One of the four buffers: products of 64 bytes of 128 rows and columns.
+// One of the buffers: products of 64 bytes of 128 rows and columns.
 template <class Product>
-TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char> shared, int stage) {
-  const int lane = lane_index(), rows = stage * kStageBytes, columns = rows + kSideBytes;
+TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char> shared, int rows) {
+  const int lane = lane_index(), columns = rows + kSideBytes;
 #pragma unroll(Product::kUnroll)
   for (int k = 0; k < kRowChunks; k += 2) {
     typename Product::A a[kFragmentRows];
@@ -235,8 +247,8 @@ TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char
 // memory.
 template <class Product, class Rows, class Work>
 TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const Rows& rows,
-                              const Rows& columns, Work& work) {
-  const SharedArray<char> shared = shared_memory<char>(0);
+                              const Rows& columns, int stages, int buffers, Work& work) {
+  const SharedArray<char> shared = shared_memory<char>(buffers);
   TileWalk tile(part, first, step);
   const auto next_wanted = [&](TileWalk& walk) {
     while (!walk.done(part) && !work.wants(walk.place(part))) walk.advance(part, step);
@@ -271,7 +283,7 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const 
   };
 
   begin_copies();
-  for (int stage = 0; stage < kStages - 1; ++stage) {
+  for (int stage = 0; stage < stages - 1; ++stage) {
     sync_block();
     copy_next(stage);
   }
@@ -280,12 +292,16 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const 
   for (; !tile.done(part); tile.advance(part, step), next_wanted(tile)) {
     acc.clear();
     for (int k = 0; k < steps; ++k) {
-      wait_copies<kStages - 2>();
+      if (stages == kMostStages) {
+        wait_copies<kMostStages - 2>();
+      } else {
+        wait_copies<kFewestStages - 2>();
+      }
       sync_block();  // this stage has come, and nobody reads the one before any more
       if (k == 0) work.begin(tile.place(part));
-      copy_next((stage + kStages - 1) % kStages);
-      add_stage<Product>(acc, shared, stage);
-      stage = (stage + 1) % kStages;
+      copy_next(stage == 0 ? stages - 1 : stage - 1);
+      add_stage<Product>(acc, shared, stage * kStageBytes);
+      stage = stage + 1 == stages ? 0 : stage + 1;
     }
     sync_block();
     work.end(tile.place(part), acc);

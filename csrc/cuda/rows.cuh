@@ -42,7 +42,7 @@ TCM_DEVICE uint32_t raw_bits(Half x) { return x.x; }
 // Elements [d, d + kPerChunk) of a row of `dim`, zeros behind its end. d is a multiple of kPerChunk.
 template <class T>
 TCM_DEVICE Chunk load_chunk(const T* row, int d, const Shape& shape) {
-  if (shape.vectors) {
+  if (shape.vectors()) {
     return d < shape.dim ? *reinterpret_cast<const Chunk*>(row + d) : Chunk{};
   }
   Chunk chunk{};
@@ -53,6 +53,60 @@ TCM_DEVICE Chunk load_chunk(const T* row, int d, const Shape& shape) {
     chunk.word[i * kBits / 32] |= bits << (i * kBits % 32);
   }
   return chunk;
+}
+
+// Elements [d, d + kCount) of a float32 row of P or Q, or some that do not matter behind its end. Where rows
+// of the embeddings begin at multiples of 16 bytes, so do these, and d is a multiple of kCount.
+template <int kCount>
+TCM_DEVICE void load_floats(float (&out)[kCount], const float* row, int d, const Shape& shape) {
+#pragma unroll
+  for (int i = 0; i < kCount; i += 4) {
+    if (shape.vectors()) {
+      const Chunk chunk = d < shape.dim ? *reinterpret_cast<const Chunk*>(row + d + i) : Chunk{};
+#pragma unroll
+      for (int e = 0; e < 4; ++e) out[i + e] = float_of(chunk.word[e]);
+    } else {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) out[i + e] = d + i + e < shape.dim ? row[d + i + e] : 0.0f;
+    }
+  }
+}
+
+// Stores those of them that are there.
+template <int kCount>
+TCM_DEVICE void store_floats(const float (&values)[kCount], float* row, int d, const Shape& shape) {
+#pragma unroll
+  for (int i = 0; i < kCount; i += 4) {
+    if (shape.vectors()) {
+      Chunk chunk;
+#pragma unroll
+      for (int e = 0; e < 4; ++e) chunk.word[e] = bits_of(values[i + e]);
+      if (d < shape.dim) *reinterpret_cast<Chunk*>(row + d + i) = chunk;
+    } else {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        if (d + i + e < shape.dim) row[d + i + e] = values[i + e];
+      }
+    }
+  }
+}
+
+// Stores those of the elements [d, d + kPerChunk) that are there, rounded to T.
+template <class T>
+TCM_DEVICE void store_elements(const float (&values)[kPerChunk<T>], T* row, int d, const Shape& shape) {
+  if (shape.vectors()) {
+    Chunk chunk{};
+    constexpr int kBits = 8 * static_cast<int>(sizeof(T));
+#pragma unroll
+    for (int i = 0; i < kPerChunk<T>; ++i)
+      chunk.word[i * kBits / 32] |= raw_bits(T(values[i])) << (i * kBits % 32);
+    if (d < shape.dim) *reinterpret_cast<Chunk*>(row + d) = chunk;
+  } else {
+#pragma unroll
+    for (int i = 0; i < kPerChunk<T>; ++i) {
+      if (d + i < shape.dim) row[d + i] = T(values[i]);
+    }
+  }
 }
 
 template <class T>

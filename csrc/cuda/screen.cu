@@ -6,15 +6,15 @@ namespace tcm::cuda {
 
 void launch_sample(const Device& device, const Side& rows, const Side& columns, const Shape& shape,
                    const double* margins, int* samples) {
-  launch("sample", sample_kernel, device, {kSamples}, kTileThreads, kSweepBytes, rows, columns, shape,
-         margins, samples);
+  launch("sample", sample_kernel, device, {kSamples}, kTileThreads, shared_bytes(kSweepHead, device.stages),
+         rows, columns, shape, margins, device.stages, samples);
 }
 
 void launch_sweep(const Device& device, const Side& rows, const Side& columns, const Shape& shape,
                   const double* margins, const SuperTile& part, const Decisions& to, const Found& found,
                   int64_t programs) {
-  launch("sweep", sweep_kernel, device, {programs}, kTileThreads, kSweepBytes, rows, columns, shape, margins,
-         part, to, found);
+  launch("sweep", sweep_kernel, device, {programs}, kTileThreads, shared_bytes(kSweepHead, device.stages),
+         rows, columns, shape, margins, device.stages, part, to, found);
 }
 
 }  // namespace tcm::cuda

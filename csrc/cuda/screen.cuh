@@ -18,10 +18,10 @@
 
 namespace tcm::cuda {
 
-// Shared memory behind the pipeline: the least product of each row, and the tile's bits.
-constexpr int kLeastOffset = kPipelineBytes;
-constexpr int kSweepBitsOffset = kLeastOffset + kTile * static_cast<int>(sizeof(int));
-constexpr int kSweepBytes = kSweepBitsOffset + TileBits::kBytes;
+// Shared memory beside the buffers: the least product of each row, and the tile's bits.
+constexpr int kLeastOffset = 0;
+constexpr int kSweepBitsOffset = kTile * static_cast<int>(sizeof(int));
+constexpr int kSweepHead = kSweepBitsOffset + TileBits::kBytes;
 
 // The least product at which a pair of two classes could be hard in any column of a tile with these extremes.
 TCM_DEVICE int least_product(float scale, float error, const float* extremes, float threshold_minus) {
@@ -103,7 +103,7 @@ struct Sample : Screening {
 // through the columns in steps of the golden ratio.
 TCM_KERNEL(kTileThreads, 2)
 sample_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
-              const double* margins, int* samples) {
+              const double* margins, int stages, int* samples) {
   const int row_tiles = static_cast<int>(tiles_of(rows.n)),
             column_tiles = static_cast<int>(tiles_of(columns.n));
   const float turns = static_cast<float>(block_index()) * 0.618033988f;
@@ -113,7 +113,8 @@ sample_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMET
   const SuperTile part{row, 1, column, 1, false};
   const float threshold = thresholds<float>(Margins<double>{margins[0], margins[1]}).minus;
   Sample sample{{rows, columns, part, threshold}, samples + block_index()};
-  for_each_tile<Int8Product>(part, 0, 1, CodeRows(rows, shape), CodeRows(columns, shape), sample);
+  for_each_tile<Int8Product>(part, 0, 1, CodeRows(rows, shape), CodeRows(columns, shape), stages,
+                             buffers_offset(kSweepHead), sample);
 }
 
 struct Sweep : Screening {
@@ -154,13 +155,13 @@ struct Sweep : Screening {
 // Screens the tiles of a super-tile.
 TCM_KERNEL(kTileThreads, 2)
 sweep_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
-             const double* margins, TCM_PARAMETER(SuperTile) part, TCM_PARAMETER(Decisions) to,
+             const double* margins, int stages, TCM_PARAMETER(SuperTile) part, TCM_PARAMETER(Decisions) to,
              TCM_PARAMETER(Found) found) {
   if (is_useless(found)) return;
   const float threshold = thresholds<float>(Margins<double>{margins[0], margins[1]}).minus;
   Sweep sweep{{rows, columns, part, threshold}, TileOutput(to, part), found};
   for_each_tile<Int8Product>(part, block_index(), block_count(), CodeRows(rows, shape),
-                             CodeRows(columns, shape), sweep);
+                             CodeRows(columns, shape), stages, buffers_offset(kSweepHead), sweep);
 }
 
 }  // namespace tcm::cuda

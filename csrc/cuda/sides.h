@@ -37,7 +37,9 @@ struct Side {
 struct Shape {
   int dim;
   int code_dim;  // dim up to a multiple of kCodeStep, or 0 where nothing is screened
-  bool vectors;  // rows begin at multiples of 16 bytes
+  int granule;   // bytes: rows begin at multiples of 16, of 4, or of one element
+
+  TCM_HOST_DEVICE bool vectors() const { return granule == 16; }
 };
 
 constexpr int kCodeStep = 64;
@@ -47,7 +49,7 @@ constexpr int64_t bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2
 // Without codes, of rows (n, dim) that begin at x.
 inline Shape shape_of(const void* x, int64_t dim, Dtype dtype) {
   const auto bits = reinterpret_cast<uintptr_t>(x) | static_cast<uintptr_t>(dim * bytes_of(dtype));
-  return {static_cast<int>(dim), 0, bits % 16 == 0};
+  return {static_cast<int>(dim), 0, bits % 16 == 0 ? 16 : bits % 4 == 0 ? 4 : 2};
 }
 
 // The bits of a super-tile's pairs, those of its columns the other way round, and its directory. On the

@@ -12,7 +12,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <deque>
+#include <functional>
+#include <numeric>
 #include <type_traits>
 
 #include "../cuda/launch.h"
@@ -64,7 +67,13 @@ class Machine {
       begin_block(count, shared_bytes);
       try {
         fibers_.run(count, kernel);
+        for (const Thread& thread : threads_) {
+          for (const auto& group : thread.groups) {
+            if (!group.empty()) throw Fault("a thread has ended without waiting for its copies");
+          }
+        }
       } catch (const Fault& fault) {
+        shared.forget();
         throw Fault("kernel " + std::string(name) + ", block " + std::to_string(block) + ": " + fault.what());
       }
       for (const Thread& thread : threads_) moment_ = std::max({moment_, thread.of_block, thread.of_warp});
@@ -194,6 +203,10 @@ inline uint32_t ballot(bool value) {
 
 inline int count_bits(uint32_t word) { return __builtin_popcount(word); }
 inline int lowest_bit(uint32_t word) { return __builtin_ffs(static_cast<int>(word)) - 1; }
+inline uint32_t halves_by_sign(uint32_t low, uint32_t high, int byte) {
+  const int sign = 8 * byte + 7;
+  return (low >> sign & 1u) * 0xFFFFu | (high >> sign & 1u) * 0xFFFF0000u;
+}
 inline uint32_t bits_of(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
@@ -216,10 +229,11 @@ SharedArray<T> shared_memory(int offset) {
   return {reinterpret_cast<T*>(machine().shared.at(offset))};
 }
 
-inline void copy_async(SharedArray<char> shared, int to, const void* from, int bytes) {
-  if (bytes > 0 && reinterpret_cast<uintptr_t>(from) % 16 != 0) throw twin::Fault("copy_async: not aligned");
-  machine().shared.begin_copy(shared.data + to, 16, machine().now());
-  machine().own().copies.push_back({shared.data + to, from, bytes});
+template <int kBytes>
+void copy_async(SharedArray<char> shared, int to, const void* from, bool there) {
+  if (there && reinterpret_cast<uintptr_t>(from) % kBytes != 0) throw twin::Fault("copy_async: not aligned");
+  machine().shared.begin_copy(shared.data + to, kBytes, machine().now());
+  machine().own().copies.push_back({shared.data + to, there ? from : nullptr, kBytes});
 }
 inline void commit_copies() {
   auto& own = machine().own();
@@ -231,9 +245,9 @@ void wait_copies() {
   auto& own = machine().own();
   for (; own.groups.size() > N; own.groups.pop_front()) {
     for (const auto& copy : own.groups.front()) {
-      std::memset(copy.to, 0, 16);
-      std::memcpy(copy.to, copy.from, copy.bytes);
-      machine().shared.end_copy(copy.to, 16, machine().now());
+      std::memset(copy.to, 0, copy.bytes);
+      if (copy.from != nullptr) std::memcpy(copy.to, copy.from, copy.bytes);
+      machine().shared.end_copy(copy.to, copy.bytes, machine().now());
     }
   }
 }
@@ -292,6 +306,12 @@ constexpr int element_bytes() {
   return std::is_same_v<Type, Int8> ? 1 : std::is_same_v<Type, Tf32> ? 4 : 2;
 }
 
+// Matrix units add up with a few more bits and cut the result off.
+inline float cut_off(double sum) {
+  const float nearest = static_cast<float>(sum);
+  return std::fabs(nearest) > std::fabs(sum) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
 // Register r of `a` holds rows lane / 4 + 8 (r % 2), bytes 4 (lane % 4) + 16 (r / 2) on; register r of `b`
 // column lane / 4 and the bytes 4 (lane % 4) + 16 r on; `acc` rows lane / 4 + 8 (e / 2), columns 2 (lane % 4)
 // + e % 2.
@@ -323,10 +343,14 @@ void multiply_add(Type type, Acc (&acc)[4], const uint32_t (&a)[4], const uint32
     }
     for (int lane = 0; lane < kLanes; ++lane) {
       for (int e = 0; e < 4; ++e) {
-        Acc sum = lanes[lane].acc[e];
         const Acc *row = rows[lane / 4 + 8 * (e / 2)], *column = columns[2 * (lane % 4) + e % 2];
-        for (int k = 0; k < kTerms; ++k) sum += row[k] * column[k];
-        results[lane].acc[e] = sum;
+        if constexpr (std::is_same_v<Acc, int32_t>) {
+          results[lane].acc[e] = std::inner_product(row, row + kTerms, column, lanes[lane].acc[e]);
+        } else {
+          results[lane].acc[e] =
+              cut_off(std::inner_product(row, row + kTerms, column, double{lanes[lane].acc[e]}, std::plus<>(),
+                                         std::multiplies<double>()));
+        }
       }
     }
   });
@@ -342,8 +366,16 @@ void launch(const char* name, void (*kernel)(Parameters...), const Device&, Grid
   machine().run(name, grid, threads, shared_bytes, [&] { kernel(arguments...); });
 }
 
-// Two programs a multiprocessor: a few tiles for each of them in small matrices.
-inline int multiprocessors_of_current_device() { return 2; }
+// A few tiles for each block in small matrices; little shared memory where TCM_TWIN_SHARED_BYTES says so.
+struct CurrentDevice {
+  int number;
+  int multiprocessors;
+  int shared_bytes;
+};
+inline CurrentDevice current_device() {
+  const char* asked = std::getenv("TCM_TWIN_SHARED_BYTES");
+  return {0, 2, asked == nullptr ? 228 * 1024 : std::atoi(asked)};
+}
 
 inline void clear(const Device&, void* at, int64_t bytes) { std::memset(at, 0, bytes); }
 

@@ -47,6 +47,9 @@ class SharedMemory {
     std::memset(memory_.get(), 0xFF, bytes);
   }
 
+  // After a fault: copies that were under way are not.
+  void forget() { words_.assign(words_.size(), {}); }
+
   char* at(int offset) { return memory_.get() + offset; }
 
   void read(const void* from, int bytes, const Moment& now) {

@@ -8,7 +8,6 @@ together.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import os
 
@@ -40,17 +39,20 @@ def twin() -> str:
     return os.environ.get("TCM_KERNELS_CUDA_TWIN", "")
 
 
-@functools.cache
-def _import_error(library: str) -> str | None:
-    """None where the extension is loaded, else why not; it registers torch.ops.tcm_kernels._cuda_*."""
-    if library:
-        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+def load() -> str | None:
+    """Load the extension, which registers torch.ops.tcm_kernels._cuda_*; None, or why it cannot be loaded."""
+    if twin():
+        torch.ops.load_library(twin())  # type: ignore[no-untyped-call]
         return None
     try:
         importlib.import_module("tcm_kernels._cuda")
     except ImportError as error:
         return str(error)
     return None
+
+
+# When the package is imported, because torch.compile cannot trace an import.
+_import_error = load() if torch.version.cuda or twin() else "torch is built without CUDA"
 
 
 def why_not_here() -> str | None:
@@ -63,11 +65,10 @@ def why_not_here() -> str | None:
             return (
                 f"it needs compute capability 8.0 or more, and this GPU has {capability[0]}.{capability[1]}"
             )
-    error = _import_error(twin())
-    if error is None:
+    if _import_error is None:
         return None
     return (
-        f"its CUDA extension could not be loaded ({error}); with nvcc installed (CUDA 12.8 or newer), "
+        f"its CUDA extension could not be loaded ({_import_error}); with nvcc installed (CUDA 12.8 or newer), "
         "reinstall the package: pip install --no-build-isolation --force-reinstall --no-deps ."
     )
 

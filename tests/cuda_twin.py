@@ -1,0 +1,81 @@
+"""Builds the CUDA sources for the CPU: the kernels, on the twin of csrc/twin, and the probes of tests.
+
+The library is what `backends/cuda.py` loads where TCM_KERNELS_CUDA_TWIN names it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import importlib.util
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from torch.utils import cpp_extension
+
+ROOT = Path(__file__).parent.parent
+TORCH_TARGET = "0x020a000000000000"
+
+
+def why_not() -> str | None:
+    """None where the twin can be built, else what is missing."""
+    if sys.platform != "linux":
+        return "the twin of the CUDA kernels needs Linux"
+    if shutil.which("g++") is None:
+        return "g++ is not installed"
+    if importlib.util.find_spec("ninja") is None:
+        return "ninja is not installed: pip install ninja"
+    return None
+
+
+def build(root: Path, to: Path) -> Path:
+    """The library of the sources under `root`, in the folder `to`; what has not changed is not compiled again."""
+    sources = sorted([*root.glob("csrc/cuda/*.cu"), *root.glob("csrc/cuda/*.cpp"), root / "tests/cuda_probes.cpp"])
+    includes = [*cpp_extension.include_paths(), sysconfig.get_paths()["include"]]
+    flags = [
+        *("-x c++", "-std=c++20", "-O2", "-fPIC", "-DTCM_TWIN", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"),
+        *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-clobbered"),
+        "-U_FORTIFY_SOURCE",  # which takes a longjmp from one fiber to another for an attack
+        *(f"-I{path}" for path in includes),
+    ]
+    libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
+    library = to / "libcuda_twin.so"
+    objects = [to / f"{source.name}.o" for source in sources]
+    lines = [
+        "rule compile",
+        f"  command = g++ {' '.join(flags)} -MMD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        f"  command = g++ -shared -o $out $in {' '.join(libraries)} -ltorch -ltorch_cpu -lc10",
+        *(f"build {to}: compile {source}" for source, to in zip(sources, objects, strict=True)),
+        f"build {library}: link {' '.join(map(str, objects))}",
+    ]
+    to.mkdir(parents=True, exist_ok=True)
+    with (to / "lock").open("w") as lock:  # other processes may want it, too
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (to / "build.ninja").write_text("\n".join([*lines, ""]))
+        command = [sys.executable, "-m", "ninja", "-C", str(to), "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"the twin does not compile:\n{done.stdout}{done.stderr}"
+    return library
+
+
+@functools.cache
+def library() -> Path:
+    """The twin of the sources as they are."""
+    return build(ROOT, ROOT / "build" / "cuda-twin")
+
+
+@functools.cache
+def probes() -> ctypes.CDLL:
+    """The functions of cuda_probes.cpp."""
+    found = ctypes.CDLL(str(library()))
+    for name in ("prepare", "multiply", "reverse", "reverse_warp", "copy"):
+        getattr(found, f"probe_{name}").restype = ctypes.c_char_p
+    found.probe_walk.restype = ctypes.c_int64
+    return found
