@@ -23,7 +23,7 @@ RESULTS ?= build/gpu
 
 RUN   := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(subst =,-,$(subst /,-,$(TORCH)-$(TRITON)))
-CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cuh csrc/*/*.cpp csrc/*/*.cu)
+CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cuh csrc/*/*.cpp csrc/*/*.cu tests/*.cpp)
 BUILD := pyproject.toml setup.py $(CXX_SOURCES)
 
 .PHONY: demo test bench lint matrix gpu wheel clean

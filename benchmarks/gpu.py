@@ -3,6 +3,9 @@
     python -m benchmarks.gpu --results FOLDER      or:  make gpu RESULTS=FOLDER
     python -m benchmarks.gpu --results FOLDER --step tests --step benchmark     these steps only
 
+The `cuda` backend is measured like the one that `auto` takes, into files of its own, and its kernels are run
+under compute-sanitizer where that is installed.
+
 Uses the Python that runs it, with its torch and its Triton; nothing is downloaded. Each step is a process
 of its own with a time limit, and what one step does wrong does not keep the next from running. FOLDER
 receives `<device>.json` and `<device>.md` as `benchmarks.run` writes them, `profile.csv` where Nsight
@@ -32,6 +35,8 @@ from benchmarks.run import slug
 
 ROOT = Path(__file__).parent.parent
 WHOLE_S = 570.0  # the machine may be taken away after ten minutes
+OF_CUDA = ["--backend", "cuda", "--without", opponents.COMPILED]  # the others' figures are those of `auto`
+SANITIZERS = ("memcheck", "racecheck", "initcheck")
 
 # The kernels worth a profile, on the case that the figures are about.
 PROFILED = (
@@ -40,6 +45,20 @@ PROFILED = (
     "loss = opponents.named(opponents.OURS).loss(work, 'auto'); "
     "run = opponents.steps(loss, work.emb)['forward+backward']; run(); torch.cuda.synchronize(); "
     "torch.cuda.cudart().cudaProfilerStart(); run(); torch.cuda.synchronize()"
+)
+
+
+# Every kernel of the `cuda` backend, on matrices that a sanitizer gets through in seconds.
+SANITIZED = (
+    "import os, torch, tcm_kernels\n"
+    "for screening in ('int8', 'full'):\n"
+    "    os.environ['TCM_KERNELS_GPU_SCREENING'] = screening\n"
+    "    for dtype in (torch.bfloat16, torch.float16, torch.float32):\n"
+    "        for n, d, minus in ((300, 72, 0.3), (300, 33, -1.0)):\n"
+    "            emb = torch.randn(n, d, device='cuda').to(dtype).requires_grad_()\n"
+    "            labels = torch.arange(n, device='cuda') // 4\n"
+    "            tcm_kernels.fused_tcm_loss(emb, labels, margin_minus=minus, backend='cuda').backward()\n"
+    "torch.cuda.synchronize()\n"
 )
 
 
@@ -65,14 +84,32 @@ def steps(results: Path, budget_s: float) -> list[Step]:
         Step("densities", [*measure, "--sweep", "GPU, density", "--without", opponents.COMPILED], 150),
     ]
     if shutil.which("c++") is not None:  # without it, the pure-Python package has the Triton kernels, too
-        wanted.insert(0, Step("build", [python, "setup.py", "build_ext", "--inplace"], 150))
+        build = [python, "setup.py", "build_ext", "--inplace"]
+        wanted.insert(0, Step("build", [*_for_this_gpu(), *build], 150))
     ncu = shutil.which("ncu")
     if ncu is not None:
         # The clocks are left as they are: the machine may be shared.
         profile = [ncu, "--clock-control", "none", "--profile-from-start", "off", "--set", "basic", "--csv"]
         profile += ["--log-file", str(results / "profile.csv"), python, "-c", PROFILED]
         wanted.insert(-1, Step("profile", profile, 60))
+    wanted += [
+        Step("cuda", [*measure, *OF_CUDA, "--sweep", "GPU, shapes"], 150),
+        Step("cuda densities", [*measure, *OF_CUDA, "--sweep", "GPU, density"], 150),
+    ]
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is not None:
+        for tool in SANITIZERS:
+            command = [sanitizer, "--tool", tool, "--error-exitcode", "9", python, "-c", SANITIZED]
+            wanted.append(Step(tool, command, 120))
     return wanted
+
+
+def _for_this_gpu() -> list[str]:
+    """What to put before a build, so that it compiles for no other GPU."""
+    if torch.version.cuda is None:
+        return []
+    chip = ".".join(map(str, torch.cuda.get_device_capability()))
+    return ["env", f"TORCH_CUDA_ARCH_LIST={'9.0a' if chip == '9.0' else chip}"]
 
 
 def run(step: Step, left_s: float, log: TextIO) -> str:
@@ -166,13 +203,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.step and step.name not in options.step:
                 continue
             outcomes[step.name] = run(step, WHOLE_S - (time.monotonic() - begin), log)
-    path = options.results / f"{slug('cuda')}.json"
-    if path.exists():
-        print("\nratios to U: ours forward, forward+backward; dense PyTorch's")
-        print("\n".join(table(path)))
+    for backend in ("auto", "cuda"):
+        path = options.results / f"{slug('cuda', backend)}.json"
+        if path.exists():
+            print(f"\nbackend {backend}, ratios to U: ours forward, forward+backward; dense PyTorch's")
+            print("\n".join(table(path)))
     print()
     for name, outcome in outcomes.items():
-        print(f"{name:<10} {outcome}")
+        print(f"{name:<15} {outcome}")
     return 0 if all(outcome.startswith("passed") for outcome in outcomes.values()) else 1
 
 

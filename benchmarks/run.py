@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"--device {options.device}: none of the cases can be measured here")
         return 2
 
-    name = slug(options.device) + ("-quick" if options.quick else "")
+    name = slug(options.device, options.backend) + ("-quick" if options.quick else "")
     path = options.out / f"{name}.json"
     order = [case.title for case in grid] if options.quick else [case.title for case in sweeps.cases()]
     if path.exists():
@@ -83,9 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all_right else 1
 
 
-def slug(device: str) -> str:
-    """The results' file name on this machine, with the screening where one was asked for."""
-    return environment.slug(device) + SUFFIXES.get(os.environ.get(SCREENING, ""), "")
+def slug(device: str, backend: str = "auto") -> str:
+    """The results' file name on this machine, with the backend and the screening where one was asked for."""
+    of_backend = "" if backend == "auto" else f"-{backend}-backend"
+    return environment.slug(device) + of_backend + SUFFIXES.get(os.environ.get(SCREENING, ""), "")
 
 
 def _measure(case: Case, options: argparse.Namespace) -> tuple[dict[str, Any], str | None]:

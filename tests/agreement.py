@@ -40,8 +40,8 @@ UNIT_ROUNDOFF = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
 # Half an ulp, relative to the value, and half of the smallest subnormal.
 RESULT_ROUNDING = {torch.bfloat16: (2.0**-8, 0.0), torch.float16: (2.0**-11, 2.0**-25)}
 # Half an ulp of each row, where unit rows are multiplied in the embeddings' dtype. Triton's interpreter cuts
-# bfloat16 off instead of rounding it: a whole one. In float32 where 1/norm is rounded and not the row: two that
-# cancel in the reference then need not.
+# bfloat16 off instead of rounding it: a whole one. In float32, where 1/norm is rounded and not the row: two
+# that cancel in the reference then need not.
 ROW_ROUNDING = {
     "triton": {torch.bfloat16: 2.0**-7 if interprets_triton() else 2.0**-8, torch.float16: 2.0**-11},
     "cuda": {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-24},

@@ -1,6 +1,6 @@
-// What tests want of the CUDA sources besides the ops, as plain C functions: host arithmetic, single
-// instructions of the twin, and kernels with a fault that the twin has to find. Each returns "" or the
-// message of what was thrown.
+// What tests want of the CUDA sources besides the ops, as plain C functions:
+// host arithmetic, single instructions of the twin, and kernels with a fault
+// that the twin has to find. Each returns "" or the message of what was thrown.
 #include <cstring>
 #include <string>
 
@@ -15,12 +15,11 @@ namespace {
 
 std::string message;
 
-template <class F>
-const char* caught(F f) {
+template <class F> const char *caught(F f) {
   message.clear();
   try {
     f();
-  } catch (const std::exception& error) {
+  } catch (const std::exception &error) {
     message = error.what();
   }
   return message.c_str();
@@ -28,15 +27,17 @@ const char* caught(F f) {
 
 const Device kDevice{nullptr, 2, kMostStages};
 
-}  // namespace
+} // namespace
 
 extern "C" {
 
 // Tiles of a walk, up to `most`; returns how many there are.
-int64_t probe_walk(int rows, int columns, int diagonal, int first, int step, int64_t most, int* row, int* column) {
+int64_t probe_walk(int rows, int columns, int diagonal, int first, int step,
+                   int64_t most, int *row, int *column) {
   const SuperTile part{0, rows, 0, columns, diagonal != 0};
   int64_t count = 0;
-  for (TileWalk walk(part, first, step); !walk.done(part); walk.advance(part, step), ++count) {
+  for (TileWalk walk(part, first, step); !walk.done(part);
+       walk.advance(part, step), ++count) {
     if (count < most) {
       row[count] = walk.place(part).row;
       column[count] = walk.place(part).column;
@@ -45,31 +46,43 @@ int64_t probe_walk(int rows, int columns, int diagonal, int first, int step, int
   return count;
 }
 
-// out: bytes, bytes to be zeroed, programs, partial sums, super-tiles, tiles along one, screened, read by
-// column, then first byte and bytes of: samples, crowded, not finite, sums, counts, the rows' inverse, codes,
-// scales, errors and extremes, the columns' likewise, directory, row bits, column bits, block sums.
-void probe_plan(int64_t rows, int64_t columns, int64_t dim, int is_self, int need_columns, int64_t pool_bytes,
-                int screening, int multiprocessors, int64_t* out) {
-  const Choices choices{pool_bytes, 64, 2048, static_cast<decltype(Choices::screening)>(screening)};
-  const Plan plan = Plan::make(rows, columns, dim, is_self != 0, need_columns != 0, choices, multiprocessors);
-  char* base = reinterpret_cast<char*>(uintptr_t{1} << 40);
+// out: bytes, bytes to be zeroed, programs, partial sums, super-tiles, tiles
+// along one, screened, read by column, then first byte and bytes of: samples,
+// crowded, not finite, sums, counts, the rows' inverse, codes, scales, errors
+// and extremes, the columns' likewise, directory, row bits, column bits, block
+// sums.
+void probe_plan(int64_t rows, int64_t columns, int64_t dim, int is_self,
+                int need_columns, int64_t pool_bytes, int screening,
+                int multiprocessors, int64_t *out) {
+  const Choices choices{pool_bytes, 64, 2048,
+                        static_cast<decltype(Choices::screening)>(screening)};
+  const Plan plan = Plan::make(rows, columns, dim, is_self != 0,
+                               need_columns != 0, choices, multiprocessors);
+  char *base = reinterpret_cast<char *>(uintptr_t{1} << 40);
   Workspace work;
   const int64_t bytes = work.carve(plan, base);
-  const int64_t head[] = {bytes,       work.zeroed,   plan.programs, plan.partials, int64_t(plan.parts.size()),
-                          plan.edge, plan.screened, plan.by_column};
+  const int64_t head[] = {bytes,
+                          work.zeroed,
+                          plan.programs,
+                          plan.partials,
+                          int64_t(plan.parts.size()),
+                          plan.edge,
+                          plan.screened,
+                          plan.by_column};
   out = std::copy(std::begin(head), std::end(head), out);
-  const auto put = [&](const void* at, int64_t size) {
-    *out++ = at == nullptr ? -1 : static_cast<const char*>(at) - base;
+  const auto put = [&](const void *at, int64_t size) {
+    *out++ = at == nullptr ? -1 : static_cast<const char *>(at) - base;
     *out++ = at == nullptr ? 0 : size;
   };
-  const auto put_side = [&](const Workspace::OfSide& side, int64_t n) {
+  const auto put_side = [&](const Workspace::OfSide &side, int64_t n) {
     put(side.inverse, 4 * n);
     put(side.code, n * plan.code_dim);
     put(side.scale, 4 * n);
     put(side.error, 4 * n);
     put(side.extremes, 12 * tiles_of(n));
   };
-  const int64_t r = std::min<int64_t>(plan.edge, tiles_of(rows)), c = std::min<int64_t>(plan.edge, tiles_of(columns));
+  const int64_t r = std::min<int64_t>(plan.edge, tiles_of(rows)),
+                c = std::min<int64_t>(plan.edge, tiles_of(columns));
   put(work.samples, 4 * kSamples);
   put(work.crowded, 4 * static_cast<int64_t>(plan.parts.size()));
   put(work.not_finite, 4);
@@ -83,30 +96,42 @@ void probe_plan(int64_t rows, int64_t columns, int64_t dim, int is_self, int nee
   put(work.block_sums, 4 * std::max(r, c) * dim);
 }
 
-// Where the first thread of a block writes a tile's row, its column and its entry, as offsets in elements.
-void probe_output(int rows, int columns, int row, int column, int64_t* out) {
+// Where the first thread of a block writes a tile's row, its column and its
+// entry, as offsets in elements.
+void probe_output(int rows, int columns, int row, int column, int64_t *out) {
   launch(
-      "probe", +[](SuperTile part, TilePlace at, int64_t* to) {
-        const auto base = [](int k) { return reinterpret_cast<uint32_t*>(uintptr_t{1} << (50 + k)); };
+      "probe",
+      +[](SuperTile part, TilePlace at, int64_t *to) {
+        const auto base = [](int k) {
+          return reinterpret_cast<uint32_t *>(uintptr_t{1} << (50 + k));
+        };
         const Decisions decisions{base(0), base(1), base(2)};
         const TileOutput output(decisions, part);
-        if (thread_index() != 0) return;
+        if (thread_index() != 0)
+          return;
         to[0] = output.row(at) - base(0);
         to[1] = output.column(at) - base(1);
       },
-      kDevice, {1}, kTileThreads, 0, SuperTile{0, rows, 0, columns, false}, TilePlace{row, column}, out);
+      kDevice, {1}, kTileThreads, 0, SuperTile{0, rows, 0, columns, false},
+      TilePlace{row, column}, out);
 }
 
 // The transpose of 32 words of bits, in place.
-void probe_transpose(uint32_t* words) {
+void probe_transpose(uint32_t *words) {
   launch(
-      "probe", +[](uint32_t* at) { at[thread_index()] = transposed_bits(at[thread_index()]); }, kDevice, {1}, 32, 0,
-      words);
+      "probe",
+      +[](uint32_t *at) {
+        at[thread_index()] = transposed_bits(at[thread_index()]);
+      },
+      kDevice, {1}, 32, 0, words);
 }
 
-// Norms and codes of rows (n, dim) of dtype 0: float32, 1: float16, 2: bfloat16.
-const char* probe_prepare(int dtype, const void* x, int n, int dim, int code_dim, const int64_t* order, float* inverse,
-                          int8_t* code, float* scale, float* error, float* extremes, int* not_finite) {
+// Norms and codes of rows (n, dim) of dtype 0: float32, 1: float16, 2:
+// bfloat16.
+const char *probe_prepare(int dtype, const void *x, int n, int dim,
+                          int code_dim, const int64_t *order, float *inverse,
+                          int8_t *code, float *scale, float *error,
+                          float *extremes, int *not_finite) {
   return caught([&] {
     Side side{};
     side.x = x;
@@ -129,83 +154,108 @@ const char* probe_prepare(int dtype, const void* x, int n, int dim, int code_dim
 
 namespace {
 
-// a (16, 32 bytes) times b (8, 32 bytes)ᵀ added to acc (16, 8), through the instructions that tiles use.
+// a (16, 32 bytes) times b (8, 32 bytes)ᵀ added to acc (16, 8), through the
+// instructions that tiles use.
 template <class Type, class Acc>
-void multiply_kernel(const char* a, const char* b, Acc* acc) {
+void multiply_kernel(const char *a, const char *b, Acc *acc) {
   const SharedArray<char> shared = shared_memory<char>(0);
   const int lane = lane_index();
-  // Rows of 128 bytes, of which 32 are used: chunks exchanged so that no bank is met twice.
-  const auto at = [](int row, int chunk) { return row * 128 + (chunk ^ row % 8) * kChunk; };
+  // Rows of 128 bytes, of which 32 are used: chunks exchanged so that no bank
+  // is met twice.
+  const auto at = [](int row, int chunk) {
+    return row * 128 + (chunk ^ row % 8) * kChunk;
+  };
   for (int i = lane; i < 24 * 2; i += kWarp) {
     const int row = i / 2, chunk = i % 2;
-    copy_async<kChunk>(shared, at(row, chunk), (row < 16 ? a + row * 32 : b + (row - 16) * 32) + chunk * 16, true);
+    copy_async<kChunk>(
+        shared, at(row, chunk),
+        (row < 16 ? a + row * 32 : b + (row - 16) * 32) + chunk * 16, true);
   }
   commit_copies();
   wait_copies<0>();
   sync_warp();
   uint32_t of_a[4], of_b[4];
   load_matrices(of_a, shared, at(lane % 16, lane / 16));
-  load_matrices(of_b, shared, at(16 + lane % 8, lane / 8 % 2));  // the upper two matrices are the lower two
+  load_matrices(of_b, shared,
+                at(16 + lane % 8,
+                   lane / 8 % 2)); // the upper two matrices are the lower two
   Acc sum[4];
-  for (int e = 0; e < 4; ++e) sum[e] = acc[(lane / 4 + e / 2 * 8) * 8 + lane % 4 * 2 + e % 2];
+  for (int e = 0; e < 4; ++e)
+    sum[e] = acc[(lane / 4 + e / 2 * 8) * 8 + lane % 4 * 2 + e % 2];
   multiply_add(Type(), sum, of_a, of_b);
-  for (int e = 0; e < 4; ++e) acc[(lane / 4 + e / 2 * 8) * 8 + lane % 4 * 2 + e % 2] = sum[e];
+  for (int e = 0; e < 4; ++e)
+    acc[(lane / 4 + e / 2 * 8) * 8 + lane % 4 * 2 + e % 2] = sum[e];
 }
 
-}  // namespace
+} // namespace
 
 extern "C" {
 
 // kind 0: int8, 1: bfloat16, 2: float16, 3: TF32.
-const char* probe_multiply(int kind, const char* a, const char* b, void* acc) {
+const char *probe_multiply(int kind, const char *a, const char *b, void *acc) {
   return caught([&] {
     const int bytes = 24 * 128;
-    auto* sums = static_cast<float*>(acc);
-    if (kind == 0) launch("probe", multiply_kernel<Int8, int32_t>, kDevice, {1}, 32, bytes, a, b, (int32_t*)acc);
-    if (kind == 1) launch("probe", multiply_kernel<BFloat16, float>, kDevice, {1}, 32, bytes, a, b, sums);
-    if (kind == 2) launch("probe", multiply_kernel<Half, float>, kDevice, {1}, 32, bytes, a, b, sums);
-    if (kind == 3) launch("probe", multiply_kernel<Tf32, float>, kDevice, {1}, 32, bytes, a, b, sums);
+    auto *sums = static_cast<float *>(acc);
+    if (kind == 0)
+      launch("probe", multiply_kernel<Int8, int32_t>, kDevice, {1}, 32, bytes,
+             a, b, (int32_t *)acc);
+    if (kind == 1)
+      launch("probe", multiply_kernel<BFloat16, float>, kDevice, {1}, 32, bytes,
+             a, b, sums);
+    if (kind == 2)
+      launch("probe", multiply_kernel<Half, float>, kDevice, {1}, 32, bytes, a,
+             b, sums);
+    if (kind == 3)
+      launch("probe", multiply_kernel<Tf32, float>, kDevice, {1}, 32, bytes, a,
+             b, sums);
   });
 }
 
 // --- faults that the twin has to find
 // --------------------------------------------------------------------------------
 
-// Two warps turn 64 numbers round through shared memory. `fault`: 0 none, 1 no barrier, 2 a barrier for one
-// warp only, 3 a shuffle without all lanes, 4 an element that nobody writes, 5 outside, 6 different things in
-// one warp.
-const char* probe_reverse(int fault, const float* in, float* out) {
+// Two warps turn 64 numbers round through shared memory. `fault`: 0 none, 1 no
+// barrier, 2 a barrier for one warp only, 3 a shuffle without all lanes, 4 an
+// element that nobody writes, 5 outside, 6 different things in one warp.
+const char *probe_reverse(int fault, const float *in, float *out) {
   return caught([&] {
     launch(
-        "reverse", +[](int what, const float* from, float* to) {
+        "reverse",
+        +[](int what, const float *from, float *to) {
           const SharedArray<float> shared = shared_memory<float>(0);
           const int t = thread_index();
-          if (what != 4 || t != 7) shared[what == 5 && t == 63 ? 64 : t] = from[t];
+          if (what != 4 || t != 7)
+            shared[what == 5 && t == 63 ? 64 : t] = from[t];
           if (what == 6 && t % 2 == 0) {
             ballot(true);
           } else if (what == 6) {
             sync_warp();
           }
-          if (what != 1 && (what != 2 || t < 32)) sync_block();
-          if (what == 3 && t < 16) shuffle(t, 0);
+          if (what != 1 && (what != 2 || t < 32))
+            sync_block();
+          if (what == 3 && t < 16)
+            shuffle(t, 0);
           to[t] = shared[63 - t];
         },
         kDevice, {3}, 64, 64 * 4, fault, in, out);
   });
 }
 
-// A warp turns 32 numbers round, twice, through one buffer. `fault`: 0 none, 1 or 2: without the first or
-// second barrier of the warp.
-const char* probe_reverse_warp(int fault, const float* in, float* out) {
+// A warp turns 32 numbers round, twice, through one buffer. `fault`: 0 none, 1
+// or 2: without the first or second barrier of the warp.
+const char *probe_reverse_warp(int fault, const float *in, float *out) {
   return caught([&] {
     launch(
-        "reverse_warp", +[](int what, const float* from, float* to) {
+        "reverse_warp",
+        +[](int what, const float *from, float *to) {
           const SharedArray<float> shared = shared_memory<float>(0);
           const int t = thread_index();
           shared[t] = from[t];
-          if (what != 1) sync_warp();
+          if (what != 1)
+            sync_warp();
           const float x = shared[31 - t];
-          if (what != 2) sync_warp();
+          if (what != 2)
+            sync_warp();
           shared[t] = x;
           sync_warp();
           to[t] = shared[31 - t];
@@ -214,17 +264,20 @@ const char* probe_reverse_warp(int fault, const float* in, float* out) {
   });
 }
 
-// Copies 512 bytes through shared memory. `fault`: 0 none, 1 not waited for, 2 waited for a group too few, 3
-// no barrier after the wait, 4 matrices loaded with bank conflicts.
-const char* probe_copy(int fault, const char* in, uint32_t* out) {
+// Copies 512 bytes through shared memory. `fault`: 0 none, 1 not waited for, 2
+// waited for a group too few, 3 no barrier after the wait, 4 matrices loaded
+// with bank conflicts.
+const char *probe_copy(int fault, const char *in, uint32_t *out) {
   return caught([&] {
     launch(
-        "copy", +[](int what, const char* from, uint32_t* to) {
+        "copy",
+        +[](int what, const char *from, uint32_t *to) {
           const SharedArray<char> shared = shared_memory<char>(0);
           const int t = thread_index();
           copy_async<16>(shared, t * 16, from + t * 16, true);
           commit_copies();
-          for (int b = 0; b < 16; b += 4) copy_async<4>(shared, 512 + t * 16 + b, from + t * 16 + b, b < 8);
+          for (int b = 0; b < 16; b += 4)
+            copy_async<4>(shared, 512 + t * 16 + b, from + t * 16 + b, b < 8);
           commit_copies();
           if (what != 1) {
             if (what == 2) {
@@ -233,10 +286,12 @@ const char* probe_copy(int fault, const char* in, uint32_t* out) {
               wait_copies<0>();
             }
           }
-          if (what != 3) sync_warp();
+          if (what != 3)
+            sync_warp();
           uint32_t words[4];
           load_matrices(words, shared, what == 4 ? t % 4 * 128 : (t ^ 1) * 16);
-          for (int i = 0; i < 4; ++i) to[t * 4 + i] = words[i];
+          for (int i = 0; i < 4; ++i)
+            to[t * 4 + i] = words[i];
           load_matrices(words, shared, 512 + t * 16);
         },
         kDevice, {1}, 32, 1024, fault, in, out);

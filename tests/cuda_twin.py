@@ -33,8 +33,9 @@ def why_not() -> str | None:
 
 
 def build(root: Path, to: Path) -> Path:
-    """The library of the sources under `root`, in the folder `to`; what has not changed is not compiled again."""
-    sources = sorted([*root.glob("csrc/cuda/*.cu"), *root.glob("csrc/cuda/*.cpp"), root / "tests/cuda_probes.cpp"])
+    """The library of the sources under `root`, in the folder `to`; only what has changed is compiled."""
+    kernels = [*root.glob("csrc/cuda/*.cu"), *root.glob("csrc/cuda/*.cpp")]
+    sources = [*sorted(kernels), root / "tests/cuda_probes.cpp"]
     includes = [*cpp_extension.include_paths(), sysconfig.get_paths()["include"]]
     flags = [
         *("-x c++", "-std=c++20", "-O2", "-fPIC", "-DTCM_TWIN", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"),

@@ -67,6 +67,7 @@ def test_its_sweeps_and_opponents_are_those_of_the_benchmark(tmp_path: Path) -> 
     named = {after for option, after in itertools.pairwise(words) if option == "--sweep"}
     assert named == {name for name in sweeps.SWEEPS if name.startswith("GPU")}
     assert words[words.index("--without") + 1] == opponents.COMPILED
+    assert [word for option, word in itertools.pairwise(words) if option == "--backend"] == ["cuda", "cuda"]
 
 
 def test_the_table_has_ratios_and_a_line_of_replays(tmp_path: Path) -> None:

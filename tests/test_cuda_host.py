@@ -1,4 +1,4 @@
-"""Host arithmetic of the CUDA backend: the order of tiles, super-tiles, workspace and addresses, at any size."""
+"""Host arithmetic of the CUDA backend: order of tiles, super-tiles, workspace and addresses, at any size."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ MILLION = 2**20
 AUTOMATIC, INT8, FULL = range(3)
 HEAD = ("bytes", "zeroed", "programs", "partials", "parts", "edge", "screened", "by_column")
 OF_SIDE = ("inverse", "code", "scale", "error", "extremes")
+OF_COLUMNS = tuple(f"column_{name}" for name in OF_SIDE)
 ARRAYS = (
     *("samples", "crowded", "not_finite", "sums", "counts"),
     *(f"row_{name}" for name in OF_SIDE),
-    *(f"column_{name}" for name in OF_SIDE),
+    *OF_COLUMNS,
     *("directory", "row_bits", "column_bits", "block_sums"),
 )
 
@@ -61,7 +62,13 @@ def test_a_walk_through_half_a_million_tiles_misses_none() -> None:
 
 
 def plan(
-    rows: int, columns: int | None, dim: int, *, pool: int = POOL, need_columns: bool = True, screening: int = 0
+    rows: int,
+    columns: int | None,
+    dim: int,
+    *,
+    pool: int = POOL,
+    need_columns: bool = True,
+    screening: int = AUTOMATIC,
 ) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
     """The plan's numbers, and first byte and size of each array of its workspace."""
     out = (ctypes.c_int64 * 64)()
@@ -93,7 +100,7 @@ SHAPES = {
 def test_arrays_lie_in_the_workspace_side_by_side(shape: tuple[int, int | None, int], pool: int) -> None:
     numbers, arrays = plan(*shape, pool=pool, screening=INT8)
     if shape[1] is None:
-        arrays = {name: at for name, at in arrays.items() if name.partition("_")[2] not in OF_SIDE or "row" in name}
+        arrays = {name: at for name, at in arrays.items() if name not in OF_COLUMNS}
     spans = sorted((at, at + size) for at, size in arrays.values() if at >= 0 and size > 0)
     assert all(at % 256 == 0 for at, _ in spans)
     for (_, end), (begin, _) in itertools.pairwise(spans):
@@ -132,6 +139,7 @@ def test_small_matrices_and_endless_rows_are_not_screened() -> None:
     assert plan(100, None, 64, screening=INT8)[0]["screened"]
     assert not plan(100000, None, 64, screening=FULL)[0]["screened"]
     assert not plan(4096, None, 131073)[0]["screened"], "products of such codes do not fit into 32 bits"
+    assert not plan(4096, None, 0, screening=INT8)[0]["screened"], "there are no codes"
 
 
 def test_addresses_of_bits_do_not_wrap_at_the_largest_super_tile() -> None:
@@ -140,4 +148,7 @@ def test_addresses_of_bits_do_not_wrap_at_the_largest_super_tile() -> None:
     out = torch.zeros(2, dtype=torch.int64)
     cuda_twin.probes().probe_output(tiles, tiles, tiles - 1, tiles - 2, ctypes.c_void_p(out.data_ptr()))
     words = 4 * tiles
-    assert out.tolist() == [(tiles - 1) * 128 * words + 4 * (tiles - 2), (tiles - 2) * 128 * words + 4 * (tiles - 1)]
+    assert out.tolist() == [
+        (tiles - 1) * 128 * words + 4 * (tiles - 2),
+        (tiles - 2) * 128 * words + 4 * (tiles - 1),
+    ]

@@ -1,8 +1,8 @@
 """The CUDA kernels' own source, run on the CPU twin: every path they have, at small sizes.
 
-The twin (csrc/twin) is exact where a GPU is and strict where it is not: a barrier too few or a bank conflict is an
-error here. What it cannot show, the binary does (test_cuda_binary.py), and what neither shows needs a GPU,
-where the shared tests run the backend like any other.
+The twin (csrc/twin) is exact where a GPU is and strict where it is not: a barrier too few or a bank conflict
+is an error here. What it cannot show, the binary does (test_cuda_binary.py), and what neither shows needs a
+GPU, where the shared tests run the backend like any other.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
-from collections.abc import Iterator
 
 import cuda_twin
 import pytest
 import torch
 from agreement import assert_agrees, run, truth_of
 from cases import CASES, Case, Inputs
-from engines import Engine
+from engines import Engine, interprets_triton
 from test_ops import _arguments, _residual_bytes
 from test_screening import ADVERSARIES, generator
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -26,6 +25,7 @@ from torch.nn.functional import normalize
 import tcm_kernels
 from tcm_kernels import dispatch, reference
 from tcm_kernels.backends import cuda
+from tcm_kernels.backends.contract import Problem
 
 REASON = cuda_twin.why_not()
 if REASON is not None:
@@ -64,7 +64,9 @@ class Setting:
 SETTINGS = {
     "as the shape asks": Setting(""),
     "screened, with little shared memory": Setting("int8", shared_kib=100),
-    "screened, candidates decided one by one": Setting("int8", list_most=128 * 128, useless_from=1.0, rows=140),
+    "screened, candidates decided one by one": Setting(
+        "int8", list_most=128 * 128, useless_from=1.0, rows=140
+    ),
     "screened, many candidates a tile": Setting("int8", list_most=8, useless_from=1.0),
     "screened, in super-tiles of 256 rows": Setting("int8", pool_mib=1e-6, useless_from=1.0),
     "everything in full precision": Setting("full", list_most=8),
@@ -112,9 +114,7 @@ def test_agrees_with_the_float64_reference(case: Case, monkeypatch: pytest.Monke
         ("rectangular_with_self_offset", "collapsed"),
     ],
 )
-def test_every_setting_gives_the_loss(
-    setting: Setting, relation: str, look: str, dtype: torch.dtype
-) -> None:
+def test_every_setting_gives_the_loss(setting: Setting, relation: str, look: str, dtype: torch.dtype) -> None:
     inputs = Case(relation=relation, n=setting.rows, d=40, look=look, extra=20, seed=5, dtype=dtype).build()
     assert_agrees(run(ENGINE, inputs), inputs)
 
@@ -124,7 +124,7 @@ def test_every_setting_gives_the_loss(
 def test_float32_products_are_as_exact_as_asked_for(
     look: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """"high" takes TF32's 11 bits: similarities are off by 1e-3, sums of unit rows by 2^-16."""
+    """ "high" takes TF32's 11 bits: similarities are off by 1e-3, sums of unit rows by 2^-16."""
     SETTINGS["everything in full precision"].apply(monkeypatch)
     monkeypatch.setattr("tcm_kernels.functional.fp32_precision", lambda _: precision)
     inputs = Case(n=200, d=96, look=look).build()
@@ -147,7 +147,9 @@ def test_rows_longer_than_registers_hold_are_taken_in_slices(
 ) -> None:
     SETTINGS[name].apply(monkeypatch)
     for d in (1030, 2501):
-        inputs = Case(n=35, d=d, look="clustered", dtype=dtype, relation="rectangular_with_self_offset").build()
+        inputs = Case(
+            n=35, d=d, look="clustered", dtype=dtype, relation="rectangular_with_self_offset"
+        ).build()
         assert_agrees(run(ENGINE, inputs), inputs)
 
 
@@ -187,6 +189,45 @@ def test_every_run_gives_the_same_bits(setting: Setting) -> None:
     first, second = run(ENGINE, inputs), run(ENGINE, inputs)
     assert torch.equal(first.loss, second.loss)
     assert torch.equal(first.grad_emb, second.grad_emb)
+
+
+@pytest.mark.parametrize("relation", ["self", "rectangular_with_self_offset"])
+@pytest.mark.parametrize("backends", [("triton", "cuda"), ("cuda", "triton")], ids="-then-".join)
+def test_the_backward_of_one_gpu_backend_reads_what_the_forward_of_the_other_has_left(
+    backends: tuple[str, str], relation: str
+) -> None:
+    if not interprets_triton():
+        pytest.skip("triton is not installed")
+    inputs = Case(n=40, d=36, relation=relation, look="random").build()
+    with torch.no_grad():
+        margins = torch.tensor([0.9, 0.05], dtype=torch.float64)
+        emb, labels, ref, ref_labels = inputs.tensors
+        is_self = ref is None
+        problem = Problem(
+            emb, labels, ref, ref_labels, margins, inputs.self_offset, True, not is_self, "highest"
+        )
+        forward, backward = (dispatch.module(name) for name in backends)
+        size = forward.residual_bytes(problem)
+        assert size == backward.residual_bytes(problem)
+        sums, _, residual = forward.pair_sums(problem, size)
+        found = backward.pair_sums_backward(problem, torch.ones_like(sums), residual)
+        expected = forward.pair_sums_backward(problem, torch.ones_like(sums), residual)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("m", [None, 7])
+def test_embeddings_without_columns_are_zeros(m: int | None, setting: Setting) -> None:
+    emb = torch.zeros(5, 0, requires_grad=True)
+    ref = None if m is None else torch.zeros(m, 0, requires_grad=True)
+    ref_labels = None if m is None else torch.arange(m)
+    loss = tcm_kernels.fused_tcm_loss(
+        emb, torch.arange(5), ref, ref_labels, margin_minus=-0.25, backend="cuda"
+    )
+    grads = torch.autograd.grad(loss, [emb] if ref is None else [emb, ref])
+    assert float(loss.detach()) == pytest.approx(0.25 if m is None else 0.9 + 0.25)
+    assert [grad.shape for grad in grads] == [x.shape for x in (emb, ref) if x is not None]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -277,7 +318,9 @@ def test_the_certificate_holds_for_every_pair(rows, d: int, dtype: torch.dtype) 
 def test_norms_are_those_of_normalize_and_the_rest_is_noticed() -> None:
     emb = torch.randn(50, 33, generator=generator(2)) * 10.0 ** torch.linspace(-18, 18, 50)[:, None]
     side = prepared(emb)
-    assert torch.allclose(side.inverse.double(), 1.0 / emb.double().norm(dim=1).clamp_min(1e-12), rtol=1.2e-7, atol=0)
+    assert torch.allclose(
+        side.inverse.double(), 1.0 / emb.double().norm(dim=1).clamp_min(1e-12), rtol=1.2e-7, atol=0
+    )
     assert side.not_finite == 0
     emb[7] = 3e38
     side = prepared(emb)
@@ -291,7 +334,7 @@ def test_the_certificate_is_not_vacuous() -> None:
 
 
 @pytest.fixture
-def arguments_of_the_op(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+def arguments_of_the_op(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What the Python side hands to the private op."""
     seen: list[object] = []
     right = torch.ops.tcm_kernels._cuda_pair_sums
@@ -301,7 +344,7 @@ def arguments_of_the_op(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object
     with torch.no_grad():
         tcm_kernels.fused_tcm_loss(*inputs.tensors, backend="cuda")
     monkeypatch.setattr(torch.ops.tcm_kernels, "_cuda_pair_sums", right)
-    yield seen
+    return seen
 
 
 WRONG = {

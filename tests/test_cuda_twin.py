@@ -1,4 +1,4 @@
-"""The CPU twin of the device primitives: its instructions are those of the manual, and it finds what it is for.
+"""The CPU twin of the device primitives: its instructions do what the manual says, and it finds faults.
 
 Instructions are held against NumPy-like products of the same bits. Faults are planted in small kernels of
 cuda_probes.cpp; each must be found and named. Faults in the real kernels: test_cuda_planted_faults.py.

@@ -172,6 +172,34 @@ torch.cuda.synchronize()
 """
 
 
+def test_running_out_of_memory_is_torchs_own_error_and_leaves_everything_usable(
+    inputs: Inputs, backend: str
+) -> None:
+    run = step(inputs, backend)
+    expected = run()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total)
+    hog = []
+    try:
+        while True:  # what is left of what is reserved
+            hog.append(torch.empty(4096, dtype=torch.uint8, device="cuda"))
+    except torch.OutOfMemoryError:
+        pass
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            run()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        hog.clear()
+    assert_same_bits(run(), expected)
+
+
+# Seconds: what is compiled at its first call, and what is not.
+FIRST_CALL_S = {"triton": 10.0, "cuda": 0.5}
+
+
 @pytest.mark.slow
 def test_the_first_call_after_installation_takes_seconds(
     backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -185,4 +213,4 @@ def test_the_first_call_after_installation_takes_seconds(
             [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=True, timeout=120
         )
         took_s.append(time.perf_counter() - begin)
-    assert took_s[1] - took_s[0] < 10
+    assert took_s[1] - took_s[0] < FIRST_CALL_S[backend]

@@ -2,7 +2,6 @@
 
 #include "chain.cuh"
 #include "kernels.h"
-#include "products.cuh"
 
 namespace tcm::cuda {
 

@@ -13,6 +13,8 @@ struct Device {
   int stages;
 };
 
+constexpr int kMostStages = 4, kFewestStages = 2;
+
 struct Grid {
   int64_t x;
   int y = 1;

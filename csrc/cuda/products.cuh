@@ -12,8 +12,7 @@
 namespace tcm::cuda {
 
 constexpr int kTileThreads = 128;
-constexpr int kMostStages = 4, kFewestStages = 2;  // launch.h says which
-constexpr int kStepBytes = 64;                     // of every row, at a time
+constexpr int kStepBytes = 64;  // of every row, at a time
 constexpr int kRowChunks = kStepBytes / kChunk;
 constexpr int kSideBytes = kTile * kStepBytes;
 constexpr int kStageBytes = 2 * kSideBytes;

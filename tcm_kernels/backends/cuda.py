@@ -68,7 +68,7 @@ def why_not_here() -> str | None:
     if _import_error is None:
         return None
     return (
-        f"its CUDA extension could not be loaded ({_import_error}); with nvcc installed (CUDA 12.8 or newer), "
+        f"its CUDA extension could not be loaded ({_import_error}); with nvcc 12 or newer installed, "
         "reinstall the package: pip install --no-build-isolation --force-reinstall --no-deps ."
     )
 

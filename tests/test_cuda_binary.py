@@ -1,0 +1,219 @@
+"""The CUDA module as it was built: what it needs, which GPUs it is for, and what the assembler made of it.
+
+No GPU is needed to read a binary: registers and stack are the assembler's own report, and instructions are
+there or are not.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils import cpp_extension
+
+import tcm_kernels
+
+LIBRARY = Path(tcm_kernels.__file__).parent / "_cuda.abi3.so"
+
+
+def _tool(name: str) -> str | None:
+    """Of the CUDA toolkit, or of the triton wheel, which has some of its tools."""
+    found = shutil.which(name)
+    triton = importlib.util.find_spec("triton")
+    if found is None and triton is not None and triton.origin is not None:
+        found = shutil.which(str(Path(triton.origin).parent / "backends/nvidia/bin" / name))
+    return found
+
+
+if not LIBRARY.exists():
+    if shutil.which("nvcc") is not None:
+        pytest.fail("nvcc is installed, but the CUDA module was not built", pytrace=False)
+    pytest.skip("the CUDA module was not built: there is no nvcc", allow_module_level=True)
+
+CUOBJDUMP = _tool("cuobjdump")
+needs_cuobjdump = pytest.mark.skipif(CUOBJDUMP is None, reason="cuobjdump (CUDA toolkit) is not installed")
+
+
+def _printed(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_it_needs_only_the_stable_abi() -> None:
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("nm (binutils) is not installed")
+    lines = _printed(nm, "-D", "--undefined-only", str(LIBRARY)).splitlines()
+    names = {line.split()[-1].split("@")[0] for line in lines}
+    of_torch = {name for name in names if re.search(r"torch|c10|at[0-9]", name)}
+    assert "aoti_torch_get_current_cuda_stream" in of_torch
+    assert {name for name in of_torch if not re.match(r"(aoti_torch|torch)_\w+$", name)} == set()
+    assert not [name for name in names if name.startswith("cuda")], "CUDA's runtime is linked in"
+    assert not [name for name in names if name.startswith("Py") and name != "PyModule_Create2"]
+    weak = [line.split()[-1] for line in lines if line.split()[0] == "w"]
+    assert "aoti_torch_get_current_cuda_stream" in weak, "a torch without CUDA lacks it"
+
+
+def test_it_keeps_torch_among_what_it_needs() -> None:
+    """The symbols of CUDA come with libtorch, which the linker drops unless told otherwise."""
+    readelf = shutil.which("readelf")
+    if readelf is None:
+        pytest.skip("readelf (binutils) is not installed")
+    needed = re.findall(r"NEEDED.*\[(.+)\]", _printed(readelf, "-d", str(LIBRARY)))
+    assert "libtorch.so" in needed
+    assert not [name for name in needed if "cuda" in name or "python" in name]
+
+
+# What an import beside this torch says, and a call where there is no GPU: an exception with a name, no crash.
+WITHOUT_GPU = """
+import importlib, torch
+importlib.import_module("tcm_kernels._cuda")
+try:
+    torch.ops.tcm_kernels._cuda_workspace_bytes(10, 10, 4, True, True, 1 << 26, 64, 2048, 0)
+except RuntimeError as error:
+    print(error)
+try:
+    x = torch.zeros(2, 2)
+    torch.ops.tcm_kernels._cuda_pair_sums_backward(x, x, x, x, x, 1, x)
+except NotImplementedError as error:
+    print("refused")
+"""
+
+
+def test_it_loads_beside_any_torch_and_says_what_cuda_says() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    done = subprocess.run([sys.executable, "-c", WITHOUT_GPU], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"tcm_kernels: CUDA kernel preparation: cudaError\w+, ", done.stdout)
+    assert "refused" in done.stdout
+
+
+@functools.cache
+def resources() -> dict[tuple[str, str], dict[str, int]]:
+    """Registers, stack and shared memory by chip and kernel."""
+    assert CUOBJDUMP is not None
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    chip = kernel = ""
+    for line in _printed(CUOBJDUMP, "--dump-resource-usage", str(LIBRARY)).splitlines():
+        if match := re.search(r"(?:arch = |for )(sm_\w+)", line):
+            chip = match[1]
+        if match := re.search(r"Function (\S+?):?$", line.strip()):
+            kernel = match[1]
+        if match := re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", line):
+            values = map(int, match.groups())
+            found[chip, kernel] = dict(zip(("registers", "stack", "shared", "local"), values, strict=True))
+    return found
+
+
+KERNELS = (
+    *("prepare", "extremes", "sample", "sweep", "full_tiles"),
+    *("block_sums", "patterns", "lists", "finish", "chain"),
+)
+# Two blocks of 128 threads share the 65,536 registers of a multiprocessor, which leaves 255 to a thread; what
+# streams has more threads and fewer registers each.
+REGISTERS = {"prepare": 64, "extremes": 64, "block_sums": 64, "chain": 64, "finish": 128}
+# Bytes; an entry is a known spill, once a tile and not in its loop. Not to be added to.
+STACK = {"full_tiles_kernel<Float32Product>": 16}
+
+
+def kernel_of(name: str) -> str:
+    """The kernel's own name, out of its mangled one."""
+    return next(kernel for kernel in KERNELS if f"{kernel}_kernel" in name)
+
+
+@needs_cuobjdump
+def test_every_kernel_is_there_for_every_gpu() -> None:
+    chips = {chip for chip, _ in resources()}
+    if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        assert {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"} <= chips
+    for chip in chips:
+        assert {kernel_of(name) for on, name in resources() if on == chip} == set(KERNELS)
+
+
+@needs_cuobjdump
+def test_kernels_fit_into_registers() -> None:
+    for (chip, name), used in resources().items():
+        kernel = kernel_of(name)
+        allowed = STACK["full_tiles_kernel<Float32Product>"] if "Float32Product" in name else 0
+        assert used["stack"] <= allowed, f"{kernel} on {chip} spills: {name} {used}"
+        assert used["local"] == 0
+        assert used["registers"] <= REGISTERS.get(kernel, 255), f"{kernel} on {chip}: {used}"
+
+
+@functools.cache
+def instructions(chip: str) -> dict[str, str]:
+    """The machine code of each kernel, as text."""
+    assert CUOBJDUMP is not None
+    text = _printed(CUOBJDUMP, "-sass", "-arch", chip, str(LIBRARY))
+    parts = re.split(r"\s+Function : (\S+)\n", text)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@needs_cuobjdump
+@pytest.mark.parametrize(
+    ("kernel", "variant", "instruction"),
+    [
+        ("sweep", "", r"IMMA\.16832\.S8\.S8"),
+        ("sweep", "", r"LDSM\.16\.M88\.4"),
+        ("sweep", "", r"LDGSTS\.E\.BYPASS\.128"),
+        ("sample", "", r"IMMA\.16832\.S8\.S8"),
+        ("full_tiles", "BFloat16", r"HMMA\.16816\.F32\.BF16"),
+        ("full_tiles", "Half", r"HMMA\.16816\.F32 "),
+        ("full_tiles", "Tf32Product", r"HMMA\.1688\.F32\.TF32"),
+        ("full_tiles", "Float32Product", r"HMMA\.1688\.F32\.TF32"),
+        ("patterns", "", r"LDSM\.16\.MT88\.4"),
+        ("patterns", "BFloat16Weights", r"HMMA\.16816\.F32\.BF16"),
+        ("patterns", "HalfScaled", r"HMMA\.16816\.F32 "),
+        ("patterns", "Float32Parts", r"HMMA\.16816\.F32\.BF16"),
+    ],
+)
+def test_matrix_units_and_asynchronous_copies_are_used(kernel: str, variant: str, instruction: str) -> None:
+    code = {
+        name: text
+        for name, text in instructions("sm_80").items()
+        if f"{kernel}_kernel" in name and variant in name
+    }
+    assert code
+    for name, text in code.items():
+        assert re.search(instruction, text), f"{name} has no {instruction}"
+
+
+LAUNCH = """
+#include "csrc/cuda/gpu.h"
+#include <cstdio>
+__global__ void nothing() {}
+int main() {
+  using namespace tcm::cuda;
+  for (int shared_bytes : {0, 64 * 1024}) {
+    try {
+      launch("a_kernel", nothing, Device{nullptr, 1, 2}, {1}, 32, shared_bytes);
+    } catch (const std::runtime_error& error) {
+      std::puts(error.what());
+    }
+  }
+  launch("none", nothing, Device{nullptr, 1, 2}, {0}, 32, 0);
+}
+"""
+
+
+def test_a_launch_that_fails_is_an_exception_with_the_name_of_the_kernel(tmp_path: Path) -> None:
+    """Where there is no GPU, every launch fails."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None or torch.cuda.is_available():
+        pytest.skip("there is no nvcc here, or a GPU")
+    source, program = tmp_path / "launch.cu", tmp_path / "launch"
+    source.write_text(LAUNCH)
+    includes = [f"-I{path}" for path in [*cpp_extension.include_paths(), Path(__file__).parent.parent]]
+    command = [nvcc, "-std=c++20", *includes, "-arch=sm_80", "-o", str(program), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    lines = _printed(str(program)).splitlines()
+    assert len(lines) == 2
+    assert all(re.match(r"tcm_kernels: CUDA kernel a_kernel: cudaError\w+, \w+", line) for line in lines)

@@ -1,0 +1,149 @@
+"""Faults planted in the CUDA kernels' own source: the tests on the twin must find each.
+
+A fault is one replacement in a copy of the sources, which is built and run in a process of its own. What must
+find it is either the twin, which throws (a barrier, a bank conflict), or the comparison with the reference.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import cuda_twin
+import pytest
+import torch
+
+REASON = cuda_twin.why_not()
+if REASON is not None:
+    pytest.skip(REASON, allow_module_level=True)
+if torch.cuda.is_available():
+    pytest.skip("the kernels run on a GPU here", allow_module_level=True)
+
+# Lists, patterns, whole tiles and slices; screened and not; both ways round.
+CHECK = """
+import os, sys
+sys.path.insert(0, "tests")
+from agreement import assert_agrees, run
+from cases import Case
+from engines import Engine
+from tcm_kernels.backends import cuda
+cuda.USELESS_FROM = 1.0
+for screening, list_most in (("int8", 64), ("int8", 128 * 128), ("full", 8)):
+    os.environ["TCM_KERNELS_GPU_SCREENING"] = screening
+    cuda.LIST_MOST = list_most
+    for relation in ("self", "rectangular_with_self_offset"):
+        for look, labels in (("random", "unbalanced"), ("clustered", "shuffled")):
+            inputs = Case(relation=relation, n=140, d=70, look=look, labels=labels, extra=9).build()
+            assert_agrees(run(Engine("cuda", "cpu"), inputs), inputs)
+"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is written in place of what, in which file under csrc/cuda."""
+
+    file: str
+    right: str
+    wrong: str
+
+
+FAULTS = {
+    "a list begins one word too late": Fault(
+        "lists.cuh",
+        right="int first = 0; first < direction_.words();",
+        wrong="int first = 1; first < direction_.words();",
+    ),
+    "a list's partner is off by one": Fault(
+        "lists.cuh",
+        right="kWordBits + lowest_bit(word);",
+        wrong="kWordBits + lowest_bit(word) + 1;",
+    ),
+    "a pattern's columns are off by one": Fault(
+        "patterns.cuh",
+        right="halves_by_sign(own << 7, own << 6,",
+        wrong="halves_by_sign(own << 6, own << 5,",
+    ),
+    "a pattern's rows are off by one": Fault(
+        "patterns.cuh",
+        right="const int position = first + loaded_row(u);",
+        wrong="const int position = first + loaded_row(u) + 1;",
+    ),
+    "a barrier of the patterns is missing": Fault(
+        "patterns.cuh",
+        right="sync_block();  // the rows are there, and the other buffer is free\n",
+        wrong="\n",
+    ),
+    "a barrier of the products is missing": Fault(
+        "products.cuh",
+        right="sync_block();  // this stage has come, and nobody reads the one before any more\n",
+        wrong="\n",
+    ),
+    "copies are not waited for": Fault(
+        "products.cuh",
+        right="wait_copies<kMostStages - 2>();",
+        wrong="wait_copies<kMostStages - 1>();",
+    ),
+    "rows in shared memory share banks": Fault(
+        "products.cuh",
+        right="(chunk ^ (line % kRowChunks))",
+        wrong="chunk",
+    ),
+    "the bits of columns are not transposed": Fault(
+        "tile_bits.cuh",
+        right="const uint32_t word = transposed_bits(",
+        wrong="const uint32_t word = uint32_t(",
+    ),
+    "the sweep forgets the bound": Fault(
+        "screen.cuh",
+        right="threshold_minus - similarity_error(error, extremes[0])",
+        wrong="threshold_minus + 0.01f * error",
+    ),
+    "the first tile of the diagonal is left out": Fault(
+        "tiles.h",
+        right="at.row <= at.column",
+        wrong="(at.row <= at.column && at.column > 0)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [None, *FAULTS], ids=lambda name: name or "without a fault nothing is found")
+def test_the_twin_or_the_comparison_finds(name: str | None, tmp_path: Path) -> None:
+    build = cuda_twin.ROOT / "build" / "cuda-faults"
+    root = build / "source"
+    build.mkdir(parents=True, exist_ok=True)
+    # In place, and only what has changed: the build then compiles what depends on the fault, and no more.
+    for folder in ("csrc", "tests"):
+        for file in (cuda_twin.ROOT / folder).rglob("*"):
+            if file.suffix in (".h", ".cuh", ".cu", ".cpp"):
+                _write(root / file.relative_to(cuda_twin.ROOT), file.read_text())
+    if name is not None:
+        fault = FAULTS[name]
+        path = root / "csrc/cuda" / fault.file
+        source = path.read_text()
+        assert source.count(fault.right) == 1, f"{fault.file} has changed: {fault.right!r} is not there once"
+        _write(path, source.replace(fault.right, fault.wrong))
+    library = shutil.copy(cuda_twin.build(root, build), tmp_path / "faulty.so")
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK],
+        env={**os.environ, "TCM_KERNELS_CUDA_TWIN": str(library)},
+        cwd=cuda_twin.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    if name is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode != 0, "nothing was found"
+        assert done.returncode < 0 or "AssertionError" in done.stderr or "kernel " in done.stderr, done.stderr
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
