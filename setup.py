@@ -12,18 +12,22 @@ Python >= 3.10.
     MAX_JOBS                compilations at once; as many as there are processors by default
 """
 
+import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import setup
 
 TORCH_TARGET = "0x020a000000000000"  # torch 2.10: the oldest whose stable ABI has all we call
 OLDEST_NVCC = (12, 0)  # the first that knows C++20
-GPUS = "8.0 8.6 8.9 9.0a 10.0 12.0+PTX"  # of which those that nvcc knows
+GPUS = "8.0+PTX 8.6 8.9 9.0a 10.0 12.0+PTX"  # of which those that nvcc knows
+FAMILIES = {"Ampere": "8.0 8.6+PTX", "Ada": "8.9+PTX", "Hopper": "9.0+PTX", "Blackwell": "10.0 12.0+PTX"}
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter"]
 
 
@@ -69,13 +73,12 @@ def gpu_flags(nvcc: str) -> list[str]:
     """What tells nvcc for which GPUs to compile."""
     known = set(re.findall(r"compute_(\d+)", nvcc_says(nvcc, "--list-gpu-arch")))
     asked = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    names = re.split(r"[;,\s]+", (asked or GPUS).strip())
     flags = []
-    for name in re.split(r"[;,\s]+", (asked or GPUS).strip()):
+    for name in " ".join(FAMILIES.get(name, name) for name in names).split():
         found = re.fullmatch(r"(\d+)\.(\d+)([af]?)(\+PTX)?", name)
         if found is None:
-            sys.exit(
-                f"tcm_kernels: TORCH_CUDA_ARCH_LIST: got {name!r}, expected numbers such as 9.0a or 8.6+PTX"
-            )
+            sys.exit(f"tcm_kernels: TORCH_CUDA_ARCH_LIST: got {name!r}, expected such as 9.0a or 8.6+PTX")
         major, minor, suffix, ptx = found.groups()
         if int(major) < 8:
             print(f"tcm_kernels: the CUDA kernels need compute capability 8.0 or more, leaving out {name}")
@@ -83,40 +86,51 @@ def gpu_flags(nvcc: str) -> list[str]:
             chip = major + minor + suffix
             codes = f"[sm_{chip},compute_{chip}]" if ptx else f"sm_{chip}"
             flags.append(f"-gencode=arch=compute_{chip},code={codes}")
+    if not flags:
+        sys.exit(
+            f"tcm_kernels: TORCH_CUDA_ARCH_LIST: got {asked!r}, expected a compute capability from 8.0 on; "
+            "TCM_KERNELS_NO_CUDA=1 leaves the CUDA kernels out"
+        )
     return flags
 
 
 def compile_cuda(nvcc: str, sources: list[Path], includes: list[str], folder: Path) -> list[str]:
-    """Compiles those .cu files that have changed, with ninja; torch's own step asks for a torch with CUDA.
+    """Compiles .cu files; torch's own step for that asks for a torch with CUDA. Returns the object files.
 
-    Returns the object files.
+    With ninja only those that have changed.
     """
-    flags = [
-        *gpu_flags(nvcc),
-        *(
-            "-std=c++20",
-            "-O3",
-            "--expt-relaxed-constexpr",
-            "-Xfatbin=-compress-all",
-            f"-DTORCH_TARGET_VERSION={TORCH_TARGET}",
-        ),
+    command = [
+        *(nvcc, *gpu_flags(nvcc), "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xfatbin=-compress-all"),
         *(f"-Xcompiler={flag}" for flag in ("-fPIC", "-fvisibility=hidden", *WARNINGS)),
+        f"-DTORCH_TARGET_VERSION={TORCH_TARGET}",
         *(f"-I{path}" for path in includes),
     ]
-    objects = [folder.absolute() / f"{source.stem}.o" for source in sources]
+    objects = {source.absolute(): folder.absolute() / f"{source.stem}.o" for source in sources}
+    jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    if importlib.util.find_spec("ninja") is None and shutil.which("ninja") is None:
+
+        def compile_one(source: Path) -> None:
+            subprocess.run([*command, "-c", str(source), "-o", str(objects[source])], check=True)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(compile_one, objects))
+        return list(map(str, objects.values()))
+
+    def escaped(path: Path) -> str:
+        return re.sub(r"([$ :])", r"$\1", str(path))
+
     lines = [
-        "ninja_required_version = 1.3",
         "rule cuda",
-        f"  command = {nvcc} {' '.join(flags)} -MD -MF $out.d -c $in -o $out",
+        f"  command = {shlex.join(command).replace('$', '$$')} -MD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
-        *(f"build {to}: cuda {source.absolute()}" for source, to in zip(sources, objects, strict=True)),
+        *(f"build {escaped(to)}: cuda {escaped(source)}" for source, to in objects.items()),
     ]
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "build.ninja").write_text("\n".join([*lines, ""]))
-    jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
-    subprocess.run([sys.executable, "-m", "ninja", "-C", str(folder), "-j", jobs], check=True)
-    return [str(path) for path in objects]
+    ninja = [sys.executable, "-m", "ninja"] if importlib.util.find_spec("ninja") else ["ninja"]
+    subprocess.run([*ninja, "-C", str(folder), "-j", str(jobs)], check=True)
+    return list(map(str, objects.values()))
 
 
 def cpu_module(torch_extension):
@@ -195,4 +209,5 @@ def extensions() -> dict[str, object]:
     }
 
 
-setup(**extensions())
+if __name__ == "__main__":
+    setup(**extensions())

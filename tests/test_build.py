@@ -1,0 +1,118 @@
+"""How setup.py finds the CUDA compiler, and for which GPUs. What comes of it is in test_cuda_binary.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def setup() -> ModuleType:
+    pytest.importorskip("setuptools")
+    spec = importlib.util.spec_from_file_location("tcm_setup", ROOT / "setup.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def an_nvcc(tmp_path: Path, gpus: str, version: str) -> str:
+    """A compiler that only says what it is."""
+    path = tmp_path / "toolkit" / "bin" / "nvcc"
+    path.parent.mkdir(parents=True)
+    listed = "\\n".join(f"compute_{gpu}" for gpu in gpus.split())
+    path.write_text(
+        "#!/bin/sh\n"
+        f"case $1 in --list-gpu-arch) printf '{listed}\\n';; --version) echo 'release {version}, V';; "
+        "--dryrun) echo '#$ TOP=/nowhere' >&2;; esac\n"
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+NEW, OLD = "75 80 86 87 89 90 100 103 110 120 121", "70 75 80 86 87 89 90"
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "expected"),
+    [
+        (None, NEW, "80+ 86 89 90a 100 120+"),
+        (None, OLD, "80+ 86 89 90a"),
+        ("9.0a", NEW, "90a"),
+        ("8.0;8.6+PTX", NEW, "80 86+"),
+        ("7.5 9.0", NEW, "90"),
+        ("Hopper", NEW, "90+"),
+        ("Ampere;12.0f", NEW, "80 86+ 120f"),
+    ],
+)
+def test_it_compiles_for_the_gpus_that_are_asked_for(
+    asked: str | None,
+    gpus: str,
+    expected: str,
+    setup: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    flags = []
+    for name in expected.split():
+        chip = name.removesuffix("+")
+        codes = f"[sm_{chip},compute_{chip}]" if name.endswith("+") else f"sm_{chip}"
+        flags.append(f"-gencode=arch=compute_{chip},code={codes}")
+    assert setup.gpu_flags(an_nvcc(tmp_path, gpus, "13.0")) == flags
+
+
+@pytest.mark.parametrize("asked", ["7.5", "native", "9"])
+def test_gpus_that_it_cannot_compile_for_are_refused(
+    asked: str, setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    with pytest.raises(SystemExit, match=f"TORCH_CUDA_ARCH_LIST: got '{asked}', expected"):
+        setup.gpu_flags(an_nvcc(tmp_path, NEW, "13.0"))
+
+
+def test_cuda_home_decides_which_compiler_it_is(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvcc = an_nvcc(tmp_path, NEW, "12.8")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "toolkit"))
+    assert setup.find_nvcc() == nvcc
+    assert setup.nvcc_version(nvcc) == (12, 8)
+    assert setup.cuda_library_folder(nvcc) == Path("/nowhere/lib64")
+
+
+@pytest.mark.parametrize("variable", ["TCM_KERNELS_NO_CUDA", "TCM_KERNELS_NO_EXTENSIONS"])
+def test_the_cuda_kernels_can_be_left_out(
+    variable: str, setup: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("c++") is None:
+        pytest.skip("there is no C++ compiler")
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.chdir(ROOT)
+    names = [module.name for module in setup.extensions().get("ext_modules", [])]
+    assert names == (["tcm_kernels._cpu"] if variable == "TCM_KERNELS_NO_CUDA" else [])
+
+
+def test_an_old_compiler_leaves_them_out_with_a_word(
+    setup: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if shutil.which("c++") is None:
+        pytest.skip("there is no C++ compiler")
+    an_nvcc(tmp_path, OLD, "11.8")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "toolkit"))
+    monkeypatch.delenv("TCM_KERNELS_NO_CUDA", raising=False)
+    monkeypatch.chdir(ROOT)
+    assert [module.name for module in setup.extensions()["ext_modules"]] == ["tcm_kernels._cpu"]
+    assert "need nvcc 12 or newer" in capsys.readouterr().out
