@@ -69,8 +69,8 @@ FAULTS = {
     ),
     "a pattern's rows are off by one": Fault(
         "patterns.cuh",
-        right="const int position = first + loaded_row(u);",
-        wrong="const int position = first + loaded_row(u) + 1;",
+        right="at.word * kWordBits + loaded_row(u);",
+        wrong="at.word * kWordBits + loaded_row(u) + 1;",
     ),
     "a barrier of the patterns is missing": Fault(
         "patterns.cuh",

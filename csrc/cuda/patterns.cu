@@ -10,9 +10,9 @@ void launch_patterns(const Device& device, Dtype dtype, Precision precision, con
     launch("block_sums", block_sums_kernel<decltype(t)>, device, sums, kBlockSumThreads, 0, other, shape,
            direction.other_tile, found, block_sums);
   });
-  const Grid grid{direction.own_tiles, (shape.dim + kPatternColumns - 1) / kPatternColumns, 2};
   const auto run = [&](auto way) {
     using Way = decltype(way);
+    const Grid grid{direction.own_tiles, (shape.dim + Way::kWidth - 1) / Way::kWidth, 2};
     launch("patterns", patterns_kernel<Way>, device, grid, kPatternThreads, kPatternBytes<Way>, own, other,
            shape, direction, found, block_sums);
   };

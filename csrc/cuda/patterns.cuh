@@ -10,9 +10,9 @@
 // A pattern is exact in any type, but the unit row is not the operand that lies in memory. For bfloat16 the
 // pattern carries 1/norm in place of the 1 (rounded to bfloat16; the loss is not read off these sums).
 // Float16 rows are scaled before, because 1/norm may not be a float16. Float32 rows are scaled and split into
-// bfloat16 parts: three for "highest", which is all of their 24 bits, and two otherwise. Matrix units cut
-// their sums off instead of rounding them, so they only add up a tile, or 32 rows of float32 ones: the rest
-// is added as float32.
+// bfloat16 parts: three for "highest", which is all of their 24 bits, and two otherwise; matrix units cut
+// their sums off instead of rounding them, so of these they only add up 32 rows, and the rest is added as
+// float32.
 #pragma once
 
 #include "found.cuh"
@@ -21,18 +21,20 @@
 
 namespace tcm::cuda {
 
-// How rows of T are multiplied with a pattern: type and number of the parts, and whether the pattern carries
-// 1/norm.
+// How rows of T are multiplied with a pattern: type and number of the parts, columns of the embeddings that a
+// block adds up, and whether the pattern carries 1/norm.
 struct BFloat16Weights {
   using Row = BFloat16;
   using Part = BFloat16;
   static constexpr int kParts = 1;
+  static constexpr int kWidth = 128;
   static constexpr bool kWeights = true;
 };
 struct HalfScaled {
   using Row = Half;
   using Part = Half;
   static constexpr int kParts = 1;
+  static constexpr int kWidth = 128;
   static constexpr bool kWeights = false;
 };
 template <int kCount>
@@ -40,16 +42,17 @@ struct Float32Parts {
   using Row = float;
   using Part = BFloat16;
   static constexpr int kParts = kCount;
+  static constexpr int kWidth = 64;
   static constexpr bool kWeights = false;
 };
 
-constexpr int kPatternColumns = 64;  // of the embeddings, for a block
-constexpr int kPatternRows = 32;     // of the other side, at a time: a word of the pattern
+constexpr int kPatternRows = 32;  // of the other side, at a time: a word of the pattern
 constexpr int kPatternThreads = 128;
-constexpr int kPartBytes = kPatternRows * kPatternColumns * 2;
 constexpr int kFactorBytes = kPatternRows * static_cast<int>(sizeof(float));
 template <class Way>
-constexpr int kPatternBufferBytes = Way::kParts * kPartBytes + kFactorBytes;
+constexpr int kPartBytes = kPatternRows * Way::kWidth * 2;
+template <class Way>
+constexpr int kPatternBufferBytes = Way::kParts * kPartBytes<Way> + kFactorBytes;
 template <class Way>
 constexpr int kPatternBytes = 2 * kPatternBufferBytes<Way>;
 
@@ -96,10 +99,11 @@ class Patterns {
         shape_(shape),
         direction_(direction),
         list_most_(list_most),
-        first_d_(block_index_y() * kPatternColumns),
+        first_d_(block_index_y() * Way::kWidth),
         positive_(block_index_z() == 0) {
     const int first = (direction.own_tile + block_index()) * kTile;
     rows_there_ = min(own.n - first, kTile);
+    own_bits_ = direction.bits + (int64_t{block_index()} * kTile + row(0)) * direction.words();
     begin_tile_ = 0;
     end_tile_ = direction.other_tiles;
     const int other0 = direction.other_tile * kTile;
@@ -108,12 +112,6 @@ class Patterns {
     if (positive_) {  // the tiles that hold the block's classes
       begin_tile_ = min(max(band_begin_, 0) / kTile, end_tile_);
       end_tile_ = min((max(band_end_, 0) + kTile - 1) / kTile, end_tile_);
-    }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const int position = min(first + row(r), own.n - 1);
-      same_begin_[r] = own.same_begin[position] - other0;
-      same_end_[r] = own.same_end[position] - other0;
     }
   }
 
@@ -129,8 +127,8 @@ class Patterns {
  private:
   enum Kind { kNothing, kWhole, kPattern };
   static constexpr int kRows = 4;  // of a thread: two fragments of 16 rows, of each two
-  static constexpr int kColumns = kPatternColumns / 8;
-  static constexpr int kLoads = kPatternRows * kPatternColumns / 8 / kPatternThreads;  // of eight elements
+  static constexpr int kColumns = Way::kWidth / 8;
+  static constexpr int kLoads = kPatternRows * Way::kWidth / 8 / kPatternThreads;  // of eight elements
   static constexpr int kChunks = 8 / kPerChunk<Row>;
 
   TCM_DEVICE static int row(int r) { return warp_index() * 32 + r * 8 + lane_index() / 4; }
@@ -158,32 +156,29 @@ class Patterns {
 
   // The words of a row that belong to a tile.
   TCM_DEVICE const uint32_t* words_of(int r, int tile) const {
-    const int64_t own = int64_t{block_index()} * kTile + row(r);
-    return direction_.bits + own * direction_.words() + tile * kTileWords;
+    return own_bits_ + (r * 8 * direction_.words() + tile * kTileWords);
   }
 
   TCM_DEVICE void add_whole(int tile, const float* block_sums) {
     touched_ = true;
-    float sums[kColumns][2];
-#pragma unroll
-    for (int j = 0; j < kColumns; ++j) {
-#pragma unroll
-      for (int odd = 0; odd < 2; ++odd) {
-        const int d = first_d_ + column(j, odd);
-        sums[j][odd] = d < shape_.dim ? block_sums[int64_t{tile} * shape_.dim + d] : 0.0f;
-      }
-    }
+    bool takes[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const Chunk words = *reinterpret_cast<const Chunk*>(words_of(r, tile));
       int hard = 0;
 #pragma unroll
       for (int w = 0; w < kTileWords; ++w) hard += count_bits(words.word[w]);
-      if (!takes_whole(hard, columns_there(tile))) continue;
+      takes[r] = takes_whole(hard, columns_there(tile));
+    }
+    const float* sums = block_sums + int64_t{tile} * shape_.dim + first_d_;
 #pragma unroll
-      for (int j = 0; j < kColumns; ++j) {
-        sum_[r / 2][j][r % 2 * 2] += sums[j][0];
-        sum_[r / 2][j][r % 2 * 2 + 1] += sums[j][1];
+    for (int j = 0; j < kColumns; ++j) {
+#pragma unroll
+      for (int odd = 0; odd < 2; ++odd) {
+        const int d = column(j, odd);
+        const float sum = first_d_ + d < shape_.dim ? sums[d] : 0.0f;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) sum_[r / 2][j][r % 2 * 2 + odd] += takes[r] ? sum : 0.0f;
       }
     }
   }
@@ -200,12 +195,12 @@ class Patterns {
     PatternPlace at{find(kPattern, begin_tile_), 0};
     if (at.tile >= end_tile_) return;
     touched_ = true;
-    load_positions(at);
+    load_row_numbers(at);
     load(at);
     PatternPlace next = after(at);
-    load_positions(next);
+    load_row_numbers(next);
     int buffer = 0;
-    float acc[2][kColumns][4] = {};
+    float in_parts[2][kColumns][4] = {};
     while (at.tile < end_tile_) {
       store_rows(buffer);
       uint32_t words[kRows];
@@ -214,9 +209,13 @@ class Patterns {
       sync_block();  // the rows are there, and the other buffer is free
       const PatternPlace second = next.tile < end_tile_ ? after(next) : next;
       load(next);
-      load_positions(second);
-      multiply(at, words, buffer, acc);
-      if (Way::kParts > 1 || next.tile != at.tile) add_up(acc);
+      load_row_numbers(second);
+      if constexpr (Way::kParts > 1) {
+        multiply(at, words, buffer, in_parts);
+        add_up(in_parts);
+      } else {
+        multiply(at, words, buffer, sum_);
+      }
       buffer ^= 1;
       at = next;
       next = second;
@@ -237,32 +236,39 @@ class Patterns {
     }
   }
 
-  // Eight threads have the 64 elements of a row.
-  TCM_DEVICE static int loaded_row(int u) { return thread_index() / 8 + u * (kPatternThreads / 8); }
-  TCM_DEVICE static int loaded_chunk() { return thread_index() % 8; }
+  // As many threads have a row as it has chunks of eight elements.
+  static constexpr int kRowThreads = Way::kWidth / 8;
+  TCM_DEVICE static int loaded_row(int u) {
+    return thread_index() / kRowThreads + u * (kPatternThreads / kRowThreads);
+  }
+  TCM_DEVICE static int loaded_chunk() { return thread_index() % kRowThreads; }
 
-  TCM_DEVICE void load_positions(PatternPlace at) {
-    const int first = (direction_.other_tile + at.tile) * kTile + at.word * kWordBits;
+  // Where a place's rows stand, and whether they are there.
+  TCM_DEVICE int position_of(PatternPlace at, int u) const {
+    return (direction_.other_tile + at.tile) * kTile + at.word * kWordBits + loaded_row(u);
+  }
+
+  TCM_DEVICE void load_row_numbers(PatternPlace at) {
 #pragma unroll
     for (int u = 0; u < kLoads; ++u) {
-      const int position = first + loaded_row(u);
+      const int position = position_of(at, u);
       const bool there = at.tile < end_tile_ && position < other_.n;
       row_number_[u] = there ? static_cast<int>(other_.order[position]) : -1;
-      next_factor_[u] = there ? other_.inverse[position] : 0.0f;
     }
   }
 
-  // Rows and bits, after load_positions of the same place.
+  // Rows and bits, after load_row_numbers of the same place.
   TCM_DEVICE void load(PatternPlace at) {
     if (at.tile >= end_tile_) return;
     const int d = first_d_ + loaded_chunk() * 8;
 #pragma unroll
     for (int u = 0; u < kLoads; ++u) {
-      factor_[u] = next_factor_[u];
+      const bool there = row_number_[u] >= 0;
+      factor_[u] = there ? other_.inverse[position_of(at, u)] : 0.0f;
       const Row* row = static_cast<const Row*>(other_.x) + int64_t{max(row_number_[u], 0)} * shape_.dim;
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
-        loaded_[u][c] = row_number_[u] >= 0 ? load_chunk(row, d + c * kPerChunk<Row>, shape_) : Chunk{};
+        loaded_[u][c] = there ? load_chunk(row, d + c * kPerChunk<Row>, shape_) : Chunk{};
       }
     }
 #pragma unroll
@@ -271,11 +277,13 @@ class Patterns {
 
   TCM_DEVICE static int buffer_at(int buffer) { return buffer * kPatternBufferBytes<Way>; }
   TCM_DEVICE static SharedArray<float> factors(int buffer) {
-    return shared_memory<float>(buffer_at(buffer) + Way::kParts * kPartBytes);
+    return shared_memory<float>(buffer_at(buffer) + Way::kParts * kPartBytes<Way>);
   }
-  // Byte of a row's chunk of eight elements within a part: a row is 128 bytes, its chunks exchanged so that
-  // ldmatrix reads every bank once.
-  TCM_DEVICE static int chunk_at(int row, int chunk) { return row * 128 + (chunk ^ (row % 8)) * kChunk; }
+  // Byte of a row's chunk of eight elements within a part, chunks exchanged so that ldmatrix reads every bank
+  // once.
+  TCM_DEVICE static int chunk_at(int row, int chunk) {
+    return row * Way::kWidth * 2 + (chunk ^ (row % 8)) * kChunk;
+  }
 
   TCM_DEVICE void store_rows(int buffer) {
 #pragma unroll
@@ -296,7 +304,7 @@ class Patterns {
           }
         }
 #pragma unroll
-        for (int p = 0; p < Way::kParts; ++p) shared_memory<Chunk>(at + p * kPartBytes)[0] = parts[p];
+        for (int p = 0; p < Way::kParts; ++p) shared_memory<Chunk>(at + p * kPartBytes<Way>)[0] = parts[p];
       }
       if (loaded_chunk() == 0) factors(buffer)[loaded_row(u)] = factor_[u];
     }
@@ -317,9 +325,13 @@ class Patterns {
                            float (&acc)[2][kColumns][4]) {
     const int from = at.tile * kTile + at.word * kWordBits, lane = lane_index();
     if (positive_ || (from < band_end_ && from + kWordBits > band_begin_)) {
+      const int first = (direction_.own_tile + block_index()) * kTile;
+      const int column0 = direction_.other_tile * kTile + from;
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        const uint32_t same = bits_between(same_begin_[r] - from, same_end_[r] - from);
+      for (int r = 0; r < kRows; ++r) {  // read again: they are rarely asked for, and registers are few
+        const int position = min(first + row(r), own_.n - 1);
+        const uint32_t same =
+            bits_between(own_.same_begin[position] - column0, own_.same_end[position] - column0);
         words[r] &= positive_ ? same : ~same;
       }
     }
@@ -343,7 +355,8 @@ class Patterns {
 #pragma unroll
         for (int j = 0; j < kColumns; j += 2) {
           uint32_t b[4];
-          load_matrices_transposed(b, rows, p * kPartBytes + chunk_at(k * 16 + lane % 16, j + lane / 16));
+          load_matrices_transposed(b, rows,
+                                   p * kPartBytes<Way> + chunk_at(k * 16 + lane % 16, j + lane / 16));
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
             multiply_add(Part(), acc[i][j], a[k][i], b);
@@ -388,16 +401,16 @@ class Patterns {
   bool positive_;
   int rows_there_, begin_tile_, end_tile_;
   int band_begin_, band_end_;  // columns that hold the block's classes
+  const uint32_t* own_bits_;   // of the thread's first row
   bool touched_ = false;
-  int same_begin_[kRows], same_end_[kRows];
   float sum_[2][kColumns][4] = {};
   Chunk loaded_[kLoads][kChunks];
-  float factor_[kLoads], next_factor_[kLoads];
+  float factor_[kLoads];
   int row_number_[kLoads];
   uint32_t words_[kRows];
 };
 
-// P (z = 0) or Q (z = 1) of a tile of rows (x), kPatternColumns columns (y), over the other side of a
+// P (z = 0) or Q (z = 1) of a tile of rows (x), Way::kWidth columns (y), over the other side of a
 // super-tile.
 template <class Way>
 TCM_KERNEL(kPatternThreads, 2)
