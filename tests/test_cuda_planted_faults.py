@@ -68,9 +68,9 @@ FAULTS = {
         wrong="halves_by_sign(own << 6, own << 5,",
     ),
     "a pattern's rows are off by one": Fault(
-        "patterns.cuh",
-        right="at.word * kWordBits + loaded_row(u);",
-        wrong="at.word * kWordBits + loaded_row(u) + 1;",
+        "pattern_rows.cuh",
+        right="const int position = first + row(u);",
+        wrong="const int position = first + row(u) + 1;",
     ),
     "a barrier of the patterns is missing": Fault(
         "patterns.cuh",
@@ -88,7 +88,7 @@ FAULTS = {
         wrong="wait_copies<kMostStages - 1>();",
     ),
     "rows in shared memory share banks": Fault(
-        "products.cuh",
+        "tile_rows.cuh",
         right="(chunk ^ (line % kRowChunks))",
         wrong="chunk",
     ),

@@ -1,5 +1,7 @@
 #include "patterns.cuh"
 
+#include "block_sums.cuh"
+
 namespace tcm::cuda {
 
 void launch_patterns(const Device& device, Dtype dtype, Precision precision, const Side& own,

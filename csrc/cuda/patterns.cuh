@@ -17,68 +17,9 @@
 
 #include "found.cuh"
 #include "kernels.h"
-#include "rows.cuh"
+#include "pattern_rows.cuh"
 
 namespace tcm::cuda {
-
-// How rows of T are multiplied with a pattern: type and number of the parts, columns of the embeddings that a
-// block adds up, and whether the pattern carries 1/norm.
-struct BFloat16Weights {
-  using Row = BFloat16;
-  using Part = BFloat16;
-  static constexpr int kParts = 1;
-  static constexpr int kWidth = 128;
-  static constexpr bool kWeights = true;
-};
-struct HalfScaled {
-  using Row = Half;
-  using Part = Half;
-  static constexpr int kParts = 1;
-  static constexpr int kWidth = 128;
-  static constexpr bool kWeights = false;
-};
-template <int kCount>
-struct Float32Parts {
-  using Row = float;
-  using Part = BFloat16;
-  static constexpr int kParts = kCount;
-  static constexpr int kWidth = 64;
-  static constexpr bool kWeights = false;
-};
-
-constexpr int kPatternRows = 32;  // of the other side, at a time: a word of the pattern
-constexpr int kPatternThreads = 128;
-constexpr int kFactorBytes = kPatternRows * static_cast<int>(sizeof(float));
-template <class Way>
-constexpr int kPartBytes = kPatternRows * Way::kWidth * 2;
-template <class Way>
-constexpr int kPatternBufferBytes = Way::kParts * kPartBytes<Way> + kFactorBytes;
-template <class Way>
-constexpr int kPatternBytes = 2 * kPatternBufferBytes<Way>;
-
-template <class T>
-TCM_DEVICE float sum_of_column(const Side& side, int first, int last, int d, const Shape& shape) {
-  float sum = 0.0f;
-  for (int position = first; position < last; ++position) {
-    sum += static_cast<float>(row_of<T>(side, position, shape)[d]) * side.inverse[position];
-  }
-  return sum;
-}
-
-// The sum of the unit rows of each tile of one side of a super-tile, (tiles, dim): a block a tile (x) and
-// kBlockSumThreads columns (y).
-constexpr int kBlockSumThreads = 256;
-template <class T>
-TCM_KERNEL(kBlockSumThreads, 4)
-block_sums_kernel(TCM_PARAMETER(Side) side, TCM_PARAMETER(Shape) shape, int first_tile,
-                  TCM_PARAMETER(Found) found, float* sums) {
-  if (is_sparse(found)) return;
-  const int d = block_index_y() * kBlockSumThreads + thread_index();
-  if (d >= shape.dim) return;
-  const int first = (first_tile + block_index()) * kTile;
-  sums[int64_t{block_index()} * shape.dim + d] =
-      sum_of_column<T>(side, first, min(first + kTile, side.n), d, shape);
-}
 
 // One word of a tile's pattern.
 struct PatternPlace {
@@ -89,7 +30,6 @@ struct PatternPlace {
 template <class Way>
 class Patterns {
  public:
-  using Row = typename Way::Row;
   using Part = typename Way::Part;
 
   TCM_DEVICE Patterns(const Side& own, const Side& other, const Shape& shape, const Direction& direction,
@@ -100,7 +40,8 @@ class Patterns {
         direction_(direction),
         list_most_(list_most),
         first_d_(block_index_y() * Way::kWidth),
-        positive_(block_index_z() == 0) {
+        positive_(block_index_z() == 0),
+        rows_(other, shape, block_index_y() * Way::kWidth) {
     const int first = (direction.own_tile + block_index()) * kTile;
     rows_there_ = min(own.n - first, kTile);
     own_bits_ = direction.bits + (int64_t{block_index()} * kTile + row(0)) * direction.words();
@@ -128,8 +69,6 @@ class Patterns {
   enum Kind { kNothing, kWhole, kPattern };
   static constexpr int kRows = 4;  // of a thread: two fragments of 16 rows, of each two
   static constexpr int kColumns = Way::kWidth / 8;
-  static constexpr int kLoads = kPatternRows * Way::kWidth / 8 / kPatternThreads;  // of eight elements
-  static constexpr int kChunks = 8 / kPerChunk<Row>;
 
   TCM_DEVICE static int row(int r) { return warp_index() * 32 + r * 8 + lane_index() / 4; }
 
@@ -195,21 +134,23 @@ class Patterns {
     PatternPlace at{find(kPattern, begin_tile_), 0};
     if (at.tile >= end_tile_) return;
     touched_ = true;
-    load_row_numbers(at);
-    load(at);
+    rows_.find(first_of(at));
+    rows_.load(first_of(at));
+    load_words(at);
     PatternPlace next = after(at);
-    load_row_numbers(next);
+    rows_.find(first_of(next));
     int buffer = 0;
     float in_parts[2][kColumns][4] = {};
     while (at.tile < end_tile_) {
-      store_rows(buffer);
+      rows_.store(buffer);
       uint32_t words[kRows];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) words[r] = words_[r];
       sync_block();  // the rows are there, and the other buffer is free
       const PatternPlace second = next.tile < end_tile_ ? after(next) : next;
-      load(next);
-      load_row_numbers(second);
+      rows_.load(first_of(next));
+      load_words(next);
+      rows_.find(first_of(second));
       if constexpr (Way::kParts > 1) {
         multiply(at, words, buffer, in_parts);
         add_up(in_parts);
@@ -236,90 +177,17 @@ class Patterns {
     }
   }
 
-  // As many threads have a row as it has chunks of eight elements.
-  static constexpr int kRowThreads = Way::kWidth / 8;
-  TCM_DEVICE static int loaded_row(int u) {
-    return thread_index() / kRowThreads + u * (kPatternThreads / kRowThreads);
-  }
-  TCM_DEVICE static int loaded_chunk() { return thread_index() % kRowThreads; }
-
-  // Where a place's rows stand, and whether they are there.
-  TCM_DEVICE int position_of(PatternPlace at, int u) const {
-    return (direction_.other_tile + at.tile) * kTile + at.word * kWordBits + loaded_row(u);
+  // The position of a place's first row, or none.
+  TCM_DEVICE int first_of(PatternPlace at) const {
+    return at.tile < end_tile_ ? (direction_.other_tile + at.tile) * kTile + at.word * kWordBits : kNone;
   }
 
-  TCM_DEVICE void load_row_numbers(PatternPlace at) {
-#pragma unroll
-    for (int u = 0; u < kLoads; ++u) {
-      const int position = position_of(at, u);
-      const bool there = at.tile < end_tile_ && position < other_.n;
-      row_number_[u] = there ? static_cast<int>(other_.order[position]) : -1;
-    }
-  }
-
-  // Rows and bits, after load_row_numbers of the same place.
-  TCM_DEVICE void load(PatternPlace at) {
+  TCM_DEVICE void load_words(PatternPlace at) {
     if (at.tile >= end_tile_) return;
-    const int d = first_d_ + loaded_chunk() * 8;
-#pragma unroll
-    for (int u = 0; u < kLoads; ++u) {
-      const bool there = row_number_[u] >= 0;
-      factor_[u] = there ? other_.inverse[position_of(at, u)] : 0.0f;
-      const Row* row = static_cast<const Row*>(other_.x) + int64_t{max(row_number_[u], 0)} * shape_.dim;
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-        loaded_[u][c] = there ? load_chunk(row, d + c * kPerChunk<Row>, shape_) : Chunk{};
-      }
-    }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) words_[r] = words_of(r, at.tile)[at.word];
   }
 
-  TCM_DEVICE static int buffer_at(int buffer) { return buffer * kPatternBufferBytes<Way>; }
-  TCM_DEVICE static SharedArray<float> factors(int buffer) {
-    return shared_memory<float>(buffer_at(buffer) + Way::kParts * kPartBytes<Way>);
-  }
-  // Byte of a row's chunk of eight elements within a part, chunks exchanged so that ldmatrix reads every bank
-  // once.
-  TCM_DEVICE static int chunk_at(int row, int chunk) {
-    return row * Way::kWidth * 2 + (chunk ^ (row % 8)) * kChunk;
-  }
-
-  TCM_DEVICE void store_rows(int buffer) {
-#pragma unroll
-    for (int u = 0; u < kLoads; ++u) {
-      const int at = buffer_at(buffer) + chunk_at(loaded_row(u), loaded_chunk());
-      if constexpr (Way::kWeights) {
-        shared_memory<Chunk>(at)[0] = loaded_[u][0];
-      } else {
-        Chunk parts[Way::kParts] = {};
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          float rest = element(loaded_[u][i / kPerChunk<Row>], i % kPerChunk<Row>, Row()) * factor_[u];
-#pragma unroll
-          for (int p = 0; p < Way::kParts; ++p) {
-            const Part part(rest);
-            parts[p].word[i / 2] |= raw_bits(part) << (i % 2 * 16);
-            rest -= static_cast<float>(part);
-          }
-        }
-#pragma unroll
-        for (int p = 0; p < Way::kParts; ++p) shared_memory<Chunk>(at + p * kPartBytes<Way>)[0] = parts[p];
-      }
-      if (loaded_chunk() == 0) factors(buffer)[loaded_row(u)] = factor_[u];
-    }
-  }
-
-  // What stands for a 1 in columns k and k + 1 of the pattern.
-  TCM_DEVICE static uint32_t ones(int buffer, int k) {
-    if constexpr (Way::kWeights) {
-      const float even = factors(buffer)[k], odd = factors(buffer)[k + 1];
-      return raw_bits(Part(even)) | raw_bits(Part(odd)) << 16;
-    } else {
-      const uint32_t one = raw_bits(Part(1.0f));
-      return one | one << 16;
-    }
-  }
   // Adds 32 rows: a thread has rows' words whole, and makes of them the fragments of the pattern.
   TCM_DEVICE void multiply(PatternPlace at, uint32_t (&words)[kRows], int buffer,
                            float (&acc)[2][kColumns][4]) {
@@ -335,11 +203,10 @@ class Patterns {
         words[r] &= positive_ ? same : ~same;
       }
     }
-    const SharedArray<char> rows = shared_memory<char>(buffer_at(buffer));
     uint32_t a[kPatternRows / 16][2][4];
 #pragma unroll
     for (int k = 0; k < kPatternRows; k += 8) {
-      const uint32_t one = ones(buffer, k + lane % 4 * 2);
+      const uint32_t one = rows_.ones(buffer, k + lane % 4 * 2);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         // Columns k + 2 (lane % 4) and the next: the signs of byte k / 8.
@@ -355,8 +222,7 @@ class Patterns {
 #pragma unroll
         for (int j = 0; j < kColumns; j += 2) {
           uint32_t b[4];
-          load_matrices_transposed(b, rows,
-                                   p * kPartBytes<Way> + chunk_at(k * 16 + lane % 16, j + lane / 16));
+          rows_.load_fragments(b, buffer, p, k * 16, j);
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
             multiply_add(Part(), acc[i][j], a[k][i], b);
@@ -399,14 +265,12 @@ class Patterns {
   int list_most_;
   int first_d_;
   bool positive_;
+  PatternRows<Way> rows_;
   int rows_there_, begin_tile_, end_tile_;
   int band_begin_, band_end_;  // columns that hold the block's classes
   const uint32_t* own_bits_;   // of the thread's first row
   bool touched_ = false;
   float sum_[2][kColumns][4] = {};
-  Chunk loaded_[kLoads][kChunks];
-  float factor_[kLoads];
-  int row_number_[kLoads];
   uint32_t words_[kRows];
 };
 
