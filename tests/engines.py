@@ -33,8 +33,8 @@ def _engines() -> list[Any]:
     parameters = []
     for name in dispatch.BACKENDS:
         reasons = {device: dispatch.why_not(name, device, torch.float32) for device in devices}
-        if name == "triton" and reasons["cpu"] is None:
-            continue  # its kernels are interpreted here, too slowly for all tests: test_triton_interpreted.py
+        if name in ("triton", "cuda") and devices == ["cpu"]:
+            continue  # an interpreter and a twin run them here, in test_triton_*.py and test_cuda_*.py
         usable = [device for device in devices if reasons[device] is None]
         for device in usable:
             marks = [pytest.mark.gpu] if device == "cuda" else []
