@@ -25,6 +25,7 @@ if not interprets_triton():
 import triton
 import triton.language as tl
 
+pytestmark = pytest.mark.no_cover
 bits, prepare, rules, tiles, totals = (
     importlib.import_module(f"tcm_kernels.backends.triton.{name}")
     for name in ("bits", "prepare", "rules", "tiles", "totals")
