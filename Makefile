@@ -74,5 +74,5 @@ $(RUN):
 $(READY): $(BUILD) | $(RUN)
 	rm -f $(VENV)/.ready-*
 	$(RUN) -m pip install --quiet "$(TORCH)" "$(TRITON)" "setuptools>=77" wheel ninja
-	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[demo,test,bench,lint]"
+	TCM_KERNELS_STRICT=1 $(RUN) -m pip install --quiet --no-build-isolation --editable ".[demo,test,bench,lint]"
 	touch $@

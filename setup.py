@@ -9,6 +9,7 @@ Python >= 3.10.
 
     TORCH_CUDA_ARCH_LIST    which GPUs, as for torch: "9.0a" or "8.0;8.6+PTX"; all from 8.0 on by default
     TCM_KERNELS_NO_CUDA     1 leaves the CUDA kernels out
+    TCM_KERNELS_STRICT      1 makes errors of warnings, as `make` does
     MAX_JOBS                compilations at once; as many as there are processors by default
 """
 
@@ -28,12 +29,15 @@ TORCH_TARGET = "0x020a000000000000"  # torch 2.10: the oldest whose stable ABI h
 OLDEST_NVCC = (12, 0)  # the first that knows C++20
 GPUS = "8.0+PTX 8.6 8.9 9.0a 10.0 12.0+PTX"  # of which those that nvcc knows
 FAMILIES = {"Ampere": "8.0 8.6+PTX", "Ada": "8.9+PTX", "Hopper": "9.0+PTX", "Blackwell": "10.0 12.0+PTX"}
-WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter"]
 
 
 def is_set(name: str) -> bool:
     """Whether an environment variable says yes."""
     return os.environ.get(name, "0") not in ("", "0")
+
+
+STRICT = is_set("TCM_KERNELS_STRICT")
+WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", *(["-Werror"] if STRICT else [])]
 
 
 def cxx_compiler() -> str | None:
@@ -102,6 +106,7 @@ def compile_cuda(nvcc: str, sources: list[Path], includes: list[str], folder: Pa
     command = [
         *(nvcc, *gpu_flags(nvcc), "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xfatbin=-compress-all"),
         *(f"-Xcompiler={flag}" for flag in ("-fPIC", "-fvisibility=hidden", *WARNINGS)),
+        *(["-Werror=all-warnings"] if STRICT else []),
         f"-DTORCH_TARGET_VERSION={TORCH_TARGET}",
         *(f"-I{path}" for path in includes),
     ]

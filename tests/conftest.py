@@ -28,6 +28,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("repeatable")
 
 
+# Files that take a minute or more: begun first, so that no process waits for another at the end.
+LONG = ("test_triton_interpreted", "test_cuda_planted_faults", "test_triton_compiled", "test_triton_rules")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each backend on each device it runs on here."""

@@ -5,6 +5,9 @@
 // tile but once. Whatever the elements, a product is 16 x 8 x 32 bytes, so one scheme serves all of them. Two
 // rows share a line of 128 bytes in shared memory, its 16-byte chunks exchanged so that copies write, and
 // ldmatrix reads, every bank once.
+//
+// A warpgroup's products (wgmma, sm_90a) would be another Product and another way of reading the buffers,
+// beside add_stage; they wait for a GPU that tells what they bring.
 #pragma once
 
 #include "tile_rows.cuh"
