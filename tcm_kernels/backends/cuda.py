@@ -7,7 +7,6 @@ together.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 
@@ -15,15 +14,15 @@ import torch
 from torch import Tensor
 
 from .contract import Problem
+from .gpu import machine
+from .gpu.backward import gradients
 from .gpu.label_order import LabelOrder, label_orders
+from .gpu.machine import on_device_of, why_no_gpu
 from .gpu.residual import Sums, residual_bytes, views_of
 from .gpu.settings import asked_screening, pool_bytes
-from .shared import FLOAT_DTYPES
 
 __all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
 
-DTYPES = tuple(dtype for dtype in FLOAT_DTYPES if dtype != torch.float64)
-LEAST_CAPABILITY = (8, 0)
 SCREENINGS = ("", "int8", "full")  # as csrc/cuda/plan.h numbers them
 
 # Not yet measured on a GPU: up to so many pairs of a tile are taken one by one, and the sweep pays where a
@@ -57,16 +56,9 @@ _import_error = load() if torch.version.cuda or twin() else "torch is built with
 
 def why_not_here() -> str | None:
     """None where there is a GPU and the CUDA extension loads, else what is missing."""
-    if not twin():
-        if not torch.cuda.is_available() or torch.version.cuda is None:
-            return "it needs an NVIDIA GPU, and torch sees none"
-        capability = torch.cuda.get_device_capability()
-        if capability < LEAST_CAPABILITY:
-            return (
-                f"it needs compute capability 8.0 or more, and this GPU has {capability[0]}.{capability[1]}"
-            )
-    if _import_error is None:
-        return None
+    reason = None if twin() else why_no_gpu()
+    if reason is not None or _import_error is None:
+        return reason
     return (
         f"its CUDA extension could not be loaded ({_import_error}); with nvcc 12 or newer installed, "
         "reinstall the package: pip install --no-build-isolation --force-reinstall --no-deps ."
@@ -75,18 +67,7 @@ def why_not_here() -> str | None:
 
 def why_not(device_type: str, dtype: torch.dtype) -> str | None:
     """None if this backend takes embeddings of this device and dtype, else the reason."""
-    wanted = "cpu" if twin() else "cuda"
-    if device_type != wanted:
-        where = "in main memory while TCM_KERNELS_CUDA_TWIN is set" if twin() else "on a GPU"
-        return f"it takes embeddings {where}, not on {device_type}"
-    if dtype not in DTYPES:
-        return f"it takes float32, float16 and bfloat16 embeddings, not {dtype}"
-    return None
-
-
-def _on_device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Kernels are launched on the current device."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+    return machine.why_not(device_type, dtype, "TCM_KERNELS_CUDA_TWIN is set" if twin() else None)
 
 
 def _choices() -> tuple[int, int, int, int]:
@@ -100,7 +81,7 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
     emb = problem.emb.contiguous()
     ref = None if problem.ref is None else problem.ref.contiguous()
     choices = _choices()
-    with _on_device_of(emb):
+    with on_device_of(emb):
         residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
         of_emb, of_ref, poison = views_of(problem, residual)
         sums = emb.new_empty(2, dtype=torch.float64)
@@ -134,21 +115,8 @@ def _side(x: Tensor | None, order: LabelOrder, sums: Sums | None) -> tuple[Tenso
 
 def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    emb, ref = problem.emb, problem.ref
-    of_emb, of_ref, poison = views_of(problem, residual)
-    ordered = 2 if ref is None else 1
-    with _on_device_of(emb):
-        grad_emb = _gradient(emb, of_emb, poison, grad_sums, ordered)
-        grad_ref = _gradient(emb if ref is None else ref, of_ref, poison, grad_sums, ordered)
-    return grad_emb, grad_ref
+    return gradients(problem, grad_sums, residual, _chain)
 
 
-def _gradient(x: Tensor, sums: Sums | None, poison: Tensor, grad_sums: Tensor, ordered: int) -> Tensor:
-    if sums is None:
-        return x.new_empty(0)
-    x = x.contiguous()
-    grad = torch.empty_like(x)
-    torch.ops.tcm_kernels._cuda_pair_sums_backward(
-        grad_sums.contiguous(), poison.view(1), x, *sums, ordered, grad
-    )
-    return grad
+def _chain(x: Tensor, sums: Sums, poison: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor) -> None:
+    torch.ops.tcm_kernels._cuda_pair_sums_backward(grad_sums, poison.view(1), x, *sums, ordered, grad)

@@ -5,15 +5,14 @@ Reads an embedding and its P and Q once and writes a gradient: 12 N D bytes for 
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..contract import Problem
-from ..gpu.residual import Sums, views_of
+from ..gpu.backward import gradients
+from ..gpu.residual import Sums
 from .configs import rows_and_warps
-from .forward import on_device_of
 from .rules import NORM_FLOOR, norms
 
 
@@ -49,26 +48,15 @@ def chain_kernel(
 
 def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    emb, ref = problem.emb, problem.ref
-    of_emb, of_ref, poison = views_of(problem, residual)
-    ordered = 2 if ref is None else 1
-    with on_device_of(emb):
-        grad_emb = _chain(emb, of_emb, poison, grad_sums, ordered)
-        grad_ref = _chain(emb if ref is None else ref, of_ref, poison, grad_sums, ordered)
-    return grad_emb, grad_ref
+    return gradients(problem, grad_sums, residual, _chain)
 
 
-def _chain(x: Tensor, sums: Sums | None, poison: Tensor, grad_sums: Tensor, ordered: int) -> Tensor:
-    if sums is None:
-        return x.new_empty(0)
-    x = x.contiguous()
-    grad = torch.empty_like(x)
+def _chain(x: Tensor, sums: Sums, poison: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor) -> None:
     n, dim = x.shape
     block = triton.next_power_of_2(max(dim, 1))
     rows, warps = rows_and_warps(block)
     if n:
         chain_kernel[(triton.cdiv(n, rows),)](
-            x, *sums, poison, grad_sums.contiguous(), ordered, grad, n,
+            x, *sums, poison, grad_sums, ordered, grad, n,
             DIM=dim, ROWS=rows, BLOCK_D=block, num_warps=warps,
         )  # fmt: skip
-    return grad

@@ -18,7 +18,6 @@ P and Q to one program, and partial sums are added in order.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from ..contract import Problem
 from ..gpu.label_order import label_orders
+from ..gpu.machine import on_device_of
 from ..gpu.residual import Sums, residual_bytes, views_of
 from . import autotune, plan, small, tiles
 from .configs import Configs, configs_for, is_interpreted, warps_of_a_row
@@ -262,11 +262,6 @@ def _similarity_precision(x: Tensor, precision: str) -> str:
     if is_interpreted() or x.dtype != torch.float32:
         return "ieee"
     return "tf32x3" if precision == "highest" else "tf32"
-
-
-def on_device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Triton launches on the current device."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
 def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,9 +29,9 @@ class Side(NamedTuple):
         code: (>= N, K) int8 by position, K >= D; whole tiles of rows, or none where nothing is screened.
         scale: (N,) float32 by position.
         error: (N,) float32 by position, rounded up.
-        same_begin: (N,) int32: positions [same_begin, same_end) of the other side are of the row's class.
+        same_begin: (N,) int32, as same_end and twin those of `LabelOrder`.
         same_end: (N,) int32.
-        twin: (N,) int32, the position of the same sample on the other side, or -1.
+        twin: (N,) int32.
     """
 
     x: Tensor

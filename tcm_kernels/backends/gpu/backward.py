@@ -1,0 +1,39 @@
+"""The backward of both GPU backends: a pass over each side whose gradient is wanted."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..contract import Problem
+from .machine import on_device_of
+from .residual import Sums, views_of
+
+
+class Chain(Protocol):
+    """A backend's kernel: from P and Q of rows to the gradient of the raw rows."""
+
+    def __call__(
+        self, x: Tensor, sums: Sums, poison: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor
+    ) -> None:
+        """Write grad (N, D) of x (N, D); a pair stands for `ordered` pairs, 2 in the self case."""
+
+
+def gradients(problem: Problem, grad_sums: Tensor, residual: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
+    """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
+    emb, ref = problem.emb, problem.ref
+    of_emb, of_ref, poison = views_of(problem, residual)
+    ordered = 2 if ref is None else 1
+
+    def gradient(x: Tensor, sums: Sums | None) -> Tensor:
+        if sums is None:
+            return x.new_empty(0)
+        x = x.contiguous()
+        grad = torch.empty_like(x)
+        chain(x, sums, poison, grad_sums.contiguous(), ordered, grad)
+        return grad
+
+    with on_device_of(emb):
+        return gradient(emb, of_emb), gradient(emb if ref is None else ref, of_ref)

@@ -1,0 +1,41 @@
+"""What both GPU backends need of a machine and of an input."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+from ..shared import FLOAT_DTYPES
+
+DTYPES = tuple(dtype for dtype in FLOAT_DTYPES if dtype != torch.float64)
+LEAST_CAPABILITY = (8, 0)
+
+
+def why_no_gpu() -> str | None:
+    """None where there is a GPU for the kernels, else what is missing."""
+    if not torch.cuda.is_available() or torch.version.cuda is None:
+        return "it needs an NVIDIA GPU, and torch sees none"
+    capability = torch.cuda.get_device_capability()
+    if capability < LEAST_CAPABILITY:
+        return f"it needs compute capability 8.0 or more, and this GPU has {capability[0]}.{capability[1]}"
+    return None
+
+
+def why_not(device_type: str, dtype: torch.dtype, on_cpu_while: str | None) -> str | None:
+    """None if the kernels take embeddings of this device and dtype, else the reason.
+
+    on_cpu_while: the setting under which they run on the CPU at the moment, for tests; None on a GPU.
+    """
+    if device_type != ("cuda" if on_cpu_while is None else "cpu"):
+        where = "on a GPU" if on_cpu_while is None else f"in main memory while {on_cpu_while}"
+        return f"it takes embeddings {where}, not on {device_type}"
+    if dtype not in DTYPES:
+        return f"it takes float32, float16 and bfloat16 embeddings, not {dtype}"
+    return None
+
+
+def on_device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Kernels are launched on the current device."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
