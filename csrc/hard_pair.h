@@ -54,4 +54,16 @@ static inline TCM_HOST_DEVICE auto is_hard_negative(Lanes s, Margins<S> m) -> de
   return s >= m.minus;
 }
 
+// The rule for a pair of one class (`same`) or of two.
+template <class S>
+static inline TCM_HOST_DEVICE bool is_hard(S s, bool same, Margins<S> m) {
+  return same ? is_hard_positive(s, m) : is_hard_negative(s, m);
+}
+
+// What a hard pair adds to its sign's sum, measured from what its similarity was compared with.
+template <class S>
+static inline TCM_HOST_DEVICE S penalty(S s, bool same, Margins<S> m) {
+  return same ? m.plus - s : s - m.minus;
+}
+
 }  // namespace tcm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,8 @@ if not torch.cuda.is_available():
 
 from engines import ENGINES, Engine
 from torch import Tensor
+
+from tcm_kernels.backends import cuda
 
 hypothesis.settings.register_profile(
     "repeatable",
@@ -77,6 +80,14 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
     for name in ("new_empty", "new_empty_strided"):
         monkeypatch.setattr(torch.Tensor, name, poisoned(getattr(torch.Tensor, name)))
+
+
+@pytest.fixture
+def cuda_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The `cuda` backend runs on the CPU, on the twin of its kernels."""
+    library = importlib.import_module("cuda_twin").library()  # which needs setuptools: not everybody does
+    monkeypatch.setenv("TCM_KERNELS_CUDA_TWIN", str(library))
+    monkeypatch.setattr(cuda, "_import_error", cuda.load())
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 from torch.utils import cpp_extension
@@ -36,12 +35,11 @@ def build(root: Path, to: Path) -> Path:
     """The library of the sources under `root`, in the folder `to`; only what has changed is compiled."""
     kernels = [*root.glob("csrc/cuda/*.cu"), *root.glob("csrc/cuda/*.cpp")]
     sources = [*sorted(kernels), root / "tests/cuda_probes.cpp"]
-    includes = [*cpp_extension.include_paths(), sysconfig.get_paths()["include"]]
     flags = [
         *("-x c++", "-std=c++20", "-O2", "-fPIC", "-DTCM_TWIN", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"),
         *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-clobbered"),
         "-U_FORTIFY_SOURCE",  # which takes a longjmp from one fiber to another for an attack
-        *(f"-I{path}" for path in includes),
+        *(f"-I{path}" for path in cpp_extension.include_paths()),
     ]
     libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     library = to / "libcuda_twin.so"

@@ -9,7 +9,6 @@ backend like any other.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 
 import pytest
@@ -17,10 +16,13 @@ import torch
 from agreement import assert_agrees, run, truth_of
 from cases import CASES, Case
 from engines import Engine, interprets_triton
+from gpu_kernels import (
+    assert_both_ops_pass_opcheck,
+    assert_nan_everywhere,
+    assert_one_graph_for_all_sizes,
+    assert_same_bits_every_time,
+)
 from test_ops import _arguments, _residual_bytes
-from torch._dynamo.testing import CompileCounterWithBackend
-
-import tcm_kernels
 
 if not interprets_triton():
     pytest.skip("the kernels run on a GPU here, or triton is not installed", allow_module_level=True)
@@ -134,14 +136,7 @@ def test_every_setting_gives_the_loss(setting: Setting, relation: str, look: str
 @pytest.mark.parametrize("relation", ["self", "rectangular_with_self_offset"])
 def test_both_ops_pass_opcheck(relation: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     SETTINGS[name].apply(monkeypatch)
-    arguments = _arguments(ENGINE, relation, torch.float32, True, True)
-    size = _residual_bytes(ENGINE, arguments)
-    torch.library.opcheck(torch.ops.tcm_kernels.pair_sums.default, (*arguments, size))
-    arguments = tuple(x.detach() if isinstance(x, torch.Tensor) else x for x in arguments)
-    sums, _, residual = torch.ops.tcm_kernels.pair_sums(*arguments, size)
-    torch.library.opcheck(
-        torch.ops.tcm_kernels.pair_sums_backward.default, (torch.ones_like(sums), residual, *arguments)
-    )
+    assert_both_ops_pass_opcheck(ENGINE, relation)
 
 
 @pytest.mark.usefixtures("poisoned_memory")
@@ -153,14 +148,7 @@ def test_a_number_that_is_not_finite_makes_loss_and_gradients_nan(
     value: float, side: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     SETTINGS[name].apply(monkeypatch)
-    inputs = Case(relation="rectangular", n=35, d=20, extra=6).build()
-    with torch.no_grad():
-        getattr(inputs, side)[-1, 3] = value
-    result = run(ENGINE, inputs)
-    assert result.loss.isnan()
-    assert result.grad_emb.isnan().all()
-    assert result.grad_ref is not None
-    assert result.grad_ref.isnan().all()
+    assert_nan_everywhere(ENGINE, side, value)
 
 
 def test_one_launch_leaves_its_counter_at_zero() -> None:
@@ -173,26 +161,12 @@ def test_one_launch_leaves_its_counter_at_zero() -> None:
 
 @pytest.mark.usefixtures("poisoned_memory")
 def test_every_run_gives_the_same_bits(setting: Setting) -> None:
-    inputs = Case(n=setting.rows, d=24, look="clustered", seed=2).build()
-    first, second = run(ENGINE, inputs), run(ENGINE, inputs)
-    assert torch.equal(first.loss, second.loss)
-    assert torch.equal(first.grad_emb, second.grad_emb)
+    assert_same_bits_every_time(ENGINE, setting.rows)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_it_compiles_to_one_graph_for_all_sizes() -> None:
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
-    loss = functools.partial(tcm_kernels.fused_tcm_loss, backend="triton")
-    compiled = torch.compile(loss, backend=counter, fullgraph=True, dynamic=True)
-    for n in (9, 12):
-        inputs = Case(n=n, d=8, seed=n).build()
-        results = [function(inputs.emb, inputs.labels) for function in (compiled, loss)]
-        grads = [torch.autograd.grad(result, inputs.emb)[0] for result in results]
-        torch.testing.assert_close(*results)
-        torch.testing.assert_close(*grads)
-    assert counter.frame_count == 1
-    torch._dynamo.reset()
+    assert_one_graph_for_all_sizes("triton")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "../ceil_div.h"
+
 namespace tcm::cpu {
 namespace {
 
@@ -12,8 +14,6 @@ constexpr int64_t kTasksPerThread = 8;               // enough for uneven tasks 
 // Below these a first look saves less than what surrounds it costs.
 constexpr int64_t kSmallestScreenedTile = 128;
 constexpr int64_t kSmallestScreenedDim = 32;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t tile_count(int64_t rows, int64_t columns, bool self, int64_t tile) {
   const int64_t m = ceil_div(rows, tile), n = ceil_div(columns, tile);

@@ -54,11 +54,6 @@ struct Tile {
   }
 };
 
-template <class T>
-bool is_hard(T s, bool same, Margins<T> margins) {
-  return same ? is_hard_positive(s, margins) : is_hard_negative(s, margins);
-}
-
 // The columns of row i whose bits are set in word_of(i, w); returns how many. `columns` has room for a tile.
 template <class T, class WordOf>
 int64_t columns_of_row(const Tile<T>& tile, int64_t i, const WordOf& word_of, int32_t* columns) {

@@ -22,36 +22,40 @@ chain_kernel(const T* x, TCM_PARAMETER(Sums) of, const double* poison, const dou
   const float* q = of.negative + at * shape.dim;
   const float pull = static_cast<float>(-ordered * grad_sums[0] + *poison);
   const float push = static_cast<float>(ordered * grad_sums[1] + *poison);
+  // Calls use(d, x, g) for the elements of the row that this lane has, kMany at a time from element d on.
+  const auto for_each_chunk = [&](auto use) {
+    for (int d = lane_index() * kMany; d < shape.dim; d += kWarp * kMany) {
+      const Chunk chunk = load_chunk(row, d, shape);
+      float value[kMany], g[kMany], pushes[kMany];
+      load_floats(g, p, d, shape);
+      load_floats(pushes, q, d, shape);
+#pragma unroll
+      for (int i = 0; i < kMany; ++i) {
+        value[i] = element(chunk, i, T());
+        g[i] = fmaf(pull, g[i], push * pushes[i]);
+      }
+      use(d, value, g);
+    }
+  };
+
   double square = 0.0;
   float along = 0.0f;  // g·x
-  for (int d = lane_index() * kMany; d < shape.dim; d += kWarp * kMany) {
-    const Chunk chunk = load_chunk(row, d, shape);
-    float pulls[kMany], pushes[kMany];
-    load_floats(pulls, p, d, shape);
-    load_floats(pushes, q, d, shape);
+  for_each_chunk([&](int, const float (&value)[kMany], const float (&g)[kMany]) {
 #pragma unroll
     for (int i = 0; i < kMany; ++i) {
-      const float value = element(chunk, i, T());
-      square += double{value} * double{value};
-      along = fmaf(fmaf(pull, pulls[i], push * pushes[i]), value, along);
+      square += double{value[i]} * double{value[i]};
+      along = fmaf(g[i], value[i], along);
     }
-  }
+  });
   const Norm norm = norm_of(warp_sum(square));
   const float inverse = static_cast<float>(norm.inverse);
   along = warp_sum(along) * inverse;
   if (norm.norm < kNormFloor) along = 0.0f;
-  for (int d = lane_index() * kMany; d < shape.dim; d += kWarp * kMany) {
-    const Chunk chunk = load_chunk(row, d, shape);
-    float values[kMany], pushes[kMany];
-    load_floats(values, p, d, shape);
-    load_floats(pushes, q, d, shape);
+  for_each_chunk([&](int d, const float (&value)[kMany], float (&g)[kMany]) {
 #pragma unroll
-    for (int i = 0; i < kMany; ++i) {
-      const float g = fmaf(pull, values[i], push * pushes[i]);
-      values[i] = (g - along * (element(chunk, i, T()) * inverse)) * inverse;
-    }
-    store_elements(values, grad + at * shape.dim, d, shape);
-  }
+    for (int i = 0; i < kMany; ++i) g[i] = (g[i] - along * (value[i] * inverse)) * inverse;
+    store_elements(g, grad + at * shape.dim, d, shape);
+  });
 }
 
 }  // namespace tcm::cuda

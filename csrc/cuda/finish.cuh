@@ -14,7 +14,7 @@ TCM_KERNEL(kFinishThreads, 1)
 finish_kernel(TCM_PARAMETER(Partial) partial, int64_t blocks, const int* not_finite, const double* margins,
               double* sums, int64_t* counts, double* poison) {
   constexpr int kWarps = kFinishThreads / kWarp;
-  const Margins<double> m{margins[0], margins[1]};
+  const Margins<double> m = margins_at(margins);
   const Margins<float> limits = thresholds<float>(m);
   const double beyond[2] = {m.plus - double{limits.plus}, double{limits.minus} - m.minus};
   const double poisoned = *not_finite != 0 ? NAN : 0.0;

@@ -51,15 +51,13 @@ struct FullTiles {
     counts[thread_index()] = 0;
   }
 
-  TCM_DEVICE int first_row(TilePlace at) const { return (part.row + at.row) * kTile; }
-  TCM_DEVICE int first_column(TilePlace at) const { return (part.column + at.column) * kTile; }
   // The entry changes when the tile's products have been seen, not before.
   TCM_DEVICE bool wants(TilePlace at) const {
     return every || output.entry(at) > static_cast<uint32_t>(found.list_most);
   }
 
   TCM_DEVICE void begin(TilePlace at) {
-    const int row = first_row(at) + thread_index(), column = first_column(at) + thread_index();
+    const int row = part.first_row(at) + thread_index(), column = part.first_column(at) + thread_index();
     RowFacts of_row{NAN, 0, 0, -1};
     if (row < rows.n) of_row = {rows.inverse[row], rows.same_begin[row], rows.same_end[row], rows.twin[row]};
     facts[thread_index()] = of_row;
@@ -67,8 +65,8 @@ struct FullTiles {
   }
 
   TCM_DEVICE void end(TilePlace at, const Products<float>& acc) {
-    const int first = first_column(at);
-    const Margins<float> limits = thresholds<float>(Margins<double>{margins[0], margins[1]});
+    const int first = part.first_column(at);
+    const Margins<float> limits = thresholds<float>(margins_at(margins));
     // Eight pairs as float32, then float64: a long sum of equal penalties would be rounded the same way every
     // time.
     double pulls = 0.0, pushes = 0.0;
@@ -87,15 +85,9 @@ struct FullTiles {
       const bool of_one_class = (same[w] >> bit & 1u) != 0;
       // Not a number, and so not hard, where there is no pair.
       const float s = acc.value[i][j][2 * half + odd] * (row.inverse * inverses[acc.column(j, odd)]);
-      const bool hard = (of_one_class ? is_hard_positive(s, limits) : is_hard_negative(s, limits)) &&
-                        (twin[w] >> bit & 1u) == 0;
+      const bool hard = is_hard(s, of_one_class, limits) && (twin[w] >> bit & 1u) == 0;
       if (hard) {  // a branch: without one, more similarities wait for their turn than registers hold
-        const float penalty = of_one_class ? limits.plus - s : s - limits.minus;
-        if (of_one_class) {
-          few_pulls += penalty;
-        } else {
-          few_pushes += penalty;
-        }
+        (of_one_class ? few_pulls : few_pushes) += penalty(s, of_one_class, limits);
       }
       if (bit == 25) {  // the last of the eight
         pulls += few_pulls;

@@ -108,34 +108,18 @@ TCM_DEVICE void load_matrices_transposed(uint32_t (&out)[4], SharedArray<char> s
 struct Int8 {};
 struct Tf32 {};
 
-TCM_DEVICE void multiply_add(Int8, int32_t (&acc)[4], const uint32_t (&a)[4], const uint32_t* b) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+r"(acc[0]), "+r"(acc[1]), "+r"(acc[2]), "+r"(acc[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-TCM_DEVICE void multiply_add(BFloat16, float (&acc)[4], const uint32_t (&a)[4], const uint32_t* b) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-TCM_DEVICE void multiply_add(Half, float (&acc)[4], const uint32_t (&a)[4], const uint32_t* b) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-TCM_DEVICE void multiply_add(Tf32, float (&acc)[4], const uint32_t (&a)[4], const uint32_t* b) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
+#define TCM_MULTIPLY_ADD(Type, Acc, kind, instruction)                                          \
+  TCM_DEVICE void multiply_add(Type, Acc(&acc)[4], const uint32_t (&a)[4], const uint32_t* b) { \
+    asm volatile("mma.sync.aligned." instruction                                                \
+                 " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"             \
+                 : "+" kind(acc[0]), "+" kind(acc[1]), "+" kind(acc[2]), "+" kind(acc[3])       \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));           \
+  }
+TCM_MULTIPLY_ADD(Int8, int32_t, "r", "m16n8k32.row.col.s32.s8.s8.s32")
+TCM_MULTIPLY_ADD(BFloat16, float, "f", "m16n8k16.row.col.f32.bf16.bf16.f32")
+TCM_MULTIPLY_ADD(Half, float, "f", "m16n8k16.row.col.f32.f16.f16.f32")
+TCM_MULTIPLY_ADD(Tf32, float, "f", "m16n8k8.row.col.f32.tf32.tf32.f32")
+#undef TCM_MULTIPLY_ADD
 
 // The nearest TF32 number, as a float32's bits.
 TCM_DEVICE uint32_t round_to_tf32(float x) {

@@ -2,7 +2,7 @@
 
 namespace tcm::cuda {
 
-int64_t list_blocks(int64_t rows) { return (rows + kListRows - 1) / kListRows; }
+int64_t list_blocks(int64_t rows) { return ceil_div(rows, kListRows); }
 
 void launch_lists(const Device& device, Dtype dtype, const Side& own, const Side& other, const Shape& shape,
                   const Direction& direction, const double* margins, const Found& found, int weight,

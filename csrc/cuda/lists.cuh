@@ -201,13 +201,14 @@ class ListedRow {
       add_product(product, load_chunk(x_, d, shape_), load_chunk(y, d, shape_));
     }
     const float s = warp_sum(product) * (inverse_ * partner.inverse);
-    const bool hard = partner.is(kSame) ? is_hard_positive(s, limits_) : is_hard_negative(s, limits_);
+    const bool same = partner.is(kSame), hard = is_hard(s, same, limits_);
     if (hard && needs_sums_) {
       // No index that is known only now: it would move both to memory.
-      sums[0] += partner.is(kSame) ? limits_.plus - s : 0.0f;
-      sums[1] += partner.is(kSame) ? 0.0f : s - limits_.minus;
-      counts[0] += partner.is(kSame) ? 1 : 0;
-      counts[1] += partner.is(kSame) ? 0 : 1;
+      const float added = penalty(s, same, limits_);
+      sums[0] += same ? added : 0.0f;
+      sums[1] += same ? 0.0f : added;
+      counts[0] += same ? 1 : 0;
+      counts[1] += same ? 0 : 1;
     }
     return hard;
   }
@@ -276,7 +277,7 @@ lists_kernel(TCM_PARAMETER(Side) own, TCM_PARAMETER(Side) other, TCM_PARAMETER(S
   double sums[2] = {};
   int64_t counts[2] = {};
   if (row < rows) {
-    const Margins<float> limits = thresholds<float>(Margins<double>{margins[0], margins[1]});
+    const Margins<float> limits = thresholds<float>(margins_at(margins));
     ListedRow<T, kPerLane> listed(own, other, shape, direction, limits, found.list_most, weight != 0, row);
     listed.run();
     for (int sign = 0; sign < 2; ++sign) {

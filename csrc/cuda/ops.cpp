@@ -4,9 +4,11 @@
 //
 // Bound as csrc/cpu/ops.cpp is, through libtorch's stable ABI and Python's limited API. With TCM_TWIN the
 // same ops take tensors in main memory, for the kernels' twin on the CPU.
+#ifndef TCM_TWIN  // which is loaded as a library, not as a module of Python's
 #undef Py_LIMITED_API
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
+#endif
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
@@ -20,10 +22,8 @@
 
 #ifdef TCM_TWIN
 #define TCM_DISPATCH_KEY CPU
-#define TCM_MODULE _cuda_twin
 #else
 #define TCM_DISPATCH_KEY CUDA
-#define TCM_MODULE _cuda
 // Weak, so that the module loads beside a torch without CUDA, whose library lacks it.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void**);
 #endif
@@ -167,17 +167,14 @@ void pair_sums_backward_op(Tensor grad_sums, Tensor poison, Tensor x, Tensor p, 
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
   m.def(
-      "_cuda_workspace_bytes(int rows, int columns, int dim, bool is_self, bool need_columns, int "
-      "pool_bytes, "
-      "int list_most, int most_left, int screening) -> int");
+      "_cuda_workspace_bytes(int rows, int columns, int dim, bool is_self, bool need_columns, "
+      "int pool_bytes, int list_most, int most_left, int screening) -> int");
   m.def(
       "_cuda_pair_sums(Tensor emb, Tensor order, Tensor same_begin, Tensor same_end, Tensor twin, "
-      "Tensor(a!)? p, "
-      "Tensor(b!)? q, Tensor? ref, Tensor? ref_order, Tensor? ref_same_begin, Tensor? ref_same_end, Tensor? "
-      "ref_twin, "
-      "Tensor(c!)? ref_p, Tensor(d!)? ref_q, Tensor margins, bool highest, int pool_bytes, int list_most, "
-      "int most_left, int screening, Tensor(e!) sums, Tensor(f!) counts, Tensor(g!) poison, Tensor(h!) "
-      "workspace) -> ()");
+      "Tensor(a!)? p, Tensor(b!)? q, Tensor? ref, Tensor? ref_order, Tensor? ref_same_begin, "
+      "Tensor? ref_same_end, Tensor? ref_twin, Tensor(c!)? ref_p, Tensor(d!)? ref_q, Tensor margins, "
+      "bool highest, int pool_bytes, int list_most, int most_left, int screening, Tensor(e!) sums, "
+      "Tensor(f!) counts, Tensor(g!) poison, Tensor(h!) workspace) -> ()");
   m.def(
       "_cuda_pair_sums_backward(Tensor grad_sums, Tensor poison, Tensor x, Tensor p, Tensor q, int ordered, "
       "Tensor(a!) grad) -> ()");
@@ -192,13 +189,10 @@ STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CompositeExplicitAutograd, m) {
   m.impl("_cuda_workspace_bytes", TORCH_BOX(&tcm::cuda::workspace_bytes_op));
 }
 
-#define TCM_CONCATENATED(a, b) a##b
-#define TCM_INIT(module) TCM_CONCATENATED(PyInit_, module)
-#define TCM_STRING(name) #name
-#define TCM_NAME(module) TCM_STRING(module)
-
-PyMODINIT_FUNC TCM_INIT(TCM_MODULE)() {
+#ifndef TCM_TWIN
+PyMODINIT_FUNC PyInit__cuda() {
   static PyModuleDef module = {
-      PyModuleDef_HEAD_INIT, TCM_NAME(TCM_MODULE), nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+      PyModuleDef_HEAD_INIT, "_cuda", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }
+#endif

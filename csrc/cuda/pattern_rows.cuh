@@ -6,30 +6,20 @@
 
 namespace tcm::cuda {
 
-// How rows of T are multiplied with a pattern: type and number of the parts, columns of the embeddings that a
-// block adds up, and whether the pattern carries 1/norm.
-struct BFloat16Weights {
-  using Row = BFloat16;
-  using Part = BFloat16;
-  static constexpr int kParts = 1;
-  static constexpr int kWidth = 128;
-  static constexpr bool kWeights = true;
+// How rows are multiplied with a pattern: their type, type and number of their parts, columns of the embeddings
+// that a block adds up, and whether the pattern carries 1/norm.
+template <class RowType, class PartType, int kNumber, int kColumns, bool kCarriesInverse>
+struct Way {
+  using Row = RowType;
+  using Part = PartType;
+  static constexpr int kParts = kNumber;
+  static constexpr int kWidth = kColumns;
+  static constexpr bool kWeights = kCarriesInverse;
 };
-struct HalfScaled {
-  using Row = Half;
-  using Part = Half;
-  static constexpr int kParts = 1;
-  static constexpr int kWidth = 128;
-  static constexpr bool kWeights = false;
-};
-template <int kCount>
-struct Float32Parts {
-  using Row = float;
-  using Part = BFloat16;
-  static constexpr int kParts = kCount;
-  static constexpr int kWidth = 64;
-  static constexpr bool kWeights = false;
-};
+struct BFloat16Weights : Way<BFloat16, BFloat16, 1, 128, true> {};
+struct HalfScaled : Way<Half, Half, 1, 128, false> {};
+template <int kNumber>
+struct Float32Parts : Way<float, BFloat16, kNumber, 64, false> {};
 
 constexpr int kPatternRows = 32;  // of the other side, at a time: a word of the pattern
 constexpr int kPatternThreads = 128;

@@ -7,14 +7,14 @@ namespace tcm::cuda {
 void launch_patterns(const Device& device, Dtype dtype, Precision precision, const Side& own,
                      const Side& other, const Shape& shape, const Direction& direction, const Found& found,
                      float* block_sums) {
-  const Grid sums{direction.other_tiles, (shape.dim + kBlockSumThreads - 1) / kBlockSumThreads};
+  const Grid sums{direction.other_tiles, static_cast<int>(ceil_div(shape.dim, kBlockSumThreads))};
   with_dtype(dtype, [&](auto t) {
     launch("block_sums", block_sums_kernel<decltype(t)>, device, sums, kBlockSumThreads, 0, other, shape,
            direction.other_tile, found, block_sums);
   });
   const auto run = [&](auto way) {
     using Way = decltype(way);
-    const Grid grid{direction.own_tiles, (shape.dim + Way::kWidth - 1) / Way::kWidth, 2};
+    const Grid grid{direction.own_tiles, static_cast<int>(ceil_div(shape.dim, Way::kWidth)), 2};
     launch("patterns", patterns_kernel<Way>, device, grid, kPatternThreads, kPatternBytes<Way>, own, other,
            shape, direction, found, block_sums);
   };

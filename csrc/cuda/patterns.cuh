@@ -52,7 +52,7 @@ class Patterns {
     band_end_ = own.same_end[first + rows_there_ - 1] - other0;
     if (positive_) {  // the tiles that hold the block's classes
       begin_tile_ = min(max(band_begin_, 0) / kTile, end_tile_);
-      end_tile_ = min((max(band_end_, 0) + kTile - 1) / kTile, end_tile_);
+      end_tile_ = min(static_cast<int>(tiles_of(max(band_end_, 0))), end_tile_);
     }
   }
 

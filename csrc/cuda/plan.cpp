@@ -40,7 +40,7 @@ class Carver {
   template <class T>
   T* take(int64_t count) {
     T* at = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + bytes_);
-    bytes_ += (count * static_cast<int64_t>(sizeof(T)) + kAlignment - 1) / kAlignment * kAlignment;
+    bytes_ += ceil_div(count * static_cast<int64_t>(sizeof(T)), kAlignment) * kAlignment;
     return at;
   }
   int64_t bytes() const { return bytes_; }
@@ -74,7 +74,7 @@ Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool is_self, bool n
   const bool worth_it = choices.screening == Choices::automatic ? rows * columns >= kScreenFrom
                                                                 : choices.screening == Choices::int8;
   plan.screened = worth_it && dim > 0 && dim <= kLargestDim && rows > 0 && columns > 0;
-  plan.code_dim = plan.screened ? (plan.dim + kCodeStep - 1) / kCodeStep * kCodeStep : 0;
+  plan.code_dim = plan.screened ? static_cast<int>(ceil_div(dim, kCodeStep)) * kCodeStep : 0;
   plan.edge = edge_of(choices.pool_bytes);
   const int row_tiles = static_cast<int>(tiles_of(rows)), column_tiles = static_cast<int>(tiles_of(columns));
   plan.parts = super_tiles(row_tiles, column_tiles, plan.edge, is_self);

@@ -158,13 +158,13 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const 
   next_wanted(tile);
 
   TileWalk copied = tile;  // as far as copies have been asked for
-  const int steps = rows.bytes() > 0 ? (rows.bytes() + kStepBytes - 1) / kStepBytes : 1;
+  const int steps = max(static_cast<int>(ceil_div(rows.bytes(), kStepBytes)), 1);
   int copied_step = 0, turn = 0, first_row = 0, first_column = 0;
   const auto begin_copies = [&] {
     if (copied.done(part)) return;
     const TilePlace at = copied.place(part);
-    first_row = (part.row + at.row) * kTile;
-    first_column = (part.column + at.column) * kTile;
+    first_row = part.first_row(at);
+    first_column = part.first_column(at);
     rows.begin_tile(turn, first_row, thread_index());
     columns.begin_tile(turn, first_column, thread_index());
   };

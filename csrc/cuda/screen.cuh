@@ -42,12 +42,10 @@ struct Screening {
   SharedArray<int> least = shared_memory<int>(kLeastOffset);
   TileBits bits = TileBits(kSweepBitsOffset);
 
-  TCM_DEVICE int first_row(TilePlace at) const { return (part.row + at.row) * kTile; }
-  TCM_DEVICE int first_column(TilePlace at) const { return (part.column + at.column) * kTile; }
   TCM_DEVICE bool wants(TilePlace) const { return true; }
 
   TCM_DEVICE void begin(TilePlace at) {
-    const int position = first_row(at) + thread_index();
+    const int position = part.first_row(at) + thread_index();
     int product = INT32_MAX;  // a row that is not there reaches nothing
     if (position < rows.n) {
       const float* extremes = columns.extremes + int64_t{part.column + at.column} * 3;
@@ -85,7 +83,7 @@ struct Sample : Screening {
 
   TCM_DEVICE void end(TilePlace at, const Products<int32_t>& acc) {
     set_bits(acc);
-    const int position = min(first_row(at) + thread_index(), rows.n - 1), first = first_column(at);
+    const int position = min(part.first_row(at) + thread_index(), rows.n - 1), first = part.first_column(at);
     // Pairs of one class are left out: they stand in a band that the sample may meet too often, whose tiles
     // may be decided in full anyway.
     const auto of_two_classes = [&](int w, uint32_t word) {
@@ -111,7 +109,7 @@ sample_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMET
       min(static_cast<int>((turns - floorf(turns)) * static_cast<float>(column_tiles)), column_tiles - 1);
   const int row = static_cast<int>(int64_t{block_index()} * row_tiles / kSamples);
   const SuperTile part{row, 1, column, 1, false};
-  const float threshold = thresholds<float>(Margins<double>{margins[0], margins[1]}).minus;
+  const float threshold = thresholds<float>(margins_at(margins)).minus;
   Sample sample{{rows, columns, part, threshold}, samples + block_index()};
   for_each_tile<Int8Product>(part, 0, 1, CodeRows(rows, shape), CodeRows(columns, shape), stages,
                              buffers_offset(kSweepHead), sample);
@@ -122,15 +120,15 @@ struct Sweep : Screening {
   const Found& found;
 
   TCM_DEVICE void end(TilePlace at, const Products<int32_t>& acc) {
-    const int first = first_column(at), last = min(first_row(at) + kTile, rows.n) - 1;
+    const int first = part.first_column(at), last = min(part.first_row(at) + kTile, rows.n) - 1;
     // Classes stand together, so only tiles in a band can hold pairs of one class.
-    const bool in_band = rows.same_begin[first_row(at)] < first + kTile && rows.same_end[last] > first;
+    const bool in_band = rows.same_begin[part.first_row(at)] < first + kTile && rows.same_end[last] > first;
     if (!sync_block_or(has_candidate(acc)) && !in_band) {
       output.set_entry(at, 0);
       return;
     }
     set_bits(acc);
-    const int own = first_row(at) + thread_index(), position = min(own, rows.n - 1);
+    const int own = part.first_row(at) + thread_index(), position = min(own, rows.n - 1);
     const int begin = rows.same_begin[position] - first, end = rows.same_end[position] - first;
     const int twin = rows.twin[position] - first;
     // What the sweep proves is that a pair of two classes is harmless: those of one class all stay.
@@ -158,7 +156,7 @@ sweep_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETE
              const double* margins, int stages, TCM_PARAMETER(SuperTile) part, TCM_PARAMETER(Decisions) to,
              TCM_PARAMETER(Found) found) {
   if (is_useless(found)) return;
-  const float threshold = thresholds<float>(Margins<double>{margins[0], margins[1]}).minus;
+  const float threshold = thresholds<float>(margins_at(margins)).minus;
   Sweep sweep{{rows, columns, part, threshold}, TileOutput(to, part), found};
   for_each_tile<Int8Product>(part, block_index(), block_count(), CodeRows(rows, shape),
                              CodeRows(columns, shape), stages, buffers_offset(kSweepHead), sweep);

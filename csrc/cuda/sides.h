@@ -9,6 +9,9 @@ namespace tcm::cuda {
 
 enum class Dtype { float32, float16, bfloat16 };
 
+// The margins [m+, m-], which lie on the device.
+inline TCM_HOST_DEVICE Margins<double> margins_at(const double* margins) { return {margins[0], margins[1]}; }
+
 // P and Q of a side, by row of the embeddings: sums of the unit rows of each row's hard partners. Null where
 // the gradient is not wanted.
 struct Sums {

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 
+#include "../ceil_div.h"
 #include "../hard_pair.h"
 
 namespace tcm::cuda {
@@ -23,7 +24,13 @@ constexpr int kWordBits = 32;
 constexpr int kTileWords = kTile / kWordBits;
 constexpr int kGroup = 8;  // rows of tiles taken together, so that their columns stay in the L2 cache
 
-constexpr TCM_HOST_DEVICE int64_t tiles_of(int64_t rows) { return (rows + kTile - 1) / kTile; }
+constexpr TCM_HOST_DEVICE int64_t tiles_of(int64_t rows) { return ceil_div(rows, kTile); }
+
+// A tile within a super-tile.
+struct TilePlace {
+  int row;
+  int column;
+};
 
 // A part of the matrix: first tile and number of tiles of either side. On the diagonal of the self case only
 // tiles on and above it are visited.
@@ -33,11 +40,10 @@ struct SuperTile {
   int column;
   int columns;
   bool diagonal;
-};
 
-struct TilePlace {
-  int row;
-  int column;
+  // The positions at which one of its tiles begins.
+  TCM_HOST_DEVICE int first_row(TilePlace at) const { return (row + at.row) * kTile; }
+  TCM_HOST_DEVICE int first_column(TilePlace at) const { return (column + at.column) * kTile; }
 };
 
 // Every `step`-th tile of a super-tile from number `first` on: by groups of kGroup rows, in them column by

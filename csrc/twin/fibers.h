@@ -46,7 +46,7 @@ class Fibers {
         resume(fiber);
         alive -= fiber.ended;
       }
-      if (!error_ && !moved) error_ = std::make_exception_ptr(Fault(stuck(count)));
+      if (!error_ && !moved) error_ = std::make_exception_ptr(Fault(stuck()));
       if (error_) std::rethrow_exception(error_);
     }
   }
@@ -114,16 +114,11 @@ class Fibers {
     _longjmp(self->scheduler_, 1);
   }
 
-  std::string stuck(int count) const {
-    std::string at;
-    for (int i = 0; i < count; ++i) {
-      const Fiber& fiber = *fibers_[i];
-      if (!fiber.ended) {
-        return "thread " + std::to_string(i) + " waits at " + fiber.waits_for->name +
-               " for others, which have ended or wait elsewhere";
-      }
-    }
-    return at;
+  std::string stuck() const {
+    int i = 0;
+    while (fibers_[i]->ended) ++i;  // one has not, or nobody would ask
+    return "thread " + std::to_string(i) + " waits at " + fibers_[i]->waits_for->name +
+           " for others, which have ended or wait elsewhere";
   }
 
   std::vector<std::unique_ptr<Fiber>> fibers_;

@@ -1,0 +1,22 @@
+// What host code asks of the device besides launches.
+#include "device.h"
+
+#include "kernels.h"
+
+namespace tcm::cuda {
+
+void clear_bytes(const Device& device, void* at, int64_t bytes) { clear(device, at, bytes); }
+
+int count_multiprocessors() { return current_device().multiprocessors; }
+
+Device device_at(void* stream, int number) {
+  const CurrentDevice device = current_device();
+  if (device.number != number) {
+    throw std::runtime_error("tcm_kernels: expected tensors on the current CUDA device, " +
+                             std::to_string(device.number) + ", not on " + std::to_string(number));
+  }
+  // The largest block takes 75 kB with four buffers.
+  return {stream, device.multiprocessors, device.shared_bytes >= 152 * 1024 ? kMostStages : kFewestStages};
+}
+
+}  // namespace tcm::cuda

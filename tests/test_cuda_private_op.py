@@ -1,0 +1,68 @@
+"""What the CUDA backend refuses: its private op must not crash, whatever it is handed."""
+
+from __future__ import annotations
+
+import cuda_twin
+import pytest
+import torch
+from cases import Case
+
+import tcm_kernels
+from tcm_kernels import dispatch
+from tcm_kernels.backends import cuda
+
+REASON = cuda_twin.why_not()
+if REASON is not None:
+    pytest.skip(REASON, allow_module_level=True)
+if torch.cuda.is_available():
+    pytest.skip("the kernels run on a GPU here", allow_module_level=True)
+
+pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
+
+
+@pytest.fixture
+def arguments_of_the_op(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What the Python side hands to the private op."""
+    seen: list[object] = []
+    right = torch.ops.tcm_kernels._cuda_pair_sums
+    dispatch.why_not_here("cuda")
+    monkeypatch.setattr(torch.ops.tcm_kernels, "_cuda_pair_sums", lambda *args: seen.extend(args))
+    inputs = Case(n=9, d=4, relation="rectangular").build()
+    with torch.no_grad():
+        tcm_kernels.fused_tcm_loss(*inputs.tensors, backend="cuda")
+    monkeypatch.setattr(torch.ops.tcm_kernels, "_cuda_pair_sums", right)
+    return seen
+
+
+WRONG = {
+    "a transposed matrix": (0, lambda x: x.T.contiguous().T),
+    "float64 embeddings": (0, lambda x: x.double()),
+    "too short an order": (1, lambda x: x[:-1]),
+    "an order of 32 bits": (1, lambda x: x.to(torch.int32)),
+    "a reference set of other width": (7, lambda x: x[:, :-1].contiguous()),
+    "a reference set of other dtype": (7, lambda x: x.half()),
+    "no classes for the reference set": (8, lambda x: None),
+    "float32 margins": (14, lambda x: x.float()),
+    "a negative pool": (16, lambda x: -1),
+    "an unknown screening": (19, lambda x: 3),
+    "too small a workspace": (23, lambda x: x[:-1]),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_the_private_op_refuses(wrong: str, arguments_of_the_op: list[object]) -> None:
+    """Whatever Python hands it: bad input must not crash the process."""
+    place, change = WRONG[wrong]
+    torch.ops.tcm_kernels._cuda_pair_sums(*arguments_of_the_op)
+    arguments_of_the_op[place] = change(arguments_of_the_op[place])
+    with pytest.raises(RuntimeError):
+        torch.ops.tcm_kernels._cuda_pair_sums(*arguments_of_the_op)
+
+
+def test_it_says_which_inputs_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cuda.why_not("cpu", torch.float32) is None
+    assert "not torch.float64" in str(cuda.why_not("cpu", torch.float64))
+    assert "not on cuda" in str(cuda.why_not("cuda", torch.float32))
+    monkeypatch.delenv("TCM_KERNELS_CUDA_TWIN")
+    assert "torch sees none" in str(cuda.why_not_here())
+    assert "not on cpu" in str(cuda.why_not("cpu", torch.float32))
