@@ -1,15 +1,17 @@
-"""Which backend runs an input: the table, the choice of `auto`, and the reason where one cannot.
+"""Which backend runs an input: the tables, the choice of `auto`, and the reason where one cannot.
 
-A new backend is one row of `_TABLE`. Rows stand in order of preference: `auto` takes the first that
-takes the input.
+A new backend is one row of a table: `_TABLE` for the loss, `_HISTOGRAMS` for evaluation. Rows stand in order
+of preference: `auto` takes the first that takes the input.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from .backends import cpu, cuda, torch_tiled, triton
-from .backends.contract import Backend
+from .backends.contract import Backend, HistogramBackend
 
 _TABLE: dict[str, Backend] = {
     "cpu": cpu,
@@ -18,13 +20,23 @@ _TABLE: dict[str, Backend] = {
     "torch": torch_tiled,
 }
 
+_HISTOGRAMS: dict[str, HistogramBackend] = {"cpu": cpu, "torch": torch_tiled}
+
 BACKENDS = tuple(_TABLE)
 """Names of all backends, in order of preference, whether or not they can run here."""
+
+HISTOGRAM_BACKENDS = tuple(_HISTOGRAMS)
+"""Names of those that count similarities."""
 
 
 def module(name: str) -> Backend:
     """The backend called `name`, one of BACKENDS; its functions are those of `contract.Backend`."""
     return _TABLE[name]
+
+
+def histogram_module(name: str) -> HistogramBackend:
+    """The same for one of HISTOGRAM_BACKENDS."""
+    return _HISTOGRAMS[name]
 
 
 def why_not_here(name: str) -> str | None:
@@ -42,27 +54,27 @@ def why_not(name: str, device_type: str, dtype: torch.dtype) -> str | None:
     return why_not_here(name) or _TABLE[name].why_not(device_type, dtype)
 
 
-def check_name(backend: str) -> None:
-    """Raise ValueError unless `backend` is "auto" or one of BACKENDS."""
-    if backend != "auto" and backend not in _TABLE:
-        names = ", ".join(repr(name) for name in ("auto", *BACKENDS))
-        raise ValueError(f"backend: got {backend!r}, expected one of {names}")
+def check_name(backend: str, names: Sequence[str] = BACKENDS) -> None:
+    """Raise ValueError unless `backend` is "auto" or one of `names`."""
+    if backend != "auto" and backend not in names:
+        accepted = ", ".join(repr(name) for name in ("auto", *names))
+        raise ValueError(f"backend: got {backend!r}, expected one of {accepted}")
 
 
-def choose(backend: str, device_type: str, dtype: torch.dtype) -> str:
-    """The name of the backend to run for embeddings of this device type and dtype.
+def choose(backend: str, device_type: str, dtype: torch.dtype, names: Sequence[str] = BACKENDS) -> str:
+    """The name of the backend, one of `names`, to run for embeddings of this device type and dtype.
 
     Raises ValueError for an unknown name, and RuntimeError with the reason where the backend asked
     for cannot take embeddings of this device type and dtype.
     """
     if backend == "auto":
-        reasons = {name: why_not(name, device_type, dtype) for name in BACKENDS}
+        reasons = {name: why_not(name, device_type, dtype) for name in names}
         for name, reason in reasons.items():
             if reason is None:
                 return name
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise RuntimeError(f"no backend runs {dtype} embeddings on {device_type} ({why})")
-    check_name(backend)
+    check_name(backend, names)
     reason = why_not(backend, device_type, dtype)
     if reason is not None:
         raise RuntimeError(f"backend {backend!r} cannot run {dtype} embeddings on {device_type}: {reason}")

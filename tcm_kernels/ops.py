@@ -2,6 +2,7 @@
 
     pair_sums           embeddings and labels -> penalty sums, hard-pair counts, residual
     pair_sums_backward  residual and the gradient of the sums -> gradients of the embeddings
+    pair_histogram      embeddings, labels and groups -> counts of similarities, by group and bin
 
 An op sees neither `requires_grad` (under torch.compile) nor autocast, so Python above it decides which
 gradients are wanted, the precision, the backend and the size of the residual, and passes them in.
@@ -11,13 +12,15 @@ synchronises. The residual is opaque to everyone but the backend that wrote it.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import dispatch
-from .backends.contract import Problem
+from .backends.contract import MOST_BINS, HistogramProblem, Problem
+from .backends.shared import rows_not_finite
 
 NAMESPACE = "tcm_kernels"
 _TENSORS = 5  # the first fields of a Problem: emb, labels, ref, ref_labels, margins
@@ -37,6 +40,13 @@ torch.library.define(
     f"(Tensor grad_sums, Tensor residual, {_ARGUMENTS}) -> (Tensor grad_emb, Tensor grad_ref)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
+torch.library.define(
+    f"{NAMESPACE}::pair_histogram",
+    "(Tensor emb, Tensor labels, Tensor groups, Tensor? ref, Tensor? ref_labels, Tensor? ref_groups, "
+    "SymInt? self_offset, SymInt group_count, SymInt bins, float lo, float hi, str precision, str backend) "
+    "-> (Tensor positives, Tensor negatives, Tensor pooled)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
 
 
 def pair_sums(problem: Problem, backend: str) -> tuple[Tensor, Tensor]:
@@ -52,6 +62,17 @@ def pair_sums(problem: Problem, backend: str) -> tuple[Tensor, Tensor]:
     return sums, counts
 
 
+def pair_histogram(problem: HistogramProblem, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts of similarities, see `contract.HistogramBackend`; no derivative.
+
+    Unlike the loss it looks at values, and so waits for a GPU: it is for evaluation.
+
+    Raises:
+        ValueError: rows that are not finite, groups or bins outside their range.
+    """
+    return torch.ops.tcm_kernels.pair_histogram(*problem, backend)
+
+
 @torch.library.impl(f"{NAMESPACE}::pair_sums", "CompositeExplicitAutograd")
 def _pair_sums(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *fields, backend, residual_bytes = arguments
@@ -62,6 +83,34 @@ def _pair_sums(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _pair_sums_backward(grad_sums: Tensor, residual: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     *fields, backend = arguments
     return dispatch.module(backend).pair_sums_backward(Problem(*fields), grad_sums, residual)
+
+
+@torch.library.impl(f"{NAMESPACE}::pair_histogram", "CompositeExplicitAutograd")
+def _pair_histogram(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *fields, backend = arguments
+    problem = HistogramProblem(*fields)
+    _check_histogram(problem)
+    return dispatch.histogram_module(backend).pair_histogram(problem)
+
+
+def _check_histogram(problem: HistogramProblem) -> None:
+    """What would otherwise be counted in a wrong place, or outside of the tables."""
+    if not 1 <= problem.bins <= MOST_BINS:
+        raise ValueError(f"bins: got {problem.bins}, expected 1 to {MOST_BINS:,}")
+    if not -math.inf < problem.lo < problem.hi < math.inf:
+        raise ValueError(f"lo and hi: got {problem.lo!r} and {problem.hi!r}, expected finite, lo < hi")
+    sides = [("emb", "groups", problem.emb, problem.groups)]
+    if problem.ref is not None and problem.ref_groups is not None:
+        sides.append(("ref_emb", "ref_groups", problem.ref, problem.ref_groups))
+    for name, groups_name, rows, groups in sides:
+        if groups.numel() and (int(groups.min()) < 0 or int(groups.max()) >= problem.group_count):
+            raise ValueError(f"{groups_name}: expected numbers from 0 to {problem.group_count - 1}")
+        wrong = rows_not_finite(rows)
+        if len(wrong):
+            which = ", ".join(str(int(i)) for i in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+            raise ValueError(
+                f"{name}: {len(wrong)} of {len(rows)} rows are not finite (rows {which}); leave them out"
+            )
 
 
 @torch.library.register_fake(f"{NAMESPACE}::pair_sums")
@@ -83,6 +132,18 @@ def _pair_sums_backward_fake(grad_sums: Tensor, residual: Tensor, *arguments: An
     if problem.ref is None or not problem.need_grad_ref:
         return grad_emb, problem.emb.new_empty(0)
     return grad_emb, problem.ref.new_empty(problem.ref.shape)
+
+
+@torch.library.register_fake(f"{NAMESPACE}::pair_histogram")
+def _pair_histogram_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *fields, _ = arguments
+    problem = HistogramProblem(*fields)
+    shape = (problem.group_count, problem.bins + 2)
+    return (
+        problem.emb.new_empty(shape, dtype=torch.int64),
+        problem.emb.new_empty(shape, dtype=torch.int64),
+        problem.emb.new_empty((2, problem.bins + 2), dtype=torch.int64),
+    )
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -1,7 +1,7 @@
 """What a backend is, and what it is given.
 
 The ops have the signatures that torch's dispatcher wants, a dozen arguments each; behind them the
-arguments travel together as one `Problem`.
+arguments travel together as one `Problem`, or one `HistogramProblem`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,57 @@ class Problem(NamedTuple):
     precision: str
 
 
-class Backend(Protocol):
-    """A module (or package) with these functions."""
+class HistogramProblem(NamedTuple):
+    """The pairs to count and where, in the order of the op's schema.
+
+    A pair counts in the row of the table of each of its ends' groups, once where both are one. In the self
+    case pairs are ordered, so that (i, j) and (j, i) both count.
+
+    Attributes:
+        emb: (N, D) embeddings as the user gave them, of any length and strides; finite, norms included.
+        labels: (N,) integers: whether a pair is of one class.
+        groups: (N,) int64 in [0, group_count): the row of the table; often the class itself.
+        ref: (M, D) reference set; None in the self case, the pairs within emb.
+        ref_labels: (M,) integers, None exactly where ref is.
+        ref_groups: (M,) int64, likewise.
+        self_offset: row i of emb is row i + self_offset of ref and that pair is left out; None if the two
+            are disjoint.
+        group_count: rows of the tables, G.
+        bins: B, from 1 to MOST_BINS, all of one width.
+        lo: where the first bin begins.
+        hi: where the last one ends, more than lo.
+        precision: "highest", "high" or "medium": what float32 products on a GPU may use.
+    """
+
+    emb: Tensor
+    labels: Tensor
+    groups: Tensor
+    ref: Tensor | None
+    ref_labels: Tensor | None
+    ref_groups: Tensor | None
+    self_offset: int | None
+    group_count: int
+    bins: int
+    lo: float
+    hi: float
+    precision: str
+
+
+MOST_BINS = 30_000  # a column of either sign and one for pairs that do not count fit into 16 bits
+
+
+class Machine(Protocol):
+    """What every backend can tell of itself."""
 
     def why_not_here(self) -> str | None:
         """None where it can run on this machine, else the reason and the cure, as one sentence."""
 
     def why_not(self, device_type: str, dtype: torch.dtype) -> str | None:
         """None if it takes embeddings of this device type and dtype, else the reason."""
+
+
+class Backend(Machine, Protocol):
+    """A module (or package) with these functions."""
 
     def residual_bytes(self, problem: Problem) -> int:
         """Size of what the forward leaves for the backward; follows from shapes, never from data."""
@@ -58,3 +101,15 @@ class Backend(Protocol):
         self, problem: Problem, grad_sums: Tensor, residual: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Gradients of emb and ref in their dtypes; an empty tensor where not wanted."""
+
+
+class HistogramBackend(Machine, Protocol):
+    """A backend that counts similarities, too."""
+
+    def pair_histogram(self, problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
+        """Counts of same-class and of other-class pairs, (G, B + 2) each, and of all pairs (2, B + 2), int64.
+
+        Columns are: below the range, the B bins, at least hi. A similarity s falls into bin
+        floor((s - lo) · B / (hi - lo)), computed in float64 from left to right. The last tensor has
+        same-class pairs in its first row, other-class pairs in its second, each pair counted once.
+        """

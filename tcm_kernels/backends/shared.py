@@ -1,4 +1,4 @@
-"""What several backends agree on: the residual that holds P and Q, and full precision in matmul.
+"""What several backends agree on: the residual that holds P and Q, finite rows, full precision in matmul.
 
 The residual of a forward that fills P and Q (design: P_i sums the unit rows of i's hard positives, Q_i
 those of its hard negatives) is one uint8 tensor:
@@ -27,6 +27,20 @@ FLOAT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of similarities, P and Q for embeddings of `dtype`."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def rows_not_finite(x: Tensor) -> Tensor:
+    """Numbers of the rows of x, (N, D), whose norm is not a finite number of the compute dtype, int64.
+
+    That is NaN or infinity in a row, or elements so large that their norm overflows.
+    """
+    some = 1 << 22  # elements at a time: nothing of the size of x is held
+    step = max(1, some // max(x.shape[1], 1))
+    wrong = [x.new_empty(0, dtype=torch.bool)]
+    for i in range(0, x.shape[0], step):
+        norms = torch.linalg.vector_norm(x[i : i + step], dim=1, dtype=torch.float64)
+        wrong.append(~norms.to(compute_dtype(x.dtype)).isfinite())
+    return torch.cat(wrong).nonzero().flatten()
 
 
 def residual_bytes(problem: Problem) -> int:

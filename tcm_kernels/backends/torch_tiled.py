@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .contract import Problem
+from .contract import HistogramProblem, Problem
 from .shared import (
     FLOAT_DTYPES,
     compute_dtype,
@@ -21,7 +21,7 @@ from .shared import (
     residual_views,
 )
 
-__all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
+__all__ = ["pair_histogram", "pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
 
 NORM_FLOOR = 1e-12  # as torch.nn.functional.normalize
 
@@ -78,6 +78,18 @@ def _poison(x: Tensor, norms: Tensor) -> Tensor:
     return torch.where(finite, 0.0, torch.nan).to(torch.float64)
 
 
+def _two_samples(tile: Tensor, i: int, j: int, self_offset: int | None, *, symmetric: bool) -> Tensor | None:
+    """Which pairs of the tile at (i, j) count, (n, m) as `tile`: None for all.
+
+    A sample is not paired with itself; where both sides are one, only pairs above the diagonal count.
+    """
+    if self_offset is None or (symmetric and i != j):
+        return None
+    row = torch.arange(i, i + tile.shape[0], device=tile.device)[:, None]
+    column = torch.arange(j, j + tile.shape[1], device=tile.device)[None, :]
+    return row < column if symmetric else row + self_offset != column
+
+
 def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`."""
     emb, labels, ref, ref_labels, margins, self_offset, *_ = problem
@@ -93,8 +105,6 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
     of_emb, of_ref = residual_views(problem, residual)
     if ref is None:
         of_ref = of_emb  # a pair above the diagonal adds to both of its ends
-    row_index = torch.arange(emb.shape[0], device=emb.device)
-    column_index = torch.arange(columns.shape[0], device=emb.device)
     sums = [torch.zeros(2, dtype=torch.float64, device=emb.device)]
     counts = [torch.zeros(2, dtype=torch.int64, device=emb.device)]
 
@@ -108,12 +118,7 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
                 s = x @ r.T
                 same = labels[rows, None] == column_labels[None, cols]
                 hard_positive, hard_negative = hard_masks(s, same, thresholds)
-                if ref is None and i == j:
-                    another = row_index[rows, None] < column_index[None, cols]
-                elif ref is not None and self_offset is not None:
-                    another = row_index[rows, None] + self_offset != column_index[None, cols]
-                else:
-                    another = None
+                another = _two_samples(same, i, j, 0 if ref is None else self_offset, symmetric=ref is None)
                 if another is not None:
                     hard_positive &= another
                     hard_negative &= another
@@ -165,3 +170,48 @@ def _chain(x: Tensor, pulls_and_pushes: Tensor | None, weights: Tensor) -> Tenso
         tangent = g - torch.where(norms < NORM_FLOOR, 0.0, along) * unit
         grad[rows] = (tangent / norms.clamp_min(NORM_FLOOR)).to(x.dtype)
     return grad
+
+
+def bin_columns(s: Tensor, problem: HistogramProblem) -> Tensor:
+    """The rule of the bins, in Python: the column of the table that each similarity falls into, int64."""
+    width = s.new_full((), problem.hi - problem.lo, dtype=torch.float64)  # a number would become a factor
+    where = ((s.double() - problem.lo) * problem.bins / width).floor()
+    return where.clamp(-1, problem.bins).long() + 1
+
+
+def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts by group and bin, and of all pairs: see `contract.HistogramBackend`."""
+    emb, labels, groups, ref, ref_labels, ref_groups, self_offset, group_count, bins, *_ = problem
+    columns = emb if ref is None else ref
+    column_labels = labels if ref_labels is None else ref_labels
+    column_groups = groups if ref_groups is None else ref_groups
+    tile = tile_rows(emb.device.type)
+    width = bins + 2
+    counts = torch.zeros(2 * group_count * width, dtype=torch.int64, device=emb.device)
+    pooled = torch.zeros(2 * width, dtype=torch.int64, device=emb.device)
+
+    def count(sign: Tensor, group: Tensor, column: Tensor) -> None:
+        at = ((sign * group_count + group) * width + column).flatten()
+        counts.scatter_add_(0, at, torch.ones_like(at))
+
+    with full_precision_matmul(emb.device.type):
+        for i in range(0, emb.shape[0], tile):
+            rows = slice(i, min(i + tile, emb.shape[0]))
+            x = _unit(emb[rows], _norms(emb[rows]))
+            for j in range(i if ref is None else 0, columns.shape[0], tile):
+                cols = slice(j, min(j + tile, columns.shape[0]))
+                column = bin_columns(x @ _unit(columns[cols], _norms(columns[cols])).T, problem)
+                sign = (labels[rows, None] != column_labels[None, cols]).long()
+                of_rows = groups[rows, None].expand_as(sign)
+                of_columns = column_groups[None, cols].expand_as(sign)
+                another = _two_samples(sign, i, j, 0 if ref is None else self_offset, symmetric=ref is None)
+                if another is not None:
+                    column, sign = column[another], sign[another]
+                    of_rows, of_columns = of_rows[another], of_columns[another]
+                pooled += torch.bincount((sign * width + column).flatten(), minlength=2 * width)
+                count(sign, of_rows, column)
+                differ = of_rows != of_columns
+                count(sign[differ], of_columns[differ], column[differ])
+    ordered = 2 if ref is None else 1
+    positives, negatives = counts.mul_(ordered).view(2, group_count, width)
+    return positives, negatives, pooled.mul_(ordered).view(2, width)

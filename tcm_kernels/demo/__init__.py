@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from .. import dispatch
+from ..files import check_writable, write_atomically
 from . import figure, report, training
 
 _NEEDS = {
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
         return _refuse(complaint)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        report.check_writable(args.out)
+        check_writable(args.out)
     except OSError as error:
         return _refuse(f"argument --out: cannot write to {args.out}: {error.strerror or error}")
     try:
@@ -86,8 +87,8 @@ def _run(args: argparse.Namespace) -> int:
     first = results[0]
     picture = figure.render(digits.unseen_labels, first.without_tcm, first.with_tcm)
     try:
-        report.write_atomically(png, picture)
-        report.write_atomically(numbers, report.as_json(settings, comparison, results))
+        write_atomically(png, picture)
+        write_atomically(numbers, report.as_json(settings, comparison, results))
     except OSError as error:  # writable before the training, but no longer
         print(f"tcm-kernels: cannot write to {args.out}: {error.strerror or error}", file=sys.stderr)
         return _FAILED

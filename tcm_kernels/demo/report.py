@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import statistics
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -155,19 +152,3 @@ def as_json(settings: Settings, comparisons: dict[str, Comparison], runs: list[R
         ],
     }
     return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
-
-
-def check_writable(folder: Path) -> None:
-    """Raise OSError now rather than after the training if no file can be made in `folder`."""
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that its name shows the old content or the new one, never half of it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
