@@ -26,6 +26,7 @@ LEVELS = {
     "_version": 0,
     "stats": 0,
     "validation": 0,
+    "files": 0,
     "reference": 0,
     "backends": 1,
     "dispatch": 2,
@@ -44,6 +45,7 @@ LEVELS = {
 # __init__ shows the package's face: it may name what users import, and nothing of the command line.
 NOT_IN_INIT = {"reference", "demo", "doctor", "cli", "__main__", "evaluation"}
 EXTENSIONS = {"_cpu": "backends/cpu.py", "_cuda": "backends/cuda.py"}
+SHARED = ("contract", "shared", "group_order")  # what all backends share
 ON_GPU = ("triton", "cuda", "gpu")  # what the backends share beside what all of them share
 OPTIONAL = ("sklearn", "matplotlib", "pytorch_metric_learning", "tqdm", "triton")
 
@@ -106,7 +108,7 @@ def test_a_backend_imports_no_other_backend_and_nothing_above(file: str) -> None
         else:
             assert target == "backends", f"{file} imports {target}, from outside the backends"
             assert rest, f"{file} imports the folder of all backends"
-            common = ("contract", "shared", "gpu") if parts[0] in ON_GPU else ("contract", "shared")
+            common = (*SHARED, "gpu") if parts[0] in ON_GPU else SHARED
             assert rest[0] in (*common, parts[0]), f"{file} imports another backend, {rest[0]}"
 
 

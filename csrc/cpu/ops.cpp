@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "checks.h"
 #include "classes.h"
 #include "coding.h"
 #include "huge_pages.h"
@@ -22,25 +23,7 @@ namespace {
 
 constexpr int64_t kStages = 5;
 
-bool is_double(const Tensor& t) { return t.scalar_type() == ScalarType::Double; }
-
 int64_t compute_bytes(const Tensor& emb) { return is_double(emb) ? sizeof(double) : sizeof(float); }
-
-void check_rows(const Tensor& x, const char* name) {
-  const ScalarType dtype = x.scalar_type();
-  STD_TORCH_CHECK(x.is_cpu() && x.dim() == 2 && x.is_contiguous(), name,
-                  ": expected a contiguous CPU matrix");
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
-                      dtype == ScalarType::BFloat16,
-                  name, ": expected float32, float64, float16 or bfloat16");
-}
-
-void check_vector(const Tensor& x, const char* name, ScalarType dtype, int64_t length) {
-  STD_TORCH_CHECK(x.is_cpu() && x.is_contiguous() && x.scalar_type() == dtype && x.numel() == length, name,
-                  ": expected ", length, " contiguous elements of the op's dtype in main memory");
-}
-
-RawRows raw_rows(const Tensor& x) { return {x.const_data_ptr(), x.scalar_type(), x.size(0), x.size(1)}; }
 
 Plan plan_of(const Tensor& emb, const std::optional<Tensor>& ref, int64_t threads) {
   return Plan::make(emb.size(0), ref ? ref->size(0) : emb.size(0), emb.size(1), !ref, compute_bytes(emb),

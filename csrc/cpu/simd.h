@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "../bins.h"
 #include "../certificate.h"
 #include "../hard_pair.h"
 
@@ -104,6 +105,11 @@ struct Simd {
   //   out = (g - (tangent ? (g·u) u : 0)) * inverse,   in float64.
   void (*chain)(const T* x, const T* p, const T* q, double w_p, double w_q, double inverse, bool tangent,
                 T* out, int64_t n);
+  // The column of the histogram that each similarity falls into.
+  void (*bin_columns)(const T* s, int64_t n, const Bins& bins, uint16_t* columns);
+  // columns[i] += amount, or = value, where ids[i] == id.
+  void (*add_where_equal)(const int32_t* ids, int32_t id, uint16_t amount, int64_t n, uint16_t* columns);
+  void (*set_where_equal)(const int32_t* ids, int32_t id, uint16_t value, int64_t n, uint16_t* columns);
 };
 
 extern const Simd<float> simd_baseline_f32;

@@ -2,6 +2,7 @@
 // TCM_SIMD_NAME and TCM_VECTOR_BYTES first, and TCM_VNNI where that is in it. Everything in here and in what is included here has internal
 // linkage and no standard library template is instantiated, so no code of a wide target can be shared with a
 // narrow one.
+#include "simd_bins.h"
 #include "simd_code_dots.h"
 #include "simd_pattern.h"
 #include "simd_rows.h"
@@ -30,7 +31,10 @@ const Simd<float> TCM_JOIN(TCM_SIMD_NAME, _f32) = {scan_row<float>,
                                                    add_wide<float>,
                                                    subtract<float>,
                                                    add<float>,
-                                                   chain<float>};
+                                                   chain<float>,
+                                                   bin_columns<float>,
+                                                   add_where_equal,
+                                                   set_where_equal};
 const Simd<double> TCM_JOIN(TCM_SIMD_NAME, _f64) = {scan_row<double>,
                                                     scan<int32_t>,
                                                     scan<double>,
@@ -50,6 +54,9 @@ const Simd<double> TCM_JOIN(TCM_SIMD_NAME, _f64) = {scan_row<double>,
                                                     add_wide<double>,
                                                     subtract<double>,
                                                     add<double>,
-                                                    chain<double>};
+                                                    chain<double>,
+                                                    bin_columns<double>,
+                                                    add_where_equal,
+                                                    set_where_equal};
 
 }  // namespace tcm::cpu

@@ -12,12 +12,14 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from .contract import Problem
+from .contract import HistogramProblem, Problem
+from .group_order import group_orders, most_groups, twins
 from .shared import FLOAT_DTYPES, full_precision_matmul, residual_bytes
 
 __all__ = [
     "STAGES",
     "details",
+    "pair_histogram",
     "pair_sums",
     "pair_sums_backward",
     "residual_bytes",
@@ -140,3 +142,38 @@ def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) ->
         grad_ref,
     )
     return grad_emb, grad_ref
+
+
+def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts by group and bin, and of all pairs: see `contract.HistogramBackend`."""
+    emb, ref = _dense(problem.emb), _dense(problem.ref)
+    rows, columns = group_orders(problem)
+    threads = torch.get_num_threads()
+    edge = torch.ops.tcm_kernels._cpu_histogram_edge(emb, ref, threads)
+    groups = max(most_groups(rows, edge), most_groups(columns, edge))
+    table = (problem.group_count, problem.bins + 2)
+    positives = torch.zeros(table, dtype=torch.int64)
+    negatives = torch.zeros(table, dtype=torch.int64)
+    pooled = torch.zeros((2, problem.bins + 2), dtype=torch.int64)
+    workspace = torch.empty(
+        torch.ops.tcm_kernels._cpu_histogram_workspace_bytes(emb, ref, threads, problem.bins, groups),
+        dtype=torch.uint8,
+    )
+    with full_precision_matmul("cpu"):
+        torch.ops.tcm_kernels._cpu_pair_histogram(
+            emb,
+            *rows,
+            twins(problem, rows, columns),
+            ref,
+            *((None,) * len(columns) if ref is None else columns),
+            problem.bins,
+            problem.lo,
+            problem.hi,
+            threads,
+            groups,
+            positives,
+            negatives,
+            pooled,
+            workspace,
+        )
+    return positives, negatives, pooled

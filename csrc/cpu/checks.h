@@ -1,0 +1,30 @@
+// What the private ops ask of their tensors before they take pointers out of them.
+#pragma once
+
+#include <cstdint>
+
+#include "prepare.h"
+
+namespace tcm::cpu {
+
+inline bool is_double(const Tensor& t) { return t.scalar_type() == ScalarType::Double; }
+
+inline void check_rows(const Tensor& x, const char* name) {
+  const ScalarType dtype = x.scalar_type();
+  STD_TORCH_CHECK(x.is_cpu() && x.dim() == 2 && x.is_contiguous(), name,
+                  ": expected a contiguous CPU matrix");
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
+                      dtype == ScalarType::BFloat16,
+                  name, ": expected float32, float64, float16 or bfloat16");
+}
+
+inline void check_vector(const Tensor& x, const char* name, ScalarType dtype, int64_t length) {
+  STD_TORCH_CHECK(x.is_cpu() && x.is_contiguous() && x.scalar_type() == dtype && x.numel() == length, name,
+                  ": expected ", length, " contiguous elements of the op's dtype in main memory");
+}
+
+inline RawRows raw_rows(const Tensor& x) {
+  return {x.const_data_ptr(), x.scalar_type(), x.size(0), x.size(1)};
+}
+
+}  // namespace tcm::cpu

@@ -1,0 +1,100 @@
+// The private ops of the CPU backend's histogram; see ops.cpp.
+#include <algorithm>
+#include <optional>
+
+#include "checks.h"
+#include "huge_pages.h"
+#include "pair_histogram.h"
+
+namespace tcm::cpu {
+namespace {
+
+constexpr int64_t kMostBins = 30000;  // as tcm_kernels/backends/contract.py: columns take 16 bits
+
+HistogramPlan plan_of(const Tensor& emb, const std::optional<Tensor>& ref, int64_t threads) {
+  STD_TORCH_CHECK(threads > 0, "threads: expected at least 1");
+  return HistogramPlan::make(emb.size(0), ref ? ref->size(0) : emb.size(0), emb.size(1), !ref,
+                             is_double(emb) ? sizeof(double) : sizeof(float), threads);
+}
+
+Bins bins_of(int64_t bins, double lo, double hi) {
+  STD_TORCH_CHECK(bins > 0 && bins <= kMostBins && lo < hi, "bins, lo, hi: out of range");
+  return Bins::make(lo, hi, bins);
+}
+
+int64_t histogram_edge_op(Tensor emb, std::optional<Tensor> ref, int64_t threads) {
+  return plan_of(emb, ref, threads).super_rows();
+}
+
+int64_t histogram_workspace_bytes_op(Tensor emb, std::optional<Tensor> ref, int64_t threads, int64_t bins,
+                                     int64_t most_groups) {
+  return plan_of(emb, ref, threads).workspace_bytes(bins_of(bins, -1.0, 1.0), most_groups);
+}
+
+HistogramSide side_of(const Tensor& x, const Tensor& order, const Tensor& group, const Tensor& rank,
+                      const Tensor& label, int64_t group_count) {
+  check_rows(x, "embeddings");
+  const int64_t n = x.size(0);
+  check_vector(order, "order", ScalarType::Long, n);
+  check_vector(group, "group", ScalarType::Int, n);
+  check_vector(rank, "rank", ScalarType::Int, n);
+  check_vector(label, "label", ScalarType::Int, n);
+  const int32_t* groups = group.const_data_ptr<int32_t>();
+  STD_TORCH_CHECK(
+      std::is_sorted(groups, groups + n) && (n == 0 || (groups[0] >= 0 && groups[n - 1] < group_count)),
+      "group: expected sorted numbers below ", group_count);
+  return {raw_rows(x), order.const_data_ptr<int64_t>(), groups, rank.const_data_ptr<int32_t>(),
+          label.const_data_ptr<int32_t>()};
+}
+
+void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label,
+                       std::optional<Tensor> twin, std::optional<Tensor> ref, std::optional<Tensor> ref_order,
+                       std::optional<Tensor> ref_group, std::optional<Tensor> ref_rank,
+                       std::optional<Tensor> ref_label, int64_t bins, double lo, double hi, int64_t threads,
+                       int64_t most_groups, Tensor positives, Tensor negatives, Tensor pooled,
+                       Tensor workspace) {
+  const Bins rule = bins_of(bins, lo, hi);
+  STD_TORCH_CHECK(positives.dim() == 2, "positives: expected a matrix");
+  const int64_t group_count = positives.size(0), cells = group_count * rule.columns();
+  check_vector(positives, "positives", ScalarType::Long, cells);
+  check_vector(negatives, "negatives", ScalarType::Long, cells);
+  check_vector(pooled, "pooled", ScalarType::Long, 2 * int64_t(rule.columns()));
+  const HistogramSide rows = side_of(emb, order, group, rank, label, group_count);
+  HistogramSide columns = rows;
+  if (ref) {
+    STD_TORCH_CHECK(ref_order && ref_group && ref_rank && ref_label && ref->dim() == 2 &&
+                        ref->size(1) == emb.size(1) && ref->scalar_type() == emb.scalar_type(),
+                    "ref: expected its order, groups and labels, and the columns and dtype of emb");
+    columns = side_of(*ref, *ref_order, *ref_group, *ref_rank, *ref_label, group_count);
+  }
+  if (twin) check_vector(*twin, "twin", ScalarType::Long, emb.size(0));
+  const HistogramPlan plan = plan_of(emb, ref, threads);
+  check_vector(workspace, "workspace", ScalarType::Byte, plan.workspace_bytes(rule, most_groups));
+  prefer_huge_pages(workspace.mutable_data_ptr(), workspace.numel());
+  const auto run = is_double(emb) ? pair_histogram<double> : pair_histogram<float>;
+  run(plan, rule, rows, columns, twin ? twin->const_data_ptr<int64_t>() : nullptr, most_groups,
+      static_cast<char*>(workspace.mutable_data_ptr()),
+      {positives.mutable_data_ptr<int64_t>(), negatives.mutable_data_ptr<int64_t>(),
+       pooled.mutable_data_ptr<int64_t>()});
+}
+
+}  // namespace
+}  // namespace tcm::cpu
+
+STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
+  m.def("_cpu_histogram_edge(Tensor emb, Tensor? ref, int threads) -> int");
+  m.def(
+      "_cpu_histogram_workspace_bytes(Tensor emb, Tensor? ref, int threads, int bins, int most_groups) -> "
+      "int");
+  m.def(
+      "_cpu_pair_histogram(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label, Tensor? twin, "
+      "Tensor? ref, Tensor? ref_order, Tensor? ref_group, Tensor? ref_rank, Tensor? ref_label, int bins, "
+      "float lo, float hi, int threads, int most_groups, Tensor(a!) positives, Tensor(b!) negatives, "
+      "Tensor(c!) pooled, Tensor(d!) workspace) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CPU, m) {
+  m.impl("_cpu_histogram_edge", TORCH_BOX(&tcm::cpu::histogram_edge_op));
+  m.impl("_cpu_histogram_workspace_bytes", TORCH_BOX(&tcm::cpu::histogram_workspace_bytes_op));
+  m.impl("_cpu_pair_histogram", TORCH_BOX(&tcm::cpu::pair_histogram_op));
+}

@@ -1,0 +1,49 @@
+// How many pairs of each group have which similarity: the histogram that all of evaluation reads.
+#pragma once
+
+#include <cstdint>
+
+#include "../bins.h"
+#include "prepare.h"
+
+namespace tcm::cpu {
+
+// One side of the pairs. Everything but the embeddings stands in the order of the groups.
+struct HistogramSide {
+  RawRows raw;
+  const int64_t* order;  // (rows) original rows, sorted by group, then label
+  const int32_t* group;  // (rows) row of the tables
+  const int32_t* rank;   // (rows) of the group among those of this side: 0, 0, 1, 1, 1, 2, ...
+  const int32_t* label;  // (rows) numbered for both sides alike
+};
+
+// Rows of similarities at a time, and of the super-tile that one task counts.
+struct HistogramPlan {
+  int64_t rows, columns, dim;
+  bool self;
+  int64_t element;  // bytes of the compute dtype
+  int64_t threads;
+  int64_t super_tiles;  // tiles along the edge of a super-tile
+
+  static HistogramPlan make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t element,
+                            int64_t threads);
+  int64_t super_rows() const;
+  // Per thread, where no super-tile's edge has rows of more groups than that.
+  int64_t workspace_bytes(const Bins& bins, int64_t most_groups) const;
+};
+
+// (groups, B + 2) and (2, B + 2), zero when they come.
+struct HistogramTables {
+  int64_t* positives;
+  int64_t* negatives;
+  int64_t* pooled;
+};
+
+// `twin`: (rows) the column that is the row's own sample, -1 if none; null in the self case, where `columns`
+// is `rows`. T is the compute dtype.
+template <class T>
+void pair_histogram(const HistogramPlan& plan, const Bins& bins, const HistogramSide& rows,
+                    const HistogramSide& columns, const int64_t* twin, int64_t most_groups, char* workspace,
+                    const HistogramTables& tables);
+
+}  // namespace tcm::cpu
