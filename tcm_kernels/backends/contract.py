@@ -110,6 +110,7 @@ class HistogramBackend(Machine, Protocol):
         """Counts of same-class and of other-class pairs, (G, B + 2) each, and of all pairs (2, B + 2), int64.
 
         Columns are: below the range, the B bins, at least hi. A similarity s falls into bin
-        floor((s - lo) · B / (hi - lo)), computed in float64 from left to right. The last tensor has
+        floor((s - lo) · B / (hi - lo)), computed in float64 from left to right: where s is within the
+        rounding of an edge, that quotient decides. The last tensor has
         same-class pairs in its first row, other-class pairs in its second, each pair counted once.
         """

@@ -187,12 +187,9 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
     column_groups = groups if ref_groups is None else ref_groups
     tile = tile_rows(emb.device.type)
     width = bins + 2
-    counts = torch.zeros(2 * group_count * width, dtype=torch.int64, device=emb.device)
-    pooled = torch.zeros(2 * width, dtype=torch.int64, device=emb.device)
-
-    def count(sign: Tensor, group: Tensor, column: Tensor) -> None:
-        at = ((sign * group_count + group) * width + column).flatten()
-        counts.scatter_add_(0, at, torch.ones_like(at))
+    # Two tensors and not one of both: an op's outputs may not share memory.
+    tables = [torch.zeros(group_count * width, dtype=torch.int64, device=emb.device) for _ in range(2)]
+    pooled = torch.zeros((2, width), dtype=torch.int64, device=emb.device)
 
     with full_precision_matmul(emb.device.type):
         for i in range(0, emb.shape[0], tile):
@@ -201,17 +198,16 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
             for j in range(i if ref is None else 0, columns.shape[0], tile):
                 cols = slice(j, min(j + tile, columns.shape[0]))
                 column = bin_columns(x @ _unit(columns[cols], _norms(columns[cols])).T, problem)
-                sign = (labels[rows, None] != column_labels[None, cols]).long()
-                of_rows = groups[rows, None].expand_as(sign)
-                of_columns = column_groups[None, cols].expand_as(sign)
-                another = _two_samples(sign, i, j, 0 if ref is None else self_offset, symmetric=ref is None)
-                if another is not None:
-                    column, sign = column[another], sign[another]
-                    of_rows, of_columns = of_rows[another], of_columns[another]
-                pooled += torch.bincount((sign * width + column).flatten(), minlength=2 * width)
-                count(sign, of_rows, column)
-                differ = of_rows != of_columns
-                count(sign[differ], of_columns[differ], column[differ])
+                same = labels[rows, None] == column_labels[None, cols]
+                of_rows = groups[rows, None] * width + column
+                of_columns = column_groups[None, cols] * width + column
+                differ = groups[rows, None] != column_groups[None, cols]
+                another = _two_samples(same, i, j, 0 if ref is None else self_offset, symmetric=ref is None)
+                for sign, of_sign in enumerate((same, ~same)):
+                    pairs = of_sign if another is None else of_sign & another
+                    pooled[sign] += torch.bincount(column[pairs], minlength=width)
+                    for place in (of_rows[pairs], of_columns[pairs & differ]):
+                        tables[sign].scatter_add_(0, place, torch.ones_like(place))
     ordered = 2 if ref is None else 1
-    positives, negatives = counts.mul_(ordered).view(2, group_count, width)
-    return positives, negatives, pooled.mul_(ordered).view(2, width)
+    positives, negatives = (table.mul_(ordered).view(group_count, width) for table in tables)
+    return positives, negatives, pooled.mul_(ordered)
