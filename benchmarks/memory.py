@@ -30,6 +30,8 @@ from benchmarks.workload import Case
 EXACT_SHARE = 0.85  # of the available memory, for sizes known exactly
 SAFE_SHARE = 0.75  # of the available memory; the rest is for estimates that are a little low
 CHILD_TIMEOUT_S = 300
+FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+"""For a process: freed blocks go back to the system at once, so that the peak is of memory in use."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +84,11 @@ def peak(case: Case, competitor: str, backend: str, step: str = "forward+backwar
         "step": step,
         "threads": torch.get_num_threads(),
     }
-    # Freed blocks go back to the system at once, so that the peak is of memory in use.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     try:
         child = subprocess.run(
             [sys.executable, "-m", "benchmarks.memory", json.dumps(task)],
             cwd=ROOT,
-            env=environment,
+            env=os.environ | FREED_AT_ONCE,
             capture_output=True,
             text=True,
             timeout=CHILD_TIMEOUT_S,
@@ -125,6 +125,12 @@ def _peak_in_this_process(case: Case, competitor: str, backend: str, step: str) 
     else:
         small = dataclasses.replace(case, n=64, m=None if case.m is None else 64)
         _step(small, competitor, backend, step)()
+    peak_bytes, method = resident_peak(run)
+    return PeakMemory(peak_bytes, _gradient_bytes(case), method)
+
+
+def resident_peak(run: Callable[[], object]) -> tuple[int, str]:
+    """Bytes by which this process grows at most while it runs `run`, its result included; and how known."""
     gc.collect()
     _trim()
     if _reset_resident_peak():
@@ -134,7 +140,7 @@ def _peak_in_this_process(case: Case, competitor: str, backend: str, step: str) 
     result = run()
     peak_bytes = read() - before
     del result
-    return PeakMemory(peak_bytes, _gradient_bytes(case), method)
+    return peak_bytes, method
 
 
 def _step(case: Case, competitor: str, backend: str, step: str) -> Callable[[], object]:

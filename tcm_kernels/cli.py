@@ -1,7 +1,9 @@
 """The command line: `tcm-kernels` and `python -m tcm_kernels`.
 
-    doctor    which backends run on this machine, and what to install for those that do not
-    demo      train on handwritten digits with and without the loss, and look at the difference
+    doctor     which backends run on this machine, and what to install for those that do not
+    demo       train on handwritten digits with and without the loss, and look at the difference
+    evaluate   whether one threshold is good for every class of a file of embeddings; a report
+    calibrate  from similarities to probabilities
 
 Each command's module adds its own arguments; this one only wires them up.
 """
@@ -9,10 +11,15 @@ Each command's module adds its own arguments; this one only wires them up.
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 
 from . import demo, doctor
 from ._version import __version__
+from .evaluation import command
+
+_READER_GONE = 141  # as a process that SIGPIPE ends
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,6 +36,14 @@ def build_parser() -> argparse.ArgumentParser:
     demo_parser = commands.add_parser("demo", help="train on handwritten digits with and without the loss")
     demo.add_arguments(demo_parser)
     demo_parser.set_defaults(run=demo.main)
+
+    evaluate_parser = commands.add_parser("evaluate", help="is one threshold good for every class? a report")
+    command.add_evaluate_arguments(evaluate_parser)
+    evaluate_parser.set_defaults(run=command.run_evaluate)
+
+    calibrate_parser = commands.add_parser("calibrate", help="turn similarities into probabilities")
+    command.add_calibrate_arguments(calibrate_parser)
+    calibrate_parser.set_defaults(run=command.run_calibrate)
     return parser
 
 
@@ -40,5 +55,10 @@ def _doctor(_: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `arguments` default to the process's. Returns the exit code."""
     parsed = build_parser().parse_args(arguments)
-    code: int = parsed.run(parsed)
+    try:
+        code: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads what we print, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        return _READER_GONE
     return code

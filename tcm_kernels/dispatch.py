@@ -20,7 +20,7 @@ _TABLE: dict[str, Backend] = {
     "torch": torch_tiled,
 }
 
-_HISTOGRAMS: dict[str, HistogramBackend] = {"cpu": cpu, "torch": torch_tiled}
+_HISTOGRAMS: dict[str, HistogramBackend] = {"cpu": cpu, "cuda": cuda, "torch": torch_tiled}
 
 BACKENDS = tuple(_TABLE)
 """Names of all backends, in order of preference, whether or not they can run here."""

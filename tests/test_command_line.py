@@ -31,8 +31,14 @@ def test_help_names_every_command(capsys):
         cli.main(["--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    assert "doctor" in shown
-    assert "demo" in shown
+    assert all(name in shown for name in ("doctor", "demo", "evaluate", "calibrate"))
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m tcm_kernels doctor | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.strip() in ("0", "141")  # what fits into the pipe is no error at all
 
 
 def test_doctor_tells_of_every_backend_whether_it_runs(capsys):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tcm_kernels import demo
+from tcm_kernels import demo, files
 from tcm_kernels.demo import figure, measures, report, training
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -153,9 +153,9 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_other(
 
     path = tmp_path / "results.json"
     path.write_bytes(b"old")
-    monkeypatch.setattr(report.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        report.write_atomically(path, b"new")
+        files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -166,7 +166,7 @@ def test_results_that_cannot_be_written_exit_with_1(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report, "write_atomically", fail)
+    monkeypatch.setattr(demo, "write_atomically", fail)
     assert run_demo("--epochs", "1", "--runs", "1", "--out", str(tmp_path)) == 1
     assert f"cannot write to {tmp_path}: No space left on device" in capsys.readouterr().err
 

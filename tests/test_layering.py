@@ -47,7 +47,7 @@ NOT_IN_INIT = {"reference", "demo", "doctor", "cli", "__main__", "evaluation"}
 EXTENSIONS = {"_cpu": "backends/cpu.py", "_cuda": "backends/cuda.py"}
 SHARED = ("contract", "shared", "group_order")  # what all backends share
 ON_GPU = ("triton", "cuda", "gpu")  # what the backends share beside what all of them share
-OPTIONAL = ("sklearn", "matplotlib", "pytorch_metric_learning", "tqdm", "triton")
+OPTIONAL = ("sklearn", "matplotlib", "pytorch_metric_learning", "torchmetrics", "tqdm", "triton")
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
@@ -133,10 +133,9 @@ def test_special_packages_are_imported_in_their_place_only(file: str) -> None:
             assert file == "distributed.py", f"{file} imports torch.distributed"
 
 
-@pytest.fixture(scope="module")
-def imported() -> tuple[set[str], set[str]]:
-    """What a fresh interpreter has imported after `import torch`, and what after the package too."""
-    code = f"import json, sys, torch; before = list(sys.modules); import {NAME}; "
+def _loaded_by(*names: str) -> tuple[set[str], set[str]]:
+    """What a fresh interpreter has imported after `import torch`, and what after these modules too."""
+    code = f"import json, sys, torch; before = list(sys.modules); import {', '.join(names)}; "
     code += "print(json.dumps([before, list(sys.modules)]))"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -149,6 +148,11 @@ def imported() -> tuple[set[str], set[str]]:
     assert done.returncode == 0, done.stderr
     before, after = json.loads(done.stdout)
     return set(before), set(after)
+
+
+@pytest.fixture(scope="module")
+def imported() -> tuple[set[str], set[str]]:
+    return _loaded_by(NAME)
 
 
 def test_importing_the_package_imports_nothing_but_torch(imported: tuple[set[str], set[str]]) -> None:
@@ -167,3 +171,8 @@ def test_importing_the_package_does_not_import(name: str, imported: tuple[set[st
     if name in before:
         pytest.skip(f"torch itself imports {name}")
     assert name not in after
+
+
+def test_evaluation_and_the_command_line_import_no_extra() -> None:
+    before, after = _loaded_by(f"{NAME}.evaluation", f"{NAME}.cli")
+    assert not (after - before) & set(OPTIONAL)

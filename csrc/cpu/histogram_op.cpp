@@ -47,6 +47,16 @@ HistogramSide side_of(const Tensor& x, const Tensor& order, const Tensor& group,
           label.const_data_ptr<int32_t>()};
 }
 
+// That the counters of a super-tile's edge are enough for the groups of its rows.
+void check_groups(const HistogramSide& side, int64_t edge, int64_t most_groups) {
+  for (int64_t begin = 0; begin < side.raw.rows; begin += edge) {
+    const int64_t last = std::min(begin + edge, side.raw.rows) - 1;
+    STD_TORCH_CHECK(std::is_sorted(side.rank + begin, side.rank + last + 1) &&
+                        side.rank[last] - side.rank[begin] < most_groups,
+                    "rank: expected at most ", most_groups, " groups, sorted");
+  }
+}
+
 void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label,
                        std::optional<Tensor> twin, std::optional<Tensor> ref, std::optional<Tensor> ref_order,
                        std::optional<Tensor> ref_group, std::optional<Tensor> ref_rank,
@@ -69,6 +79,8 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
   }
   if (twin) check_vector(*twin, "twin", ScalarType::Long, emb.size(0));
   const HistogramPlan plan = plan_of(emb, ref, threads);
+  check_groups(rows, plan.super_rows(), most_groups);
+  check_groups(columns, plan.super_rows(), most_groups);
   check_vector(workspace, "workspace", ScalarType::Byte, plan.workspace_bytes(rule, most_groups));
   prefer_huge_pages(workspace.mutable_data_ptr(), workspace.numel());
   const auto run = is_double(emb) ? pair_histogram<double> : pair_histogram<float>;

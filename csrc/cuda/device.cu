@@ -16,7 +16,8 @@ Device device_at(void* stream, int number) {
                              std::to_string(device.number) + ", not on " + std::to_string(number));
   }
   // The largest block takes 75 kB with four buffers.
-  return {stream, device.multiprocessors, device.shared_bytes >= 152 * 1024 ? kMostStages : kFewestStages};
+  const int stages = device.shared_bytes >= 152 * 1024 ? kMostStages : kFewestStages;
+  return {stream, device.multiprocessors, stages, device.shared_bytes};
 }
 
 }  // namespace tcm::cuda

@@ -5,6 +5,7 @@
 //   sync_warp, sync_block, ...         barriers; all threads of a warp or a block reach the same ones
 //   shuffle, shuffle_xor, ballot       what the 32 lanes of a warp tell each other; all of them take part
 //   SharedArray<T>                     a typed view of shared memory; elements have 4 bytes or more
+//   add_shared, add_global             integers that many threads add to at once
 //   copy_async, commit_copies, ...     16 bytes from global to shared memory, in groups, while threads go on
 //   load_matrices[_transposed]         fragments of matrix products from shared memory
 //   multiply_add                       a product on matrix units: 16 rows, 8 columns, 32 bytes of either

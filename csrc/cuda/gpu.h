@@ -69,6 +69,14 @@ TCM_DEVICE SharedArray<T> shared_memory(int offset) {
   return {reinterpret_cast<T*>(memory + offset)};
 }
 
+// Adds to what other threads may add to at the same moment.
+TCM_DEVICE void add_shared(SharedArray<uint32_t> shared, int i, uint32_t value) {
+  atomicAdd(shared.data + i, value);
+}
+TCM_DEVICE void add_global(int64_t* at, int64_t value) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(value));
+}
+
 // Copies kBytes, 16 or 4, from `from` to shared memory, or fills them with zeros where there is nothing; both
 // ends are multiples of kBytes.
 template <int kBytes>

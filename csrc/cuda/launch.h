@@ -5,12 +5,13 @@
 
 namespace tcm::cuda {
 
-// Where kernels run: torch's stream, how many multiprocessors its device has, and how many buffers a block
-// that multiplies tiles has, so that two blocks fit into a multiprocessor.
+// Where kernels run: torch's stream, how many multiprocessors its device has, how many buffers a block that
+// multiplies tiles has, so that two blocks fit into a multiprocessor, and a multiprocessor's shared memory.
 struct Device {
   void* stream;
   int multiprocessors;
   int stages;
+  int shared_bytes = 0;
 };
 
 constexpr int kMostStages = 4, kFewestStages = 2;

@@ -3,20 +3,12 @@
 #pragma once
 
 #include "rows.cuh"
+#include "tile_memory.h"
 
 namespace tcm::cuda {
 
 constexpr int kTileThreads = 128;
-constexpr int kStepBytes = 64;  // of every row, at a time
 constexpr int kRowChunks = kStepBytes / kChunk;
-constexpr int kSideBytes = kTile * kStepBytes;
-constexpr int kStageBytes = 2 * kSideBytes;
-
-// Shared memory of a block: what it needs itself, then the buffers, from a multiple of 128 on.
-constexpr int buffers_offset(int head_bytes) { return (head_bytes + 127) / 128 * 128; }
-constexpr int shared_bytes(int head_bytes, int stages) {
-  return buffers_offset(head_bytes) + stages * kStageBytes;
-}
 
 // Byte of chunk `chunk` of row `row` of a side within a stage.
 TCM_DEVICE int swizzled(int row, int chunk) {

@@ -96,6 +96,12 @@ SharedArray<T> shared_memory(int offset) {
   return {reinterpret_cast<T*>(machine().shared.at(offset))};
 }
 
+inline void add_shared(SharedArray<uint32_t> shared, int i, uint32_t value) {
+  machine().shared.add(shared.data + i, sizeof(uint32_t), machine().now());
+  shared.data[i] += value;
+}
+inline void add_global(int64_t* at, int64_t value) { *at += value; }
+
 template <int kBytes>
 void copy_async(SharedArray<char> shared, int to, const void* from, bool there) {
   if (there && reinterpret_cast<uintptr_t>(from) % kBytes != 0) throw twin::Fault("copy_async: not aligned");

@@ -1,13 +1,14 @@
 // A block's shared memory, and who has touched which word of it since when: a barrier too few is found
-// wherever two threads touch a word, one of them to write, with nothing between that orders them. The result
-// of the run need not be wrong for that. Reading what nobody has written, or what is being copied, is found
-// as well.
+// wherever two threads touch a word, one of them to write, with nothing between that orders them; atomic
+// additions need none among themselves. The result of the run need not be wrong for that. Reading what nobody
+// has written, or what is being copied, is found as well.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,33 @@ struct Moment {
   }
 };
 
+// Those who have read a word, or added to it.
+class Visitors {
+ public:
+  void enter(const Moment& now) {
+    Moment& of_warp = last_[now.thread / kLanes];
+    // Of two lanes that come at one moment, the one that stands for both must not be the one that writes
+    // next.
+    const bool both = of_warp.thread >= 0 && of_warp.thread != now.thread && !of_warp.is_before(now);
+    several_ = both || (several_ && !of_warp.is_before(now));
+    of_warp = now;
+  }
+
+  // One of another thread with nothing between it and `now`.
+  std::optional<Moment> unordered(const Moment& now) const {
+    for (Moment other : last_) {
+      if (other.thread < 0) continue;
+      if (several_ && other.thread == now.thread) other.thread ^= 1;
+      if (!other.is_before(now)) return other;
+    }
+    return std::nullopt;
+  }
+
+ private:
+  std::array<Moment, kMostWarps> last_;  // of each warp
+  bool several_ = false;
+};
+
 class SharedMemory {
  public:
   static constexpr int kWord = 4;
@@ -54,24 +82,31 @@ class SharedMemory {
 
   void read(const void* from, int bytes, const Moment& now) {
     for_each_word(from, bytes, [&](Word& word, int offset) {
-      if (word.being_copied) fail("reads a word that is being copied", offset, now, word.write);
-      if (word.write.thread < 0 || word.write.of_block < first_moment_) {
-        fail("reads a word that nobody has written", offset, now, word.write);
-      }
+      check_there("reads", word, offset, now);
       if (!word.write.is_before(now)) fail("reads what another thread writes", offset, now, word.write);
-      Moment& of_warp = word.reads[now.thread / kLanes];
-      // Of two lanes that read at one moment, the one that stands for both must not be the one that writes
-      // next.
-      const bool both = of_warp.thread >= 0 && of_warp.thread != now.thread && !of_warp.is_before(now);
-      word.read_by_several = both || (word.read_by_several && !of_warp.is_before(now));
-      of_warp = now;
+      if (const auto add = word.adds.unordered(now)) {
+        fail("reads what another thread adds to", offset, now, *add);
+      }
+      word.reads.enter(now);
+    });
+  }
+
+  // Atomically.
+  void add(const void* to, int bytes, const Moment& now) {
+    for_each_word(to, bytes, [&](Word& word, int offset) {
+      check_there("adds to", word, offset, now);
+      check_free("adds to", word, offset, now);
+      word.adds.enter(now);
     });
   }
 
   void write(const void* to, int bytes, const Moment& now) {
     for_each_word(to, bytes, [&](Word& word, int offset) {
       if (word.being_copied) fail("writes a word that is being copied", offset, now, word.write);
-      check_free(word, offset, now);
+      check_free("writes", word, offset, now);
+      if (const auto add = word.adds.unordered(now)) {
+        fail("writes what another thread adds to", offset, now, *add);
+      }
       word.write = now;
     });
   }
@@ -92,8 +127,7 @@ class SharedMemory {
  private:
   struct Word {
     Moment write;
-    std::array<Moment, kMostWarps> reads;  // the last of each warp
-    bool read_by_several = false;
+    Visitors reads, adds;
     bool being_copied = false;
   };
 
@@ -112,19 +146,23 @@ class SharedMemory {
       f(words_[offset / kWord + i], static_cast<int>(offset) + i * kWord);
   }
 
-  void check_free(const Word& word, int offset, const Moment& now) const {
-    if (word.write.thread >= 0 && !word.write.is_before(now)) {
-      fail("writes what another thread writes", offset, now, word.write);
-    }
-    for (const Moment& read : word.reads) {
-      if (read.thread < 0) continue;
-      Moment other = read;
-      if (word.read_by_several && read.thread == now.thread) other.thread ^= 1;
-      if (!other.is_before(now)) fail("writes what another thread reads", offset, now, other);
+  void check_there(const char* does, const Word& word, int offset, const Moment& now) const {
+    if (word.being_copied) fail(std::string(does) + " a word that is being copied", offset, now, word.write);
+    if (word.write.thread < 0 || word.write.of_block < first_moment_) {
+      fail(std::string(does) + " a word that nobody has written", offset, now, word.write);
     }
   }
 
-  [[noreturn]] static void fail(const char* what, int offset, const Moment& now, const Moment& other) {
+  void check_free(const char* does, const Word& word, int offset, const Moment& now) const {
+    if (word.write.thread >= 0 && !word.write.is_before(now)) {
+      fail(std::string(does) + " what another thread writes", offset, now, word.write);
+    }
+    if (const auto read = word.reads.unordered(now)) {
+      fail(std::string(does) + " what another thread reads", offset, now, *read);
+    }
+  }
+
+  [[noreturn]] static void fail(const std::string& what, int offset, const Moment& now, const Moment& other) {
     throw Fault(
         "shared memory, byte " + std::to_string(offset) + ": thread " + std::to_string(now.thread) + " " +
         what +

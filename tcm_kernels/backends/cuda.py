@@ -1,8 +1,8 @@
 """The `cuda` backend: the C++/CUDA kernels in csrc/cuda, compiled when the package is installed.
 
-Python brings the rows into label order and allocates every tensor (an allocation error inside the stable ABI
-would lose torch's message and type); C++ queues the kernels. csrc/cuda/forward.cpp says how they work
-together.
+Python brings the rows into label order, or that of their groups, and allocates every tensor (an allocation
+error inside the stable ABI would lose torch's message and type); C++ queues the kernels. csrc/cuda/forward.cpp
+and csrc/cuda/histogram.cpp say how they work together.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import os
 import torch
 from torch import Tensor
 
-from .contract import Problem
+from .contract import HistogramProblem, Problem
 from .gpu import machine
 from .gpu.backward import gradients
-from .gpu.label_order import LabelOrder, label_orders
+from .gpu.label_order import LabelOrder, label_orders, twins
 from .gpu.machine import on_device_of, why_no_gpu
 from .gpu.residual import Sums, residual_bytes, views_of
 from .gpu.settings import asked_screening, pool_bytes
+from .group_order import GroupOrder, group_orders, most_groups
 
-__all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
+__all__ = ["pair_histogram", "pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
 
 SCREENINGS = ("", "int8", "full")  # as csrc/cuda/plan.h numbers them
 
@@ -120,3 +121,54 @@ def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) ->
 
 def _chain(x: Tensor, sums: Sums, poison: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor) -> None:
     torch.ops.tcm_kernels._cuda_pair_sums_backward(grad_sums, poison.view(1), x, *sums, ordered, grad)
+
+
+def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts by group and bin, and of all pairs: see `contract.HistogramBackend`."""
+    emb = problem.emb.contiguous()
+    ref = None if problem.ref is None else problem.ref.contiguous()
+    columns_of_table = problem.bins + 2
+    with on_device_of(emb):
+        rows, columns = group_orders(problem)
+        offset = 0 if ref is None else problem.self_offset
+        row_twins = twins(rows.order, columns.order, offset)
+        column_twins = twins(columns.order, rows.order, None if offset is None else -offset)
+        counts = torch.zeros(
+            (2, problem.group_count, columns_of_table), dtype=torch.int64, device=emb.device
+        )
+        of_one_group = torch.zeros((2, columns_of_table), dtype=torch.int64, device=emb.device)
+        torch.ops.tcm_kernels._cuda_pair_histogram(
+            *_histogram_side(emb, rows, row_twins),
+            *_histogram_side(ref, columns, column_twins),
+            problem.bins,
+            problem.lo,
+            problem.hi,
+            problem.precision == "highest",
+            emb.new_empty(problem.bins + 1, dtype=torch.float32),
+            emb.new_empty(1, dtype=torch.int32),
+            counts,
+            of_one_group,
+        )
+    # A pair of two groups counts in two rows of the tables.
+    pooled = (counts.sum(dim=1) + of_one_group) // 2
+    return counts[0], counts[1], pooled
+
+
+def _histogram_side(x: Tensor | None, order: GroupOrder, twin: Tensor) -> tuple[Tensor | int | None, ...]:
+    """One side's arguments of the op; in the self case there are no columns."""
+    if x is None:
+        return (*(None,) * 7, 0, None)
+    inverse = x.new_empty(len(x), dtype=torch.float32)
+    return x, *order, _tile_facts(order), twin, most_groups(order, TILE), inverse
+
+
+def _tile_facts(order: GroupOrder) -> Tensor:
+    """(tiles, 4) int32: first and last group, least and largest label of every tile."""
+    n = len(order.order)
+    tiles = -(-n // TILE)
+    if n == 0:
+        return order.group.new_empty((0, 4))
+    first = torch.arange(0, n, TILE, device=order.group.device)
+    last = (first + TILE - 1).clamp_max(n - 1)
+    labels = torch.cat((order.label, order.label[-1:].expand(tiles * TILE - n))).view(tiles, TILE)
+    return torch.stack((order.group[first], order.group[last], *labels.aminmax(dim=1)), dim=1)

@@ -4,9 +4,10 @@ A verification system has one threshold for everybody. It is set here as such a 
 lowest one at which at most 1 % of all other-class pairs are accepted. Consistent means that this one
 threshold treats every class alike, so the two gaps are differences between classes *at that threshold*.
 Rates do not depend on how wide the similarities are spread, which a difference of per-class thresholds
-would: a loss that squeezes all similarities into [0.9, 1] would look consistent and not be it.
+would: a loss that squeezes all similarities into [0.9, 1] would look consistent and not be it. OPIS and
+ε-OPIS, the paper's measures, look at a whole range of such thresholds.
 
-Everything is dense and in float64: a few hundred images.
+Everything is in float64: a few hundred images.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import dataclasses
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from ..evaluation import class_curves, epsilon_opis, opis
 
 FALSE_ACCEPT_RATE = 0.01
 
@@ -29,6 +32,8 @@ class Measures:
     worst_false_reject_rate: float
     false_accept_gap: float
     false_reject_gap: float
+    opis: float
+    epsilon_opis: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +74,18 @@ MEANINGS = {
     "false_reject_gap": Meaning(
         "FRR gap",
         "same-class pairs rejected at the one threshold, highest class minus lowest; 0 is consistent",
+        higher_is_better=False,
+        is_consistency=True,
+    ),
+    "opis": Meaning(
+        "OPIS",
+        "variance across classes of their utility (of both rates), at false-accept rates of 1 % to 10 %",
+        higher_is_better=False,
+        is_consistency=True,
+    ),
+    "epsilon_opis": Meaning(
+        "10 %-OPIS",
+        "squared gap in that utility between the best and the worst class",
         higher_is_better=False,
         is_consistency=True,
     ),
@@ -120,12 +137,15 @@ def measure(emb: Tensor, labels: Tensor) -> Measures:
         rows = labels == label
         false_accepts.append(_share(accepted[rows], pairs.other[rows]))
         false_rejects.append(_share(~accepted[rows], pairs.same[rows]))
+    curves = class_curves(emb.double(), labels)
     return Measures(
         recall_at_1=recall_at_1(emb, labels),
         false_reject_rate=_share(~accepted, pairs.same),
         worst_false_reject_rate=max(false_rejects),
         false_accept_gap=max(false_accepts) - min(false_accepts),
         false_reject_gap=max(false_rejects) - min(false_rejects),
+        opis=opis(curves, draws=0).value,
+        epsilon_opis=epsilon_opis(curves, draws=0).value,
     )
 
 

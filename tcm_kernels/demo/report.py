@@ -22,6 +22,11 @@ from .training import Run, Settings
 _FEW = 3  # runs without which a spread says nothing
 
 
+def _number(value: float) -> str:
+    """Three decimals, or two digits of what would show none of them: OPIS is a variance."""
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.01 else f"{value:.2g}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Spread:
     """Mean and sample standard deviation over the runs; None for the latter where there is one run."""
@@ -35,7 +40,7 @@ class Spread:
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f}" + ("" if self.deviation is None else f" ± {self.deviation:.3f}")
+        return _number(self.mean) + ("" if self.deviation is None else f" ± {_number(self.deviation)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +95,8 @@ def text(comparisons: dict[str, Comparison], runs: list[Run]) -> str:
 
 
 def _signed(change: Spread) -> str:
-    return f"{change.mean:+.3f}" + ("" if change.deviation is None else f" ± {change.deviation:.3f}")
+    sign = "-" if change.mean < 0 else "+"
+    return f"{sign}{Spread(abs(change.mean), change.deviation)}"
 
 
 def conclusion(comparisons: dict[str, Comparison]) -> str:

@@ -175,7 +175,8 @@ class ClassCurves:
     def load(cls, path: str | Path) -> ClassCurves:
         """Read what `save` wrote; nothing is unpickled. Raises ValueError for any other file."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here: numpy leaves a file open that turns out to be none of its own.
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 content = {name: file[name] for name in file.files}
             if str(content["format"]) != _FORMAT:
                 raise ValueError(f"its format is {content['format']}")
@@ -205,6 +206,9 @@ class ClassCurves:
             counts = getattr(self, name)
             if counts.shape != expected or counts.dtype != np.int64 or (counts < 0).any():
                 raise ValueError(f"{name} is not an array {expected} of counts")
+        ascending = self.classes.ndim == 1 and bool((self.classes[1:] > self.classes[:-1]).all())
+        if not ascending or not (self.classes.dtype == np.int64 or self.classes.dtype.kind == "U"):
+            raise ValueError("classes is not a sorted array of integers or text")
         if self.bins < 1 or not -np.inf < self.lo < self.hi < np.inf:
             raise ValueError(f"its range is {self.lo} to {self.hi} in {self.bins} bins")
 
@@ -261,8 +265,8 @@ def class_curves(
             message names it.
         RuntimeError: the backend asked for cannot run this input.
     """
-    emb = _tensor("emb", emb)
-    ref = None if ref_emb is None else _tensor("ref_emb", ref_emb)
+    emb = as_tensor("emb", emb)
+    ref = None if ref_emb is None else as_tensor("ref_emb", ref_emb)
     if not isinstance(bins, int) or isinstance(bins, bool) or not 1 <= bins <= MOST_BINS:
         raise ValueError(f"bins: got {bins!r}, expected an integer from 1 to {MOST_BINS:,}")
     lo, hi = _range(range)
@@ -360,7 +364,7 @@ def _range(range: Any) -> tuple[float, float]:
     return lo, hi
 
 
-def _tensor(name: str, x: Any) -> Tensor:
+def as_tensor(name: str, x: Any) -> Tensor:
     """X as it is, or an array as a tensor over the same memory, which is only read."""
     if isinstance(x, Tensor):
         return x
@@ -378,11 +382,11 @@ def _numbered(
     name: str, labels: Any, ref_labels: Any, device: torch.device
 ) -> tuple[npt.NDArray[Any], Tensor, Tensor | None]:
     """All different labels, sorted, and for each row which of them it has, as int64 on `device`."""
-    own = _labels(name, labels)
+    own = as_labels(name, labels)
     if ref_labels is None:
         classes, numbers = np.unique(own, return_inverse=True)
         return classes, torch.from_numpy(numbers).to(device), None
-    other = _labels(f"ref_{name}", ref_labels)
+    other = as_labels(f"ref_{name}", ref_labels)
     if own.dtype.kind != other.dtype.kind:
         raise TypeError(f"ref_{name}: got {other.dtype}, expected the kind of {name}, {own.dtype}")
     classes, numbers = np.unique(np.concatenate((own, other)), return_inverse=True)
@@ -390,9 +394,11 @@ def _numbered(
     return classes, both[: len(own)], both[len(own) :]
 
 
-def _labels(name: str, labels: Any) -> npt.NDArray[Any]:
-    """Labels as an array of int64 or of text."""
+def as_labels(name: str, labels: Any) -> npt.NDArray[Any]:
+    """Labels as an array (N,) of int64 or of text. Raises TypeError or ValueError."""
     values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if isinstance(labels, list | tuple) and len(labels) == 0:
+        values = values.astype(np.int64)  # which numpy cannot know
     if values.ndim != 1:
         raise ValueError(f"{name}: got shape {values.shape}, expected one label per row")
     if values.dtype.kind == "U":

@@ -1,0 +1,270 @@
+// The histogram: a full sweep of row tiles over column tiles, pairs counted in shared memory.
+//
+// A block keeps 128 rows, sorted by group, and walks along the columns, so that the counters of its groups
+// stay where they are: a table of 16 or 32 bits for pairs of two classes, one for pairs of one, of every group
+// that fits; others are counted in global memory. Only the rows' groups are counted: what a symmetric sweep
+// saves in products it loses several times over in counters of the columns, which no block can keep.
+// Counters are integers, so their order does not matter and every run gives the same numbers.
+//
+// Most tiles hold no pair of one class or of one group, and no sample twice; that is seen once a tile, and
+// spares its pairs the comparisons. Where a whole tile is of one group, counters change their meaning, and
+// are written out before; elsewhere such pairs are few, and go to global memory one by one.
+//
+// Work, N x N: 2 N² D flops (1 U), then a pair about 16 instructions and one addition in shared memory, which
+// another block's products can hide. Floor: 1 U, or N² / 8 cycles over all multiprocessors for the additions,
+// whichever is more. Not yet measured.
+#pragma once
+
+#include "bin_finder.cuh"
+#include "products.cuh"
+
+namespace tcm::cuda {
+
+// What a thread has to know of a row: for all tiles, and for those with special pairs.
+struct alignas(8) RowPlace {
+  float inverse;
+  int word;  // where the counters of its group's pairs of two classes begin
+};
+struct alignas(16) RowFacts {
+  int group, label, twin;
+  int rank;  // of the group among the tile's
+};
+
+constexpr int kPlacesOffset = 0;
+constexpr int kRowFactsOffset = kPlacesOffset + kTile * static_cast<int>(sizeof(RowPlace));
+constexpr int kStartsOffset = kRowFactsOffset + kTile * static_cast<int>(sizeof(RowFacts));
+constexpr int kColumnInverseOffset = kStartsOffset + 4 * (kTile + 4);
+constexpr int kColumnGroupOffset = kColumnInverseOffset + 4 * kTile;
+constexpr int kColumnLabelOffset = kColumnGroupOffset + 4 * kTile;
+constexpr int kNumbersOffset = kColumnLabelOffset + 4 * kTile;
+constexpr int kHistogramHead = kNumbersOffset + 2 * kRowNumberBytes;
+
+constexpr uint32_t kMost16 = 0xFFFFu, kMost32 = 0xFFFFFFFFu;
+constexpr uint32_t kFew = 4096;  // so many pairs may be left in a counter when others are written out
+
+struct PairCounting {
+  const HistogramSide& rows;
+  const HistogramSide& columns;
+  const BinFinder& finder;
+  const float* edges;
+  const HistogramTables& tables;
+  const HistogramSweep& sweep;
+  const SuperTile& part;  // a tile of rows, and the columns it meets
+
+  SharedArray<RowPlace> places = shared_memory<RowPlace>(kPlacesOffset);
+  SharedArray<RowFacts> facts = shared_memory<RowFacts>(kRowFactsOffset);
+  SharedArray<int> starts = shared_memory<int>(kStartsOffset);  // the first row of each group, and the end
+  SharedArray<float> inverses = shared_memory<float>(kColumnInverseOffset);
+  SharedArray<int> column_groups = shared_memory<int>(kColumnGroupOffset);
+  SharedArray<int> column_labels = shared_memory<int>(kColumnLabelOffset);
+  SharedArray<uint32_t> counters =
+      shared_memory<uint32_t>(shared_bytes(kHistogramHead, sweep.stages));
+
+  // Of the tile of rows, the same for all threads.
+  int groups = 0;    // that it has
+  int words = 0;     // of a table: a bin has one of its own, or shares it with the bin `words` further
+  int kept = 0;      // tables in shared memory, those of pairs of two classes first
+  int most = 0;      // tiles until a counter could overflow
+  int passed = 0;    // of them
+  bool inside = false;  // whether counters hold pairs within a group
+
+  TCM_DEVICE void clear() {
+    for (int w = thread_index(); w < sweep.counters; w += kTileThreads) counters[w] = 0;
+  }
+
+  // Counters are zero, and nobody looks at the rows before.
+  TCM_DEVICE void begin_rows() {
+    const int first = part.row * kTile, t = thread_index(), position = first + t;
+    const int here = min(kTile, rows.side.n - first), first_rank = rows.rank[first];
+    groups = rows.rank[first + here - 1] - first_rank + 1;
+    const bool wide = int64_t{2} * groups * tables.columns <= sweep.counters;
+    words = wide ? tables.columns : (tables.columns + 1) / 2;
+    kept = min(2 * groups, sweep.counters / words);
+
+    RowPlace place{0.0f, 0};
+    RowFacts fact{-1, -1, -1, 0};
+    if (t < here) {
+      fact = {rows.group[position], rows.label[position], rows.side.twin[position],
+              rows.rank[position] - first_rank};
+      place = {rows.side.inverse[position], fact.rank * words};
+      if (t == 0 || rows.group[position - 1] != fact.group) starts[fact.rank] = t;
+    }
+    if (t == 0) starts[groups] = here;
+    places[t] = place;
+    facts[t] = fact;
+    sync_block();
+    int largest = 1;
+    for (int g = 0; g < groups; ++g) largest = max(largest, starts[g + 1] - starts[g]);
+    most = static_cast<int>(((wide ? kMost32 : kMost16) - kFew) / static_cast<uint32_t>(largest * kTile));
+    passed = 0;
+    inside = false;
+  }
+
+  TCM_DEVICE void end_rows() {
+    sync_block();
+    write_out(1);
+    sync_block();
+  }
+
+  TCM_DEVICE bool wants(TilePlace at) const { return sweep.inside || !is_inside(at); }
+
+  TCM_DEVICE void begin(TilePlace at) {
+    const int t = thread_index(), position = part.first_column(at) + t;
+    const bool there = position < columns.side.n;
+    inverses[t] = there ? columns.side.inverse[position] : 0.0f;
+    column_groups[t] = there ? columns.group[position] : -1;
+    column_labels[t] = there ? columns.label[position] : -1;
+  }
+
+  TCM_DEVICE void end(TilePlace at, const Products<float>& acc) {
+    const bool now_inside = is_inside(at);
+    if (now_inside != inside) {
+      write_out(1);
+    } else if (passed == most) {
+      write_out(kFew);
+    }
+    passed = now_inside != inside || passed == most ? 1 : passed + 1;
+    inside = now_inside;
+    if (sync_block_or(is_special(at) || groups > kept)) {
+      count_special(at, acc);
+    } else {
+      count_plain(acc);
+    }
+  }
+
+ private:
+  TCM_DEVICE const TileFacts& column_tile(TilePlace at) const {
+    return columns.tiles[part.column + at.column];
+  }
+
+  // Whether all pairs of a tile are within one group.
+  TCM_DEVICE bool is_inside(TilePlace at) const {
+    const TileFacts& own = rows.tiles[part.row];
+    const TileFacts& other = column_tile(at);
+    return own.first_group == own.last_group && other.first_group == own.first_group &&
+           other.last_group == own.first_group;
+  }
+
+  // Whether this thread's row may have a pair of one class or, where others have not, of one group, or one
+  // that does not count; or whether the row or this thread's column is not there.
+  TCM_DEVICE bool is_special(TilePlace at) const {
+    const TileFacts& other = column_tile(at);
+    const int first = part.first_column(at);
+    const RowFacts row = facts[thread_index()];
+    const bool one_class = other.least_label <= row.label && row.label <= other.largest_label;
+    const bool one_group = !inside && other.first_group <= row.group && row.group <= other.last_group;
+    const bool twin = first <= row.twin && row.twin < first + kTile;
+    return one_class || one_group || twin || row.group < 0 || first + thread_index() >= columns.side.n;
+  }
+
+  // Calls `count(i, half, s, c)` with each of this thread's similarities and its column.
+  template <class Inverse, class Count>
+  TCM_DEVICE void for_each_similarity(const Products<float>& acc, Inverse inverse, Count count) const {
+#pragma unroll
+    for (int j = 0; j < kFragmentColumns; ++j) {
+#pragma unroll
+      for (int odd = 0; odd < 2; ++odd) {
+        const int c = acc.column(j, odd);
+        const float of_column = inverses[c];
+#pragma unroll
+        for (int i = 0; i < kFragmentRows; ++i) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            count(i, half, acc.value[i][j][2 * half + odd] * (inverse(i, half) * of_column), c);
+          }
+        }
+      }
+    }
+  }
+
+  // Pairs of two classes and two groups.
+  TCM_DEVICE void count_plain(const Products<float>& acc) const {
+    RowPlace row[kFragmentRows][2];
+#pragma unroll
+    for (int i = 0; i < kFragmentRows; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) row[i][half] = places[acc.row(i, half)];
+    }
+    for_each_similarity(
+        acc, [&](int i, int half) { return row[i][half].inverse; },
+        [&](int i, int half, float s, int) { add(row[i][half].word, column_of(finder, edges, s)); });
+  }
+
+  TCM_DEVICE void count_special(TilePlace at, const Products<float>& acc) const {
+    const int first = part.first_column(at);
+    for_each_similarity(
+        acc, [&](int i, int half) { return RowPlace(places[acc.row(i, half)]).inverse; },
+        [&](int i, int half, float s, int c) {
+          const RowFacts row = facts[acc.row(i, half)];
+          const int column_group = column_groups[c];
+          if (row.group < 0 || column_group < 0 || row.twin == first + c) return;
+          const bool one_class = column_labels[c] == row.label, one_group = column_group == row.group;
+          const int k = column_of(finder, edges, s);
+          const int table = row.rank + (one_class ? groups : 0);
+          if (one_group == inside && table < kept) {
+            add(table * words, k);
+          } else if (!one_group || sweep.inside) {
+            credit(row.group, one_class, one_group, k, 1);
+          }
+        });
+  }
+
+  TCM_DEVICE void add(int first_word, int k) const {
+    const bool upper = k >= words;
+    add_shared(counters, first_word + (upper ? k - words : k), upper ? 1u << 16 : 1u);
+  }
+
+  TCM_DEVICE void credit(int group, bool one_class, bool one_group, int k, int64_t pairs) const {
+    const int sign = one_class ? 0 : 1;
+    add_global(tables.counts + (sign * tables.groups + group) * tables.columns + k,
+               one_group ? pairs : pairs * sweep.weight);
+    if (one_group) add_global(tables.of_one_group + sign * tables.columns + k, pairs);
+  }
+
+  // Counters of at least that many pairs go to global memory. Comes after a barrier and before one.
+  TCM_DEVICE void write_out(uint32_t least) const {
+    const bool wide = words == tables.columns;
+    for (int table = 0; table < kept; ++table) {
+      const bool one_class = table >= groups;
+      const int group = RowFacts(facts[starts[one_class ? table - groups : table]]).group;
+      for (int w = thread_index(); w < words; w += kTileThreads) {
+        const uint32_t word = counters[table * words + w];
+        const uint32_t low = wide ? word : word & kMost16, high = wide ? 0 : word >> 16;
+        uint32_t left = word;
+        if (low >= least) {
+          credit(group, one_class, inside, w, low);
+          left -= low;
+        }
+        if (high >= least) {
+          credit(group, one_class, inside, w + words, high);
+          left -= high << 16;
+        }
+        if (left != word) counters[table * words + w] = left;
+      }
+    }
+  }
+};
+
+template <class Product, class T>
+TCM_KERNEL(kTileThreads, 2)
+histogram_kernel(TCM_PARAMETER(HistogramSide) rows, TCM_PARAMETER(HistogramSide) columns,
+                 TCM_PARAMETER(Shape) shape, TCM_PARAMETER(BinFinder) finder, const float* edges,
+                 TCM_PARAMETER(HistogramTables) tables, TCM_PARAMETER(HistogramSweep) sweep) {
+  SuperTile part{0, 1, 0, 0, false};
+  PairCounting counting{rows, columns, finder, edges, tables, sweep, part};
+  counting.clear();
+  const EmbeddingRows<T> of_rows(rows.side, shape, kNumbersOffset);
+  const EmbeddingRows<T> of_columns(columns.side, shape, kNumbersOffset + kRowNumberBytes);
+#pragma unroll 1
+  for (int task = block_index(); task < sweep.tasks; task += block_count()) {
+    part.row = task % sweep.row_tiles;
+    part.column = task / sweep.row_tiles * sweep.chunk_tiles;
+    part.columns = min(sweep.chunk_tiles, sweep.column_tiles - part.column);
+    counting.begin_rows();
+    for_each_tile<Product>(part, 0, 1, of_rows, of_columns, sweep.stages, buffers_offset(kHistogramHead),
+                           counting);
+    counting.end_rows();
+  }
+}
+
+}  // namespace tcm::cuda

@@ -1,0 +1,245 @@
+"""Everything that one look at an embedding model tells, as numbers: for the terminal, JSON and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .._version import __version__
+from .consistency import Consistency, epsilon_opis, opis
+from .curves import ClassCurves
+from .rates import (
+    EqualErrorRate,
+    ErrorRates,
+    SimilaritySpread,
+    TarAtFar,
+    equal_error_rate,
+    error_rates,
+    roc_auc,
+    similarity_spread,
+    tar_at_far,
+)
+from .thresholds import ThresholdChoice, choose_threshold
+
+WORST = 10
+"""Classes that the text names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A number as it is shown: its title, its value as text, and what it means in one sentence."""
+
+    title: str
+    value: str
+    meaning: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The numbers of one set of embeddings, or of queries against a gallery.
+
+    Attributes:
+        classes: how many classes (or groups) there are.
+        grouped: whether they are groups that the user chose.
+        positive_pairs: same-class pairs, ordered.
+        negative_pairs: other-class pairs, ordered.
+        opis: threshold inconsistency over all classes.
+        epsilon_opis: the same between the best and the worst classes.
+        epsilon: their share in percent.
+        tar_at_far: true-accept rates at the false-accept rates asked for.
+        equal_error_rate: where false accepts and false rejects are equally frequent.
+        roc_auc: area under the ROC curve of all pairs.
+        spread: of similarities across classes.
+        threshold: the threshold to ship.
+        at_threshold: error rates of every class there.
+    """
+
+    classes: int
+    grouped: bool
+    positive_pairs: int
+    negative_pairs: int
+    opis: Consistency
+    epsilon_opis: Consistency
+    epsilon: float
+    tar_at_far: tuple[TarAtFar, ...]
+    equal_error_rate: EqualErrorRate
+    roc_auc: float
+    spread: SimilaritySpread
+    threshold: ThresholdChoice
+    at_threshold: ErrorRates
+
+    def lines(self) -> list[Line]:
+        """The numbers, ready to be shown."""
+        one, many = ("group", "groups") if self.grouped else ("class", "classes")
+        at = self.at_threshold
+        lines = [
+            Line("OPIS", _with_interval(self.opis), f"variance of utility across {many}; 0 is consistent"),
+            Line(
+                f"{self.epsilon:g} %-OPIS",
+                _with_interval(self.epsilon_opis),
+                f"squared gap in utility between the best and the worst {self.epsilon:g} % of {many}",
+            ),
+            Line(
+                "EER", _rate(self.equal_error_rate.rate), "error rate where false accepts equal false rejects"
+            ),
+            Line(
+                "ROC-AUC", f"{self.roc_auc:.4f}", "chance that a same-class pair is more similar than another"
+            ),
+        ]
+        for point in self.tar_at_far:
+            meaning = f"same-class pairs accepted at threshold {point.threshold:.4g}"
+            lines.append(Line(f"TAR at FAR {point.far:g}", _rate(point.tar), meaning))
+        lines += [
+            Line("Threshold", _threshold(self.threshold), self.threshold.criterion),
+            Line("FAR there", _rate(at.pooled_false_accept), "other-class pairs accepted"),
+            Line("FRR there", _rate(at.pooled_false_reject), "same-class pairs rejected"),
+        ]
+        for kind in ("accept", "reject"):
+            gap, gini, ratio = (getattr(at, f"false_{kind}_{what}") for what in ("gap", "gini", "ratio"))
+            title = "FAR" if kind == "accept" else "FRR"
+            meaning = (
+                f"highest {one} minus lowest; Gini coefficient {gini:.3f}, highest over lowest {ratio:.3g}"
+            )
+            lines.append(Line(f"{title} gap", _rate(gap), meaning))
+        for name in ("intra", "inter"):
+            mean, deviation = (getattr(self.spread, f"{name}_{what}") for what in ("mean", "deviation"))
+            lines.append(
+                Line(
+                    f"{'Same' if name == 'intra' else 'Other'}-class similarity",
+                    f"{mean:.3f} ± {deviation:.3f}",
+                    f"mean of a {one}, and its standard deviation across {many}",
+                )
+            )
+        return lines
+
+    def notes(self) -> list[str]:
+        """What has to be known to read the numbers."""
+        lo, hi = self.opis.range
+        many = "groups" if self.grouped else "classes"
+        notes = [
+            f"OPIS looks at thresholds {lo:.4g} to {hi:.4g} and {self.opis.classes_used:,} of "
+            f"{self.classes:,} {many}."
+        ]
+        if self.opis.classes_left_out:
+            notes.append(f"{self.opis.classes_left_out:,} have no same-class or no other-class pair.")
+        if self.threshold.statement:
+            notes.append(self.threshold.statement)
+        return notes
+
+    def worst(self, curves: ClassCurves, count: int = WORST) -> list[tuple[str, float, float]]:
+        """The classes with the highest false-reject rates at the threshold: name, FAR, FRR."""
+        at = self.at_threshold
+        return [
+            (str(curves.classes[i]), float(at.false_accept[i]), float(at.false_reject[i]))
+            for i in at.worst(count)
+        ]
+
+    def text(self, curves: ClassCurves) -> str:
+        """The table for a terminal."""
+        lines = self.lines()
+        title, value = (max(len(getattr(line, name)) for line in lines) for name in ("title", "value"))
+        rows = [f"{line.title:<{title}}  {line.value:<{value}}  {line.meaning}" for line in lines]
+        one = "Group" if self.grouped else "Class"
+        worst = [(name, _rate(far), _rate(frr)) for name, far, frr in self.worst(curves)]
+        names = max(len(one), *(len(_shortened(name)) for name, *_ in worst), 1)
+        table = [f"{_shortened(name):<{names}}  {far:>9}  {frr:>9}" for name, far, frr in worst]
+        head = f"{one:<{names}}  {'FAR':>9}  {'FRR':>9}"
+        return "\n".join([*rows, "", *self.notes(), "", "Most rejected at the threshold", head, *table])
+
+    def as_dict(self, curves: ClassCurves) -> dict[str, Any]:
+        """Everything, ready for JSON: no NaN and no infinity, which JSON does not know."""
+        content = {"tcm_kernels": __version__, **dataclasses.asdict(self)}
+        content["at_threshold"]["classes"] = curves.classes
+        content["spread"].pop("classes", None)
+        content["notes"] = self.notes()
+        return {name: _plain(value) for name, value in content.items()}
+
+
+def evaluate(
+    curves: ClassCurves,
+    *,
+    far: tuple[float, float] = (1e-2, 1e-1),
+    range: tuple[float, float] | None = None,
+    epsilon: float = 10.0,
+    k: float = 1.0,
+    threshold_far: float | None = None,
+    over: str = "pooled",
+    draws: int = 1000,
+    seed: int = 0,
+) -> Evaluation:
+    """All numbers of a report.
+
+    Args:
+        curves: counts of `class_curves`.
+        far: the false-accept rates between which OPIS looks at thresholds; TAR is reported at both.
+        range: thresholds (lo, hi) for OPIS instead.
+        epsilon: percent of classes that ε-OPIS takes from either end.
+        k: weight of sensitivity in the utility.
+        threshold_far: the false-accept rate that the threshold to ship is chosen for; the lower one of `far`
+            by default.
+        over: "pooled", or "worst" for a threshold at which no class exceeds that rate.
+        draws: of the bootstrap over classes.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: the data do not have what a number needs; the message says which and what to do.
+    """
+    target = min(far) if threshold_far is None else threshold_far
+    settings = {"far": far, "range": range, "k": k, "draws": draws, "seed": seed}
+    choice = choose_threshold(curves, far=target, over=over, draws=draws, seed=seed)
+    return Evaluation(
+        classes=len(curves.classes),
+        grouped=curves.grouped,
+        positive_pairs=int(curves.pooled[0].sum()),
+        negative_pairs=int(curves.pooled[1].sum()),
+        opis=opis(curves, **settings),
+        epsilon_opis=epsilon_opis(curves, epsilon, **settings),
+        epsilon=epsilon,
+        tar_at_far=tuple(tar_at_far(curves, rate) for rate in sorted({*far, target})),
+        equal_error_rate=equal_error_rate(curves),
+        roc_auc=roc_auc(curves),
+        spread=similarity_spread(curves),
+        threshold=choice,
+        at_threshold=error_rates(curves, choice.threshold),
+    )
+
+
+def _rate(value: float) -> str:
+    """A rate in percent, to three digits, so that small ones do not become 0."""
+    return "none" if math.isnan(value) else f"{100 * value:.3g} %"
+
+
+def _with_interval(found: Consistency) -> str:
+    text = f"{found.value:.3g}"
+    return text if found.interval is None else f"{text} ({found.interval[0]:.3g} to {found.interval[1]:.3g})"
+
+
+def _threshold(choice: ThresholdChoice) -> str:
+    text = f"{choice.threshold:.4g}"
+    return (
+        text if choice.interval is None else f"{text} ({choice.interval[0]:.4g} to {choice.interval[1]:.4g})"
+    )
+
+
+def _shortened(name: str, most: int = 40) -> str:
+    """A class name on one line of a terminal, without control characters."""
+    printable = "".join(c if c.isprintable() else "?" for c in name)
+    return printable if len(printable) <= most else printable[: most - 1] + "…"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

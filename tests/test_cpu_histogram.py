@@ -1,0 +1,173 @@
+"""What only the C++ histogram can get wrong: instruction sets, threads, super-tiles, its private op.
+
+Its counts are held against the truth in test_pair_histogram.py, as those of any other backend.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from tcm_kernels import dispatch, ops
+from tcm_kernels.backends import group_order
+from tcm_kernels.backends.contract import HistogramProblem
+
+REASON = dispatch.why_not_here("cpu")
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu backend: {REASON}")
+
+RANGES = [(-1.0, 1.0), (-0.5, 0.5), (-0.3, 0.9)]  # of the last the width is no power of two: a division
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "avx512_vnni")
+
+_PRINT_COUNTS = """
+import torch
+from test_cpu_histogram import RANGES, counted, problem
+from tcm_kernels.backends import cpu
+print(cpu.simd_name())
+for dtype in torch.float32, torch.float64:
+    for lo, hi in RANGES:
+        given = problem(n=601, d=24, dtype=dtype, lo=lo, hi=hi)
+        print([hash(tuple(x.flatten().tolist())) for x in counted(given)])
+"""
+
+
+def problem(
+    n: int, d: int, *, groups: int | None = None, dtype: torch.dtype = torch.float32, **settings: float
+) -> HistogramProblem:
+    """Shuffled rows of 50 classes, counted by class or by `groups` others."""
+    generator = torch.Generator().manual_seed(n + d)
+    emb = torch.randn(n, d, generator=generator, dtype=dtype)
+    labels = torch.randint(50, (n,), generator=generator)
+    of = labels if groups is None else torch.randint(groups, (n,), generator=generator)
+    count = 50 if groups is None else groups
+    lo, hi, bins = settings.get("lo", -1.0), settings.get("hi", 1.0), 101
+    return HistogramProblem(emb, labels, of, None, None, None, None, count, bins, lo, hi, "highest")
+
+
+def counted(given: HistogramProblem, backend: str = "cpu") -> tuple[Tensor, ...]:
+    return ops.pair_histogram(given, backend)
+
+
+def assert_nearly_equal(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    """The same but for pairs within the rounding of an edge, of which there is one in 10,000 at most."""
+    for ours, theirs in zip(got, expected, strict=True):
+        assert torch.equal(ours.sum(dim=1), theirs.sum(dim=1))
+        assert int((ours - theirs).abs().sum()) <= 2e-4 * int(theirs.sum())
+
+
+def run_with(isa: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", _PRINT_COUNTS],
+        env=os.environ | {"TCM_KERNELS_CPU_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_every_instruction_set_counts_the_same() -> None:
+    found = {isa: run_with(isa) for isa in INSTRUCTION_SETS}
+    assert {name for name, *_ in found.values()} <= set(INSTRUCTION_SETS)
+    assert len({tuple(counts) for _, *counts in found.values()}) == 1
+
+
+@pytest.mark.parametrize("groups", [None, 7, 1300])
+def test_rows_of_many_super_tiles(groups: int | None) -> None:
+    # At D = 5000 a super-tile has one tile along its edge, so 1,400 rows make six of them.
+    given = problem(1400, 5000, groups=groups)
+    assert_nearly_equal(counted(given), counted(given, "torch"))
+
+
+def test_a_rectangle_of_many_super_tiles_with_an_offset() -> None:
+    gallery = problem(1400, 5000, groups=30)
+    queries = gallery._replace(
+        emb=gallery.emb[300:900],
+        labels=gallery.labels[300:900],
+        groups=gallery.groups[300:900],
+        ref=gallery.emb,
+        ref_labels=gallery.labels,
+        ref_groups=gallery.groups,
+        self_offset=300,
+    )
+    assert_nearly_equal(counted(queries), counted(queries, "torch"))
+
+
+def test_the_number_of_threads_changes_nothing(restored_threads: None) -> None:
+    given = problem(3000, 16, groups=11)
+    found = []
+    for threads in 1, 2, 5:
+        torch.set_num_threads(threads)
+        found.append(counted(given))
+    for other in found[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(found[0], other, strict=True))
+
+
+def test_autocast_and_torchs_precision_change_nothing() -> None:
+    given = problem(700, 64)
+    expected = counted(given)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = counted(given)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert all(torch.equal(x, y) for x, y in zip(got, expected, strict=True))
+
+
+class TestPrivateOp:
+    @pytest.fixture
+    def arguments(self) -> dict[str, object]:
+        given = problem(600, 8)
+        order, _ = group_order.group_orders(given)
+        edge = torch.ops.tcm_kernels._cpu_histogram_edge(given.emb, None, 1)
+        groups = group_order.most_groups(order, edge)
+        size = torch.ops.tcm_kernels._cpu_histogram_workspace_bytes(given.emb, None, 1, given.bins, groups)
+        table = (given.group_count, given.bins + 2)
+        return {
+            "emb": given.emb,
+            **order._asdict(),
+            "twin": None,
+            **dict.fromkeys(("ref", "ref_order", "ref_group", "ref_rank", "ref_label")),
+            "bins": given.bins,
+            "lo": given.lo,
+            "hi": given.hi,
+            "threads": 1,
+            "most_groups": groups,
+            "positives": torch.zeros(table, dtype=torch.int64),
+            "negatives": torch.zeros(table, dtype=torch.int64),
+            "pooled": torch.zeros(2, given.bins + 2, dtype=torch.int64),
+            "workspace": torch.empty(size, dtype=torch.uint8),
+        }
+
+    @pytest.mark.parametrize(
+        ("name", "wrong", "message"),
+        [
+            ("emb", torch.zeros(8, 600).T, "embeddings: expected a contiguous CPU matrix"),
+            ("order", torch.zeros(599, dtype=torch.int64), "order: expected 600"),
+            (
+                "group",
+                torch.arange(600, dtype=torch.int32).flip(0),
+                "group: expected sorted numbers below 50",
+            ),
+            ("group", torch.full((600,), 50, dtype=torch.int32), "group: expected sorted numbers below 50"),
+            ("rank", torch.arange(600, dtype=torch.int32), "rank: expected at most"),
+            ("bins", 0, "bins, lo, hi: out of range"),
+            ("bins", 30001, "bins, lo, hi: out of range"),
+            ("hi", -1.0, "bins, lo, hi: out of range"),
+            ("threads", 0, "threads: expected at least 1"),
+            ("positives", torch.zeros(50, 103), "positives: expected 5150"),
+            ("workspace", torch.empty(64, dtype=torch.uint8), "workspace: expected"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(
+        self, name: str, wrong: object, message: str, arguments: dict[str, object]
+    ) -> None:
+        torch.ops.tcm_kernels._cpu_pair_histogram(**arguments)
+        with pytest.raises(RuntimeError, match=message):
+            torch.ops.tcm_kernels._cpu_pair_histogram(**arguments | {name: wrong})
