@@ -3,7 +3,7 @@
 #
 #   make demo     train on handwritten digits with and without the loss; a table and a picture
 #   make test     the tests
-#   make bench    the benchmark grid, the training step and pictures into benchmarks/results/
+#   make bench    the benchmark grid, training step, histogram and pictures into benchmarks/results/
 #   make lint     ruff, mypy and clang-format
 #   make matrix   the Triton kernels with other versions of Triton than that of the tests
 #   make gpu      on a machine with a GPU: tests, benchmark and profile into RESULTS=<folder>
@@ -39,6 +39,7 @@ test: $(READY)
 bench: $(READY)
 	$(RUN) -m benchmarks.run
 	$(RUN) -m benchmarks.training_step
+	$(RUN) -m benchmarks.histogram
 	$(RUN) -m benchmarks.figures
 
 lint: $(READY)

@@ -16,6 +16,7 @@
     readme.py        records -> the figures in README.md
     run.py           `python -m benchmarks.run`: the grid -> results/<device>.json and .md
     training_step.py `python -m benchmarks.training_step`: the share of a whole training step
+    histogram.py     `python -m benchmarks.histogram`: what evaluation costs, over N
     test_loss.py     `pytest benchmarks/ --benchmark-only`
 
 pytest and `python -m` put the checkout first on sys.path, where its sources, which may lack the compiled

@@ -8,9 +8,9 @@ under compute-sanitizer where that is installed.
 
 Uses the Python that runs it, with its torch and its Triton; nothing is downloaded. Each step is a process
 of its own with a time limit, and what one step does wrong does not keep the next from running. FOLDER
-receives `<device>.json` and `<device>.md` as `benchmarks.run` writes them, `profile.csv` where Nsight
-Compute is there, and `log.txt` with all output; a short table comes last. The exit status is 1 if a step
-failed.
+receives `<device>.json` and `<device>.md` as `benchmarks.run` writes them, `histogram-<device>.json` as
+`benchmarks.histogram` does, `profile.csv` where Nsight Compute is there, and `log.txt` with all output; a
+short table comes last. The exit status is 1 if a step failed.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ SANITIZED = (
     "            emb = torch.randn(n, d, device='cuda').to(dtype).requires_grad_()\n"
     "            labels = torch.arange(n, device='cuda') // 4\n"
     "            tcm_kernels.fused_tcm_loss(emb, labels, margin_minus=minus, backend='cuda').backward()\n"
+    "from tcm_kernels.evaluation import class_curves\n"
+    "for dtype in (torch.bfloat16, torch.float16, torch.float32):\n"
+    "    for groups, bins in ((40, 2000), (300, 30)):\n"
+    "        emb = torch.randn(300, 33, device='cuda').to(dtype)\n"
+    "        class_curves(emb, torch.arange(300) % groups, bins=bins, backend='cuda')\n"
     "torch.cuda.synchronize()\n"
 )
 
@@ -95,6 +100,21 @@ def steps(results: Path, budget_s: float) -> list[Step]:
     wanted += [
         Step("cuda", [*measure, *OF_CUDA, "--sweep", "GPU, shapes"], 150),
         Step("cuda densities", [*measure, *OF_CUDA, "--sweep", "GPU, density"], 150),
+        Step(
+            "histogram",
+            [
+                python,
+                "-m",
+                "benchmarks.histogram",
+                "--device",
+                "cuda",
+                "--budget",
+                "10",
+                "--out",
+                str(results),
+            ],
+            120,
+        ),
     ]
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is not None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT, digits, figures, opponents, run, table, training_step
+from benchmarks import ROOT, digits, figures, histogram, opponents, run, table, training_step
 from benchmarks.result_files import FOLDER, Results, load
 from benchmarks.workload import STEPS, Case
 
@@ -26,6 +26,7 @@ SLUG = "cpu-intel-xeon-2-threads"
 RESULTS = FOLDER / f"{SLUG}.json"
 FULL_PRECISION = FOLDER / f"{SLUG}{run.SUFFIXES['full']}.json"
 TRAINING_STEP = training_step.path(FOLDER, SLUG)
+HISTOGRAM = histogram.path(FOLDER, SLUG)
 FORWARD, BOTH = STEPS
 
 HEADLINE = Case(8192, 512, density=1e-3)
@@ -195,6 +196,26 @@ def _in_training(step: Results) -> str:
     )
 
 
+def evaluation(counted: Results | None) -> str:
+    """What it costs to count all pairs, at the largest N that was measured; nothing without a file."""
+    if counted is None:
+        return ""
+    record = max(counted["records"], key=lambda record: record["case"]["n"])
+    case = record["case"]
+    picture = HISTOGRAM.with_suffix(".png")
+    ours_s, ratio = table.seconds(record["seconds"]["ours"]["median"]), record["ratio"]["median"]
+    peak, matrix = (table.size(record[f"{name}_bytes"]) for name in ("peak", "matrix"))
+    return (
+        f"All pairs of {case['n']:,} float32 embeddings of {case['d']} dimensions in {case['classes']:,} "
+        f"classes, {case['bins']:,} bins: {ours_s} on {record['environment']['threads']} cores of an Intel "
+        f"Xeon, {ratio:.2f} of the time of the bare product that computes the same similarities in tiles, with "
+        f"{peak} beyond the embeddings, most of it the counts; the matrix would take {matrix} "
+        f"({_link(HISTOGRAM)}).\n\n"
+        "![Time and memory of counting all pairs over the number of embeddings]"
+        f"(benchmarks/results/{picture.name})"
+    )
+
+
 def _link(path: Path) -> str:
     """To a file of the results."""
     return f"[`{path.name}`](benchmarks/results/{path.name})"
@@ -214,9 +235,14 @@ def _memory(cell: dict[str, Any]) -> str:
     return table.size(cell["peak_bytes"]) if cell["status"] == "measured" else cell["status"]
 
 
-def updated(text: str, results: Results, **others: Any) -> str:
+def updated(text: str, results: Results, counted: Results | None = None, **others: Any) -> str:
     """README's text with its figures in place; its markers must be there. `others` as for `measured`."""
-    for name, figure in (("headline", headline(results)), ("measured", measured(results, **others))):
+    made = {
+        "headline": headline(results),
+        "evaluation": evaluation(counted),
+        "measured": measured(results, **others),
+    }
+    for name, figure in made.items():
         pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         text, count = pattern.subn(lambda found, new=figure: f"{found[1]}{new}\n{found[2]}", text)
         if count != 1:
@@ -247,6 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     after = updated(
         before,
         load(RESULTS),
+        counted=_load_if_there(HISTOGRAM),
         full_precision=_load_if_there(FULL_PRECISION),
         step=_load_if_there(TRAINING_STEP),
         pictures=_pictures(),
