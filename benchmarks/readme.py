@@ -208,7 +208,7 @@ def evaluation(counted: Results | None) -> str:
     return (
         f"All pairs of {case['n']:,} float32 embeddings of {case['d']} dimensions in {case['classes']:,} "
         f"classes, {case['bins']:,} bins: {ours_s} on {record['environment']['threads']} cores of an Intel "
-        f"Xeon, {ratio:.2f} of the time of the bare product that computes the same similarities in tiles, with "
+        f"Xeon, {ratio:.2f} of the time of a bare product that computes the same similarities in tiles, with "
         f"{peak} beyond the embeddings, most of it the counts; the matrix would take {matrix} "
         f"({_link(HISTOGRAM)}).\n\n"
         "![Time and memory of counting all pairs over the number of embeddings]"

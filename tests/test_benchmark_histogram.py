@@ -1,0 +1,67 @@
+"""The benchmark of evaluation: what it measures, its file, its picture, and what README makes of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'tcm-kernels[evaluation]'")
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
+
+from benchmarks import histogram, readme  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    arguments = ["--device", "cpu", "--n", "300", "--n", "200", "--budget", "0.2", "--out", str(folder)]
+    assert histogram.main(arguments) == 0
+    (path,) = folder.glob("*.json")
+    return path
+
+
+def test_the_unit_computes_every_similarity(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = []
+    product = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda x, y, out: computed.append(product(x, y, out=out).numel()))
+    monkeypatch.setitem(histogram.TILE, "cpu", 64)
+    emb, _ = histogram.embeddings(150, "cpu")
+    histogram.tiled_product(emb)()
+    assert sum(computed) == 150 * 150
+
+
+def test_a_record_has_times_ratio_and_memory(written: Path) -> None:
+    content = json.loads(written.read_text(encoding="utf-8"))
+    assert {record["case"]["n"] for record in content["records"]} == {200, 300}
+    for record in content["records"]:
+        assert record["seconds"]["ours"]["median"] > 0
+        assert 0 < record["ratio"]["q1"] <= record["ratio"]["median"] <= record["ratio"]["q3"]
+        tables = 2 * 8 * record["case"]["classes"] * (histogram.BINS + 2)
+        assert record["peak_bytes"] >= tables / 2  # what is not written of a table of zeros is not there
+        assert record["environment"]["threads"] == torch.get_num_threads()
+
+
+def test_a_second_run_keeps_the_records_of_the_first(written: Path) -> None:
+    assert (
+        histogram.main(["--device", "cpu", "--n", "100", "--budget", "0.1", "--out", str(written.parent)])
+        == 0
+    )
+    content = json.loads(written.read_text(encoding="utf-8"))
+    assert {record["case"]["n"] for record in content["records"]} == {100, 200, 300}
+
+
+def test_it_draws_a_picture(written: Path) -> None:
+    assert written.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_readme_tells_of_the_largest(written: Path) -> None:
+    content = json.loads(written.read_text(encoding="utf-8"))
+    assert readme.evaluation(content).startswith("All pairs of 300 float32 embeddings of 512 dimensions")
+    assert readme.evaluation(None) == ""
