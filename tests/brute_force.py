@@ -236,7 +236,7 @@ def tail(classes: int, epsilon: float) -> int:
 
 
 def ranked(u: Array) -> Array:
-    """Curves from the worst to the best mean; of equal means the one that is lower where they first differ."""
+    """Curves from the worst mean to the best; of two equal ones first that which is the lower at first."""
     return np.array(sorted(u.tolist(), key=lambda curve: (np.mean(curve), curve)))
 
 

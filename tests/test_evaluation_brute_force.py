@@ -1,20 +1,20 @@
-"""Rates and thresholds against the same numbers from explicit pairs, on layouts from hypothesis."""
+"""Rates and what whole curves tell, against the same from explicit pairs, on layouts from hypothesis."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
-from brute_force import (
-    Truth,
-    gap,
-)
-from evaluation_layouts import Layout, assert_close, both_kinds, layouts
+import torch
+from brute_force import gap, gini, ratio
+from evaluation_layouts import Layout, assert_close, both_kinds, four_classes, layouts, signs
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tcm_kernels.evaluation import ClassCurves, class_curves, rates, thresholds
+from tcm_kernels.evaluation import ClassCurves, class_curves, rates
 
 WIDE = layouts(ranges=((-1.0, 1.0),))  # every similarity on one side of the range or within
 OVER = ("pooled", "worst")
@@ -59,8 +59,8 @@ def test_the_worst_classes(layout: Layout, count: int, by: Literal["false_reject
     curves, truth = layout.curves, layout.truth
     k = curves.bins * 3 // 4
     rate = truth.false_reject if by == "false_reject" else truth.false_accept
-    every = [(-rate(k, c), i) for i, c in enumerate(truth.classes)]
-    wanted = [i for x, i in sorted(every) if not math.isnan(x)][:count]
+    known = [(-rate(k, c), i) for i, c in enumerate(truth.classes) if not math.isnan(rate(k, c))]
+    wanted = [i for _, i in sorted(known)][:count]
     got = rates.error_rates(curves, float(curves.thresholds[k])).worst(count, by)
     assert got.tolist() == wanted
 
@@ -111,6 +111,14 @@ def test_equal_error_rate(layout: Layout) -> None:
     assert_close((got.rate, got.threshold), truth.equal_error())
 
 
+def test_of_equal_error_rates_at_several_edges_the_lowest_is_taken() -> None:
+    """Both rates are one fifth at 0.25 and at 0.5, though 1 - 0.8 is less than 0.2 in float64."""
+    positives, negatives = np.array([[0, 1, 0, 4, 0]] * 2), np.array([[0, 4, 0, 1, 0]] * 2)
+    pooled = np.stack([positives.sum(0), negatives.sum(0)])
+    got = rates.equal_error_rate(ClassCurves(np.arange(2), positives, negatives, pooled, 0.0, 0.75))
+    assert_close((got.rate, got.threshold), (0.2, 0.25))
+
+
 @given(layout=layouts())
 def test_area_under_the_curve(layout: Layout) -> None:
     truth = layout.truth
@@ -141,8 +149,15 @@ def test_spread_of_similarities(layout: Layout) -> None:
 
 
 def test_the_difference_in_spread_is_what_the_second_data_set_has_more() -> None:
-    one, other = four_classes().curves, Layout(*signs(np.random.default_rng(1), [4] * 6, [0.3] * 6), 16, (-1, 1)).curves
-    got, a, b = rates.spread_difference(one, other), rates.similarity_spread(one), rates.similarity_spread(other)
+    one, other = (
+        four_classes().curves,
+        Layout(*signs(np.random.default_rng(1), [4] * 6, [0.3] * 6), 16, (-1, 1)).curves,
+    )
+    got, a, b = (
+        rates.spread_difference(one, other),
+        rates.similarity_spread(one),
+        rates.similarity_spread(other),
+    )
     for field in dataclasses.fields(got):
         assert getattr(got, field.name) == getattr(b, field.name) - getattr(a, field.name)
         assert getattr(got, field.name) != 0.0
@@ -152,10 +167,6 @@ def test_the_difference_in_spread_is_what_the_second_data_set_has_more() -> None
 def test_a_false_accept_rate_outside_0_and_1_is_refused(far: float) -> None:
     with pytest.raises(ValueError, match=r"^far: got"):
         rates.tar_at_far(four_classes().curves, far)
-    with pytest.raises(ValueError, match=r"^far: got"):
-        thresholds.choose_threshold(four_classes().curves, far=far)
-    with pytest.raises(ValueError, match=r"^frr: got"):
-        thresholds.choose_threshold(four_classes().curves, frr=far)
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3]], ids=["one_class", "all_singletons"])
@@ -165,54 +176,6 @@ def test_without_pairs_of_both_kinds_there_is_nothing_to_tell(labels: list[int])
         lambda: rates.tar_at_far(curves, 0.1),
         lambda: rates.equal_error_rate(curves),
         lambda: rates.roc_auc(curves),
-        lambda: thresholds.choose_threshold(curves, best="f1"),
     ):
         with pytest.raises(ValueError, match=r"pair|class"):
             call()
-
-
-def _edge_by_definition(truth: Truth, far: float | None, frr: float | None, over: str) -> int | None:
-    """The lowest edge that keeps a false-accept rate, or the highest that keeps a false-reject rate."""
-
-    def rate(k: int) -> float:
-        of = truth.false_reject if far is None else truth.false_accept
-        if over == "pooled":
-            return of(k)
-        return max(x for x in (of(k, c) for c in truth.classes) if not math.isnan(x))
-
-    if far is not None:
-        return next((k for k in truth.edges if rate(k) <= far), None)
-    return next((k for k in reversed(truth.edges) if rate(k) <= frr), None)
-
-
-RATES = st.sampled_from([0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7])
-
-
-@given(layout=layouts(), target=st.sampled_from(["far", "frr"]), rate=RATES, over=st.sampled_from(OVER))
-def test_the_threshold_for_a_rate(layout: Layout, target: str, rate: float, over: str) -> None:
-    curves, truth = layout.curves, layout.truth
-    assume(both_kinds(truth))
-    arguments = {target: rate}
-    k = _edge_by_definition(truth, arguments.get("far"), arguments.get("frr"), over)
-    if k is None:
-        with pytest.raises(ValueError, match=target):
-            thresholds.choose_threshold(curves, **arguments, over=over, draws=10)
-        return
-    got = thresholds.choose_threshold(curves, **arguments, over=over, draws=10)
-    assert got.threshold == curves.thresholds[k]
-    assert_close(got.false_accept_rate, truth.false_accept(k))
-    assert_close(got.false_reject_rate, truth.false_reject(k))
-    assert curves.lo <= got.interval[0] <= got.interval[1] <= curves.hi
-
-
-@given(layout=layouts(), best=st.sampled_from(["f1", "balanced_accuracy"]))
-def test_the_threshold_of_the_best_score(layout: Layout, best: str) -> None:
-    curves, truth = layout.curves, layout.truth
-    assume(both_kinds(truth))
-    score = truth.f1 if best == "f1" else truth.balanced_accuracy
-    got = thresholds.choose_threshold(curves, best=best, draws=10)
-    k = curves.edge(got.threshold)
-    assert got.threshold == curves.thresholds[k]
-    assert_close(score(k), max(score(k) for k in truth.edges))
-    assert_close(got.false_accept_rate, truth.false_accept(k))
-    assert_close(got.false_reject_rate, truth.false_reject(k))

@@ -1,6 +1,6 @@
 """The torchmetrics metrics on two ranks: two processes with gloo must say what one with everything says.
 
-The processes are started once, run every case one after the other, and write down what came out or went wrong.
+They are started once, run every case one after the other, and write down what came out or went wrong.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 // every pair.
 //
 // The rule grows with the similarity, so each column but the first has a smallest float32, found by bisection
-// with the rule itself. A pair then takes a product, a rounding and a comparison in float32; about one in a
-// thousand, next to an edge or in a range too narrow for float32, is compared with the edges around.
+// with the rule itself. A pair then takes a product, a rounding and a comparison in float32; those next to an
+// edge, one in some thousands, are compared with the edges around, as are all in a range too narrow for float32.
 #pragma once
 
 #include "device.h"
@@ -19,32 +19,47 @@ constexpr uint32_t kLeastFloat = 0x00800000u, kInfinity = 0xFF800000u;
 
 constexpr int kEdgeThreads = 256;
 
+// Where each column begins; (B + 3,), with what is neither less nor more than any number at both ends.
 TCM_KERNEL(kEdgeThreads, 4) bin_edges_kernel(TCM_PARAMETER(Bins) bins, float* edges) {
-  const int edge = block_index() * kEdgeThreads + thread_index();
-  if (edge > bins.count) return;
+  const int column = block_index() * kEdgeThreads + thread_index();
+  if (column > bins.columns()) return;
   uint32_t low = kLeastFloat, high = kInfinity;
   while (low < high) {
     const uint32_t middle = low + (high - low) / 2;
-    if (bins.column(double{float_at(middle)}) > edge) {
+    if (bins.column(double{float_at(middle)}) >= column) {
       high = middle;
     } else {
       low = middle + 1;
     }
   }
-  edges[edge] = float_at(low);
+  edges[column] = column == 0 || column == bins.columns() ? NAN : float_at(low);
 }
 
-TCM_DEVICE int column_of(const BinFinder& finder, const float* edges, float s) {
+// Columns of some similarities at once, so that none waits for another.
+template <int kCount>
+TCM_DEVICE void find_columns(const BinFinder& finder, const float* edges, const float (&s)[kCount],
+                             int (&column)[kCount]) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer
   const auto last = static_cast<float>(finder.columns - 2);
-  const float at = fminf(fmaxf(fmaf(s, finder.scale, finder.offset), -1.0f), last);
-  const float rounded = at + kRound;
-  int column = static_cast<int>(bits_of(rounded) - bits_of(kRound)) + 1;
-  if (!(fabsf(at - (rounded - kRound)) < finder.clear)) {
-    while (column > 0 && s < edges[column - 1]) --column;
-    while (column < finder.columns - 1 && s >= edges[column]) ++column;
+  float farthest = 0.0f;
+#pragma unroll
+  for (int n = 0; n < kCount; ++n) {
+    const float at = fminf(fmaxf(fmaf(s[n], finder.scale, finder.offset), -1.0f), last);
+    const float rounded = at + kRound;
+    column[n] = static_cast<int>(bits_of(rounded) - bits_of(kRound)) + 1;
+    farthest = fmaxf(farthest, fabsf(at - (rounded - kRound)));
   }
-  return column;
+  if (farthest < finder.clear) return;
+  bool moved;
+  do {
+    moved = false;
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) {
+      const bool up = s[n] >= edges[column[n] + 1], down = s[n] < edges[column[n]];
+      column[n] += up ? 1 : down ? -1 : 0;
+      moved |= up || down;
+    }
+  } while (moved);
 }
 
 }  // namespace tcm::cuda

@@ -22,12 +22,14 @@ constexpr int kFewestTiles = 16;      // of a task, so that its counters are wor
 
 BinFinder BinFinder::make(const Bins& bins) {
   const double scale = bins.count / bins.width, offset = -bins.lo * scale - 0.5;
-  // Two roundings of numbers of this size; unit rows have no similarity above 1.01. Four times 2^-24 is
-  // twice what that can be off, float64's own roundings included.
-  const double error = (1.01 * scale + std::fabs(offset)) * 0x1p-22;
-  const double clear = 0.5 - error;
-  return {static_cast<float>(scale), static_cast<float>(offset),
-          clear > 0.0 ? static_cast<float>(clear) : -1.0f, bins.columns()};
+  const auto rounded_scale = static_cast<float>(scale), rounded_offset = static_cast<float>(offset);
+  // Unit rows have no similarity above 1.01. Rounded are the factors, the result, and the rule's float64.
+  const double size = 1.01 * scale + std::fabs(offset);
+  const double error = 1.01 * std::fabs(rounded_scale - scale) + std::fabs(rounded_offset - offset) +
+                       size * (0x1p-24 + 0x1p-48);
+  const double clear = 0.5 - 1.01 * error;
+  // A range so narrow that float32 overflows has no error that is a number.
+  return {rounded_scale, rounded_offset, clear > 0.0 ? static_cast<float>(clear) : -1.0f, bins.columns()};
 }
 
 HistogramSweep HistogramSweep::make(const Device& device, const HistogramSide& rows,

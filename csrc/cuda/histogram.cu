@@ -5,7 +5,7 @@ namespace tcm::cuda {
 int histogram_head_bytes() { return kHistogramHead; }
 
 void launch_bin_edges(const Device& device, const Bins& bins, float* edges) {
-  launch("bin_edges", bin_edges_kernel, device, {ceil_div(int64_t{bins.count} + 1, kEdgeThreads)},
+  launch("bin_edges", bin_edges_kernel, device, {ceil_div(int64_t{bins.columns()} + 1, kEdgeThreads)},
          kEdgeThreads, 0, bins, edges);
 }
 

@@ -30,13 +30,23 @@ struct alignas(16) RowFacts {
   int rank;  // of the group among the tile's
 };
 
+// What all threads have to know of a tile of rows; registers are wanted elsewhere.
+struct alignas(16) RowTile {
+  int groups;  // that it has
+  int words;   // of a table: a bin has one of its own, or shares it with the bin `words` further
+  int kept;    // tables in shared memory, those of pairs of two classes first
+  int most;    // tiles of columns until a counter could overflow
+};
+
 constexpr int kPlacesOffset = 0;
 constexpr int kRowFactsOffset = kPlacesOffset + kTile * static_cast<int>(sizeof(RowPlace));
 constexpr int kStartsOffset = kRowFactsOffset + kTile * static_cast<int>(sizeof(RowFacts));
 constexpr int kColumnInverseOffset = kStartsOffset + 4 * (kTile + 4);
 constexpr int kColumnGroupOffset = kColumnInverseOffset + 4 * kTile;
 constexpr int kColumnLabelOffset = kColumnGroupOffset + 4 * kTile;
-constexpr int kNumbersOffset = kColumnLabelOffset + 4 * kTile;
+constexpr int kRowTileOffset = kColumnLabelOffset + 4 * kTile;
+constexpr int kPassedOffset = kRowTileOffset + static_cast<int>(sizeof(RowTile));
+constexpr int kNumbersOffset = kPassedOffset + 4;
 constexpr int kHistogramHead = kNumbersOffset + 2 * kRowNumberBytes;
 
 constexpr uint32_t kMost16 = 0xFFFFu, kMost32 = 0xFFFFFFFFu;
@@ -60,12 +70,10 @@ struct PairCounting {
   SharedArray<uint32_t> counters =
       shared_memory<uint32_t>(shared_bytes(kHistogramHead, sweep.stages));
 
-  // Of the tile of rows, the same for all threads.
-  int groups = 0;    // that it has
-  int words = 0;     // of a table: a bin has one of its own, or shares it with the bin `words` further
-  int kept = 0;      // tables in shared memory, those of pairs of two classes first
-  int most = 0;      // tiles until a counter could overflow
-  int passed = 0;    // of them
+  SharedArray<RowTile> row_tile = shared_memory<RowTile>(kRowTileOffset);
+  // Tiles of columns since counters were last known to be small.
+  SharedArray<int> passed = shared_memory<int>(kPassedOffset);
+
   bool inside = false;  // whether counters hold pairs within a group
 
   TCM_DEVICE void clear() {
@@ -76,10 +84,9 @@ struct PairCounting {
   TCM_DEVICE void begin_rows() {
     const int first = part.row * kTile, t = thread_index(), position = first + t;
     const int here = min(kTile, rows.side.n - first), first_rank = rows.rank[first];
-    groups = rows.rank[first + here - 1] - first_rank + 1;
+    const int groups = rows.rank[first + here - 1] - first_rank + 1;
     const bool wide = int64_t{2} * groups * tables.columns <= sweep.counters;
-    words = wide ? tables.columns : (tables.columns + 1) / 2;
-    kept = min(2 * groups, sweep.counters / words);
+    const int words = wide ? tables.columns : (tables.columns + 1) / 2;
 
     RowPlace place{0.0f, 0};
     RowFacts fact{-1, -1, -1, 0};
@@ -95,8 +102,12 @@ struct PairCounting {
     sync_block();
     int largest = 1;
     for (int g = 0; g < groups; ++g) largest = max(largest, starts[g + 1] - starts[g]);
-    most = static_cast<int>(((wide ? kMost32 : kMost16) - kFew) / static_cast<uint32_t>(largest * kTile));
-    passed = 0;
+    const uint32_t room = (wide ? kMost32 : kMost16) - kFew;
+    if (t == 0) {
+      row_tile[0] = {groups, words, min(2 * groups, sweep.counters / words),
+                     static_cast<int>(room / static_cast<uint32_t>(largest * kTile))};
+      passed[0] = 0;
+    }
     inside = false;
   }
 
@@ -117,18 +128,18 @@ struct PairCounting {
   }
 
   TCM_DEVICE void end(TilePlace at, const Products<float>& acc) {
+    const RowTile tile = row_tile[0];
     const bool now_inside = is_inside(at);
-    if (now_inside != inside) {
-      write_out(1);
-    } else if (passed == most) {
-      write_out(kFew);
-    }
-    passed = now_inside != inside || passed == most ? 1 : passed + 1;
+    const int since = passed[0];
+    const bool all = now_inside != inside, large = since == tile.most;
+    if (all || large) write_out(all ? 1 : kFew);
     inside = now_inside;
-    if (sync_block_or(is_special(at) || groups > kept)) {
-      count_special(at, acc);
+    const bool special = sync_block_or(is_special(at) || tile.groups > tile.kept);
+    if (thread_index() == 0) passed[0] = all || large ? 1 : since + 1;
+    if (special) {
+      count_special(at, tile, acc);
     } else {
-      count_plain(acc);
+      count_plain(tile.words, acc);
     }
   }
 
@@ -157,59 +168,60 @@ struct PairCounting {
     return one_class || one_group || twin || row.group < 0 || first + thread_index() >= columns.side.n;
   }
 
-  // Calls `count(i, half, s, c)` with each of this thread's similarities and its column.
+  // Calls `count(r, c, k)` for each of this thread's pairs: its row r, column c, and column k of the table.
   template <class Inverse, class Count>
-  TCM_DEVICE void for_each_similarity(const Products<float>& acc, Inverse inverse, Count count) const {
+  TCM_DEVICE void for_each_pair(const Products<float>& acc, Inverse inverse, Count count) const {
+    constexpr int kRows = 2 * kFragmentRows;
 #pragma unroll
     for (int j = 0; j < kFragmentColumns; ++j) {
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
         const int c = acc.column(j, odd);
         const float of_column = inverses[c];
+        float s[kRows];
+        int k[kRows];
 #pragma unroll
-        for (int i = 0; i < kFragmentRows; ++i) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            count(i, half, acc.value[i][j][2 * half + odd] * (inverse(i, half) * of_column), c);
-          }
+        for (int r = 0; r < kRows; ++r) {
+          s[r] = acc.value[r / 2][j][2 * (r % 2) + odd] * (inverse(r) * of_column);
         }
+        find_columns(finder, edges, s, k);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) count(r, c, k[r]);
       }
     }
   }
 
+  // Row r of this thread's.
+  TCM_DEVICE static int row_of(int r) { return Products<float>::row(r / 2, r % 2); }
+
   // Pairs of two classes and two groups.
-  TCM_DEVICE void count_plain(const Products<float>& acc) const {
-    RowPlace row[kFragmentRows][2];
+  TCM_DEVICE void count_plain(int words, const Products<float>& acc) const {
+    RowPlace row[2 * kFragmentRows];
 #pragma unroll
-    for (int i = 0; i < kFragmentRows; ++i) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) row[i][half] = places[acc.row(i, half)];
-    }
-    for_each_similarity(
-        acc, [&](int i, int half) { return row[i][half].inverse; },
-        [&](int i, int half, float s, int) { add(row[i][half].word, column_of(finder, edges, s)); });
+    for (int r = 0; r < 2 * kFragmentRows; ++r) row[r] = places[row_of(r)];
+    for_each_pair(
+        acc, [&](int r) { return row[r].inverse; }, [&](int r, int, int k) { add(row[r].word, k, words); });
   }
 
-  TCM_DEVICE void count_special(TilePlace at, const Products<float>& acc) const {
+  TCM_DEVICE void count_special(TilePlace at, const RowTile& tile, const Products<float>& acc) const {
     const int first = part.first_column(at);
-    for_each_similarity(
-        acc, [&](int i, int half) { return RowPlace(places[acc.row(i, half)]).inverse; },
-        [&](int i, int half, float s, int c) {
-          const RowFacts row = facts[acc.row(i, half)];
+    for_each_pair(
+        acc, [&](int r) { return RowPlace(places[row_of(r)]).inverse; },
+        [&](int r, int c, int k) {
+          const RowFacts row = facts[row_of(r)];
           const int column_group = column_groups[c];
           if (row.group < 0 || column_group < 0 || row.twin == first + c) return;
           const bool one_class = column_labels[c] == row.label, one_group = column_group == row.group;
-          const int k = column_of(finder, edges, s);
-          const int table = row.rank + (one_class ? groups : 0);
-          if (one_group == inside && table < kept) {
-            add(table * words, k);
+          const int table = row.rank + (one_class ? tile.groups : 0);
+          if (one_group == inside && table < tile.kept) {
+            add(table * tile.words, k, tile.words);
           } else if (!one_group || sweep.inside) {
             credit(row.group, one_class, one_group, k, 1);
           }
         });
   }
 
-  TCM_DEVICE void add(int first_word, int k) const {
+  TCM_DEVICE void add(int first_word, int k, int words) const {
     const bool upper = k >= words;
     add_shared(counters, first_word + (upper ? k - words : k), upper ? 1u << 16 : 1u);
   }
@@ -223,10 +235,12 @@ struct PairCounting {
 
   // Counters of at least that many pairs go to global memory. Comes after a barrier and before one.
   TCM_DEVICE void write_out(uint32_t least) const {
+    const RowTile tile = row_tile[0];
+    const int words = tile.words;
     const bool wide = words == tables.columns;
-    for (int table = 0; table < kept; ++table) {
-      const bool one_class = table >= groups;
-      const int group = RowFacts(facts[starts[one_class ? table - groups : table]]).group;
+    for (int table = 0; table < tile.kept; ++table) {
+      const bool one_class = table >= tile.groups;
+      const int group = RowFacts(facts[starts[one_class ? table - tile.groups : table]]).group;
       for (int w = thread_index(); w < words; w += kTileThreads) {
         const uint32_t word = counters[table * words + w];
         const uint32_t low = wide ? word : word & kMost16, high = wide ? 0 : word >> 16;

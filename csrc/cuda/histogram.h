@@ -32,12 +32,11 @@ struct HistogramTables {
   int columns;
 };
 
-// The bin of most similarities by float32 arithmetic alone, where float32 is certain: B / (hi - lo) and what
-// is added to it, so that the nearest integer to s * scale + offset is the bin. Where that is nearer to
-// halfway between two bins than its rounding can be off, the edges decide.
+// The bin of most similarities by float32 arithmetic alone: it is the integer nearest to s * scale + offset,
+// unless that is nearer to the middle between two integers than rounding can be off.
 struct BinFinder {
   float scale, offset;
-  float clear;  // so near to an integer it is certain; negative where it never is
+  float clear;  // nearer to an integer than that, it is certain; negative where it never is
   int columns;  // of a table
 
   static BinFinder make(const Bins& bins);
@@ -58,7 +57,7 @@ struct HistogramSweep {
                              int table_columns, int weight, bool inside);
 };
 
-// The smallest similarity of each column but the first: (B + 1,) float32.
+// Where each column begins: (B + 3,) float32.
 void launch_bin_edges(const Device& device, const Bins& bins, float* edges);
 
 void launch_histogram(const Device& device, Dtype dtype, Precision precision, const HistogramSide& rows,
@@ -68,7 +67,7 @@ void launch_histogram(const Device& device, Dtype dtype, Precision precision, co
 // Shared memory of a block besides its buffers and counters.
 int histogram_head_bytes();
 
-// All of it: `columns` is `rows` in the self case. edges: (B + 1,), not_finite: (1,), to be written.
+// All of it: `columns` is `rows` in the self case. edges: (B + 3,), not_finite: (1,), to be written.
 void pair_histogram(const Device& device, Dtype dtype, Precision precision, const Bins& bins,
                     const HistogramSide& rows, const HistogramSide& columns, bool is_self, int64_t dim,
                     float* edges, int* not_finite, const HistogramTables& tables);

@@ -61,7 +61,7 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
     columns = side_of(*ref, *ref_order, *ref_group, *ref_rank, *ref_label, *ref_tiles, *ref_twin,
                       ref_most_groups, *ref_inverse);
   }
-  check_vector(edges, "edges", ScalarType::Float, bins + 1, emb);
+  check_vector(edges, "edges", ScalarType::Float, bins + 3, emb);
   check_vector(not_finite, "not_finite", ScalarType::Int, 1, emb);
   STD_TORCH_CHECK(counts.dim() == 3, "counts: expected (2, groups, bins + 2)");
   const int64_t groups = counts.size(1);

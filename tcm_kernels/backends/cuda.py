@@ -144,7 +144,7 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
             problem.lo,
             problem.hi,
             problem.precision == "highest",
-            emb.new_empty(problem.bins + 1, dtype=torch.float32),
+            emb.new_empty(problem.bins + 3, dtype=torch.float32),
             emb.new_empty(1, dtype=torch.int32),
             counts,
             of_one_group,

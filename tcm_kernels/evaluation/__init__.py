@@ -28,18 +28,24 @@ from .rates import (
     spread_difference,
     tar_at_far,
 )
+from .summary import Evaluation, evaluate
+from .thresholds import ThresholdChoice, choose_threshold
 
 __all__ = [
     "ClassCurves",
     "Consistency",
     "EqualErrorRate",
     "ErrorRates",
+    "Evaluation",
     "SimilaritySpread",
     "TarAtFar",
+    "ThresholdChoice",
+    "choose_threshold",
     "class_curves",
     "epsilon_opis",
     "equal_error_rate",
     "error_rates",
+    "evaluate",
     "opis",
     "roc_auc",
     "similarity_spread",

@@ -2,8 +2,8 @@
 
 A threshold answers yes or no; whoever fuses scores, weighs costs or sorts pairs for review needs a
 probability. It is fitted on the pooled counts of `ClassCurves`: every pair stands at the centre of its bin
-(at `lo` or `hi` where it lies outside), so 10^10 pairs are a few thousand weighted samples, and scikit-learn's
-estimators are done within milliseconds.
+(at `lo` or `hi` where it lies outside), so 10^10 pairs are a few thousand weighted samples, and
+scikit-learn's estimators are done within milliseconds.
 
 Where all same-class pairs are more similar than all others, the likelihood of a logistic curve grows with its
 slope for ever. Platt's targets end that: a pair is taken for what it is only as surely as so many pairs allow
@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
-import numbers
 import warnings
 from typing import get_args
 
@@ -28,6 +27,9 @@ from .curves import ClassCurves, Rates
 from .rates import equal_error_rate
 
 __all__ = ["Calibration", "Method", "Reliability", "fit_calibration", "reliability"]
+
+_TOLERANCE = 1e-6  # of the gradient of a logistic fit
+_ATTEMPTS = 10  # to find coordinates in which it reaches that
 
 
 def fit_calibration(
@@ -122,45 +124,60 @@ def _targets(pairs: Rates) -> tuple[float, float]:
 
 
 def _logistic(x: Rates, same: Rates, other: Rates, *, with_intercept: bool) -> tuple[float, float]:
-    """Slope >= 0 and intercept of the largest likelihood, for weights of both kinds (B + 2,) at x (B + 2,)."""
+    """Slope >= 0 and intercept of the largest likelihood; weights of both kinds (B + 2,) at x (B + 2,)."""
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  # an extra
 
     filled = same > 0  # and so is other: see the targets
     x, same, other = x[filled], same[filled], other[filled]
-    all_same, all_other = float(same.sum()), float(other.sum())
-    level = (0.0, math.log(all_same) - math.log(all_other) if with_intercept else 0.0)
-    # Both kinds alike: where one has a millionth of the weight, its place still sets origin and scale.
-    balanced = (same / all_same + other / all_other) / 2
-    origin = float(balanced @ x) if with_intercept else 0.0
-    scale = math.sqrt(float(balanced @ (x - origin) ** 2))
-    if scale == 0.0 or (with_intercept and len(x) == 1):
-        return level
-    z = (x - origin) / scale
     weights = np.concatenate((same, other))
-    rarer = min(all_same, all_other)
     estimator = LogisticRegression(
         C=np.inf,
         fit_intercept=with_intercept,
         solver="newton-cholesky",  # lbfgs stops early where weights differ by orders of magnitude
-        tol=1e-12 * rarer / (all_same + all_other),
+        # Where the kinds are separated, all that pulls at the optimum is the little that the targets left.
+        tol=1e-16 * min(same.sum(), other.sum()) / weights.sum(),
         max_iter=1000,
+        warm_start=True,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # whether it converged is seen from the result, below
-        estimator.fit(
-            np.concatenate((z, z))[:, None], np.repeat([1, 0], len(z)), sample_weight=weights / weights.mean()
+    level = (0.0, math.log(same.sum()) - math.log(other.sum()) if with_intercept else 0.0)
+    slope = intercept = 0.0
+    # Both kinds alike: where one has a millionth of the weight, its place still sets origin and scale.
+    matter = same / same.sum() + other / other.sum()
+    for _ in range(_ATTEMPTS):
+        origin = float(np.average(x, weights=matter)) if with_intercept else 0.0
+        scale = math.sqrt(float(np.average((x - origin) ** 2, weights=matter)))
+        if scale == 0.0 or (with_intercept and len(x) == 1):
+            return level
+        z = (x - origin) / scale
+        estimator.coef_ = np.array([[slope * scale]])
+        estimator.intercept_ = np.array([intercept + slope * origin])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whether it converged is seen from the result
+            estimator.fit(
+                np.concatenate((z, z))[:, None],
+                np.repeat([1, 0], len(z)),
+                sample_weight=weights / weights.mean(),
+            )
+        slope = float(estimator.coef_[0, 0]) / scale
+        intercept = float(np.ravel(estimator.intercept_)[0]) - slope * origin
+        logits = torch.from_numpy(slope * x + intercept)
+        missed, false = torch.sigmoid(-logits).numpy(), torch.sigmoid(logits).numpy()
+        up, down = same * missed, other * false
+        # What is left of the gradient, over what it would be if all pairs pulled one way.
+        left = max(
+            abs(float((up - down) @ lever)) / float((up + down) @ np.abs(lever))
+            for lever in ((z, np.ones_like(z)) if with_intercept else (z,))
         )
-    slope, intercept = float(estimator.coef_[0, 0]), float(np.ravel(estimator.intercept_)[0])
-    logits = torch.from_numpy(slope * z + intercept)
-    gradient = other * torch.sigmoid(logits).numpy() - same * torch.sigmoid(-logits).numpy()
-    slack = max(abs(float(gradient @ z)), abs(float(gradient.sum())) if with_intercept else 0.0) / rarer
-    if not slack <= 1e-6:
-        raise RuntimeError(
-            f"the logistic fit did not converge: a gradient of {slack:.2g} is left, expected at most 1e-6; "
-            'use method="isotonic", or a prior nearer to one half'
-        )
-    # The likelihood is concave: where its maximum has a negative slope, the best of all others is level.
-    return (slope / scale, intercept - slope * origin / scale) if slope > 0.0 else level
+        if left <= _TOLERANCE:
+            # The likelihood is concave: where its maximum has a negative slope, the best of others is level.
+            return (slope, intercept) if slope > 0.0 else level
+        # Weights of very different size made Newton's equations ill-conditioned. With origin and scale of
+        # those that count at the optimum they come apart; from here it is not far.
+        matter = (same + other) * missed * false
+    raise RuntimeError(
+        f"the logistic fit did not converge: a relative gradient of {left:.2g} is left, expected at most "
+        f'{_TOLERANCE:g}; use method="isotonic", or a prior nearer to one half'
+    )
 
 
 def _isotonic(x: Rates, same: Rates, other: Rates, prior: float) -> Calibration:
@@ -226,7 +243,7 @@ def reliability(
         2015, for the expected calibration error. Brier, "Verification of Forecasts Expressed in Terms of
         Probability", 1950.
     """
-    if not isinstance(bins, numbers.Integral) or isinstance(bins, bool) or bins < 1:
+    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
         raise ValueError(f"bins: got {bins!r}, expected an integer of at least 1")
     same, other = _pairs(curves)
     factors = _factors(same, other, prior)
@@ -234,9 +251,9 @@ def reliability(
     total = float(same.sum() + other.sum())
     at = _similarities(curves)
     p = np.clip((1.0 + at) / 2.0, 0.0, 1.0) if calibration is None else calibration(at)
-    place = np.searchsorted(np.linspace(0.0, 1.0, int(bins) + 1)[1:-1], p)
+    place = np.searchsorted(np.linspace(0.0, 1.0, bins + 1)[1:-1], p)
     weight, positive, expected = (
-        np.bincount(place, x, minlength=int(bins)) for x in (same + other, same, (same + other) * p)
+        np.bincount(place, x, minlength=bins) for x in (same + other, same, (same + other) * p)
     )
     filled = weight > 0
     weight, positive, expected = weight[filled], positive[filled], expected[filled]

@@ -95,31 +95,34 @@ class ClassCurves:
     @property
     def specificity(self) -> Rates:
         """(C, B + 1) share of other-class pairs with s < threshold; NaN where there is none."""
-        return 1.0 - shares(at_least(self.negatives, 0, self.bins + 1), self.negative_pairs)
+        pairs = self.negative_pairs
+        return shares(pairs[:, None] - at_least(self.negatives, 0, self.bins + 1), pairs)
 
     @property
     def pooled_sensitivity(self) -> Rates:
         """(B + 1,) share of all same-class pairs with s >= threshold: the true-accept rate."""
-        return self._pooled_accepts(0)
+        return self._pooled(0, rejected=False)
 
     @property
     def pooled_specificity(self) -> Rates:
         """(B + 1,) share of all other-class pairs with s < threshold."""
-        return 1.0 - self._pooled_accepts(1)
+        return self._pooled(1, rejected=True)
 
     @property
     def false_accept_rate(self) -> Rates:
         """(B + 1,) share of all other-class pairs with s >= threshold."""
-        return self._pooled_accepts(1)
+        return self._pooled(1, rejected=False)
 
     @property
     def false_reject_rate(self) -> Rates:
         """(B + 1,) share of all same-class pairs with s < threshold."""
-        return 1.0 - self._pooled_accepts(0)
+        return self._pooled(0, rejected=True)
 
-    def _pooled_accepts(self, sign: int) -> Rates:
-        counts = self.pooled[sign : sign + 1]
-        return shares(at_least(counts, 0, self.bins + 1), counts.sum(axis=1))[0]
+    def _pooled(self, sign: int, *, rejected: bool) -> Rates:
+        """Each rate is one division of counts: 1 minus a rounded rate would be rounded twice."""
+        accepted = at_least(self.pooled[sign : sign + 1], 0, self.bins + 1)
+        pairs = self.pooled[sign : sign + 1].sum(axis=1)
+        return shares(pairs[:, None] - accepted if rejected else accepted, pairs)[0]
 
     def edge(self, threshold: float) -> int:
         """The number of the edge nearest to a threshold within [lo, hi]."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from .blocks import blocks
 from .checks import check_count, check_rate
-from .curves import ClassCurves, Counts, Rates
+from .curves import ClassCurves, Counts, Rates, shares
 from .inequality import gap, gini, ratio
 
 
@@ -202,8 +202,11 @@ def equal_error_rate(curves: ClassCurves) -> EqualErrorRate:
     """
     require_pairs(curves, "positive", "negative")
     edges = curves.thresholds
+    # Shares of counts, not 1 - share, so that equal rates are equal in floating point.
+    rejected = curves.pooled[:1].cumsum(axis=1)[:, :-1]
+    false_reject = shares(rejected, curves.pooled[:1].sum(axis=1))[0]
     accepts = np.concatenate([[1.0], curves.false_accept_rate, [0.0]])
-    rejects = np.concatenate([[0.0], curves.false_reject_rate, [1.0]])
+    rejects = np.concatenate([[0.0], false_reject, [1.0]])
     at = np.concatenate([edges[:1], edges, edges[-1:]])
     difference = rejects - accepts  # from -1 to 1, never falling
     right = int((difference >= 0).argmax())

@@ -23,7 +23,7 @@ from .rates import (
     similarity_spread,
     tar_at_far,
 )
-from .thresholds import ThresholdChoice, choose_threshold
+from .thresholds import Over, ThresholdChoice, choose_threshold
 
 WORST = 10
 """Classes that the text names."""
@@ -126,7 +126,7 @@ class Evaluation:
         ]
         if self.opis.classes_left_out:
             notes.append(f"{self.opis.classes_left_out:,} have no same-class or no other-class pair.")
-        if self.threshold.statement:
+        if not self.threshold.supported:
             notes.append(self.threshold.statement)
         return notes
 
@@ -167,7 +167,7 @@ def evaluate(
     epsilon: float = 10.0,
     k: float = 1.0,
     threshold_far: float | None = None,
-    over: str = "pooled",
+    over: Over = "pooled",
     draws: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
@@ -189,15 +189,14 @@ def evaluate(
         ValueError: the data do not have what a number needs; the message says which and what to do.
     """
     target = min(far) if threshold_far is None else threshold_far
-    settings = {"far": far, "range": range, "k": k, "draws": draws, "seed": seed}
     choice = choose_threshold(curves, far=target, over=over, draws=draws, seed=seed)
     return Evaluation(
         classes=len(curves.classes),
         grouped=curves.grouped,
         positive_pairs=int(curves.pooled[0].sum()),
         negative_pairs=int(curves.pooled[1].sum()),
-        opis=opis(curves, **settings),
-        epsilon_opis=epsilon_opis(curves, epsilon, **settings),
+        opis=opis(curves, far=far, range=range, k=k, draws=draws, seed=seed),
+        epsilon_opis=epsilon_opis(curves, epsilon, far=far, range=range, k=k, draws=draws, seed=seed),
         epsilon=epsilon,
         tar_at_far=tuple(tar_at_far(curves, rate) for rate in sorted({*far, target})),
         equal_error_rate=equal_error_rate(curves),

@@ -68,35 +68,19 @@ class _Found(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What is particular to a target false-accept rate and to a target false-reject rate."""
+    """What differs between a target false-accept rate and a target false-reject rate."""
 
     argument: str
     rate: str
     pairs: str
-    row: int  # of pooled
-    side: Literal["lowest", "highest"]
-    unmet: str  # with the end of the bins where the rate is least
-    instead: str
+    row: Literal[0, 1]  # of the pooled counts
+    side: Literal["lowest", "highest"]  # edge that meets the target; the rate is least at the other end
+    remedy: str
 
 
-_FAR = _Kind(
-    "far",
-    "false-accept rate",
-    "other-class",
-    1,
-    "lowest",
-    "the highest edge, {:g}",
-    "a higher end of `range`",
-)
-_FRR = _Kind(
-    "frr",
-    "false-reject rate",
-    "same-class",
-    0,
-    "highest",
-    "the lowest edge, {:g}",
-    "a lower start of `range`",
-)
+_FAR = _Kind("far", "false-accept rate", "other-class", 1, "lowest", "a higher end of `range`")
+_FRR = _Kind("frr", "false-reject rate", "same-class", 0, "highest", "a lower start of `range`")
+_UNSUPPORTED = "The data cannot support the target"
 
 
 def choose_threshold(
@@ -193,7 +177,7 @@ def _at_rate(curves: ClassCurves, kind: _Kind, rate: float, over: Over) -> _Foun
     else:
         table = curves.negatives if kind.row else curves.positives
         edges = np.concatenate([of_table(table[rows]) for rows in blocks(len(table), table.shape[1])])
-        concerned = table.any(axis=1)
+        concerned = table.sum(axis=1) > 0
         worst = np.max if kind.side == "lowest" else np.min
         edge = int(worst(edges[concerned]))
         where = f"in every {one}"
@@ -201,10 +185,10 @@ def _at_rate(curves: ClassCurves, kind: _Kind, rate: float, over: Over) -> _Foun
         what = f"{failing:,} of {int(concerned.sum()):,} {many} have a higher {kind.rate}"
         of_draws = functools.partial(_worst_draws, edges, concerned, kind)
     if failing:
-        end = kind.unmet.format(curves.hi if kind.side == "lowest" else curves.lo)
+        end = f"highest edge, {curves.hi:g}" if kind.side == "lowest" else f"lowest edge, {curves.lo:g}"
         raise ValueError(
-            f"{kind.argument}: got {rate:g}, but even at {end}, {what}; expected a larger {kind.argument}, "
-            f"or curves with {kind.instead}"
+            f"{kind.argument}: got {rate:g}, but even at the {end}, {what}; expected a larger "
+            f"{kind.argument}, or curves with {kind.remedy}"
         )
     supported, statement = _support(curves, kind, rate, over)
     criterion = f"{kind.side} threshold with a {kind.rate} of at most {rate:g} {where}"
@@ -218,11 +202,8 @@ def _support(curves: ClassCurves, kind: _Kind, rate: float, over: Over) -> tuple
     takes = f"a {kind.rate} of {rate:g} takes at least {need:,}"
     if over == "pooled":
         have = int(curves.pooled[kind.row].sum()) // orders
-        if have >= need:
-            return True, f"There are {have:,} distinct {kind.pairs} pairs; {takes}."
-        return False, (
-            f"The data cannot support the target: there are {have:,} distinct {kind.pairs} pairs, and {takes}."
-        )
+        there = f"there are {have:,} distinct {kind.pairs} pairs, and {takes}."
+        return (True, there.capitalize()) if have >= need else (False, f"{_UNSUPPORTED}: {there}")
     many, one = ("groups", "group") if curves.grouped else ("classes", "class")
     pairs = (curves.negative_pairs if kind.row else curves.positive_pairs) // orders
     known = pairs[pairs > 0]
@@ -231,9 +212,9 @@ def _support(curves: ClassCurves, kind: _Kind, rate: float, over: Over) -> tuple
     short = int((known < need).sum())
     fewest = f"distinct {kind.pairs} pairs (the fewest: {int(known.min()):,})"
     if not short:
-        return True, f"Every {one} has {need:,} or more {fewest}; {takes}.{without}"
+        return True, f"Each of {len(known):,} {many} has {need:,} or more {fewest}; {takes}.{without}"
     return False, (
-        f"The data cannot support the target in every {one}: {short:,} of {len(known):,} {many} have fewer "
+        f"{_UNSUPPORTED} in every {one}: {short:,} of {len(known):,} {many} have fewer "
         f"than {need:,} {fewest}, and {takes}.{without}"
     )
 
@@ -261,10 +242,11 @@ def _best_edges(tables: list[Counts], best: Best) -> _Edges:
     """The lowest edge of each row of same-class and other-class counts, (K, B + 2) each, that is best."""
     (true, same), (false, other) = (_accepted(counts) for counts in tables)
     if best == "f1":
-        quality = shares(2 * true, np.ones_like(same)) / (same[:, None] + true + false).clip(min=1)
+        quality = 2 * true / (same[:, None] + true + false).clip(min=1)
     else:
         quality = shares(true, same) + shares(other[:, None] - false, other)
-    return quality.argmax(axis=1)
+    # What differs by rounding alone is equally good.
+    return (quality >= (1 - 1e-12) * quality.max(axis=1, keepdims=True)).argmax(axis=1)
 
 
 def _pooled_draws(
