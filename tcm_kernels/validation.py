@@ -27,8 +27,8 @@ LABEL_DTYPES = (
 
 def check_inputs(emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offset: int | None) -> None:
     """Embeddings, labels, reference set and offset, each alone and then together."""
-    _check_embeddings("emb", emb)
-    _check_labels("labels", labels, "emb", emb)
+    check_embeddings("emb", emb)
+    check_labels("labels", labels, "emb", emb)
     if self_offset is not None and (ref_emb is None or ref_emb is emb):
         raise ValueError(
             f"self_offset: got {self_offset!r} without a ref_emb of its own; it says where the rows of "
@@ -47,8 +47,8 @@ def check_inputs(emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offs
         return
     if ref_labels is None:
         raise ValueError("ref_labels: got None with ref_emb; expected one label per row of ref_emb")
-    _check_embeddings("ref_emb", ref_emb)
-    _check_labels("ref_labels", ref_labels, "ref_emb", ref_emb)
+    check_embeddings("ref_emb", ref_emb)
+    check_labels("ref_labels", ref_labels, "ref_emb", ref_emb)
     if (ref_labels.dtype == torch.uint64) != (labels.dtype == torch.uint64):
         raise TypeError(
             f"ref_labels: got dtype {ref_labels.dtype}, expected {labels.dtype} as labels has: torch.uint64 "
@@ -97,7 +97,7 @@ def _number(name: str, value: Any, accepted: str) -> float:
     raise TypeError(f"{name}: got {type(value).__name__}, expected {accepted}")
 
 
-def _check_embeddings(name: str, x: Any) -> None:
+def check_embeddings(name: str, x: Any) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected a (rows, D) torch.Tensor")
     if x.layout != torch.strided:
@@ -109,7 +109,7 @@ def _check_embeddings(name: str, x: Any) -> None:
         raise TypeError(f"{name}: got dtype {x.dtype}, expected {accepted}")
 
 
-def _check_labels(name: str, y: Any, emb_name: str, emb: Tensor) -> None:
+def check_labels(name: str, y: Any, emb_name: str, emb: Tensor) -> None:
     if not isinstance(y, Tensor):
         raise TypeError(
             f"{name}: got {'None' if y is None else type(y).__name__}, expected a torch.Tensor with one "

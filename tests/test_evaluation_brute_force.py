@@ -92,6 +92,19 @@ def test_true_accepts_at_a_false_accept_rate(layout: Layout, far: float) -> None
     assert got.far == far
 
 
+def test_a_false_accept_rate_that_is_exactly_reached_is_reached() -> None:
+    """Of ten other-class pairs some are at least 0, and at least hi, where no further edge is."""
+    for accepted in range(1, 10):
+        for table, threshold in (
+            ([0, 10 - accepted, accepted, 0], 0.0),
+            ([0, 0, 10 - accepted, accepted], 1.0),
+        ):
+            counts = np.array([table] * 2)
+            curves = ClassCurves(np.arange(2), counts, counts, np.stack([counts.sum(0)] * 2))
+            got = rates.tar_at_far(curves, accepted / 10)
+            assert (got.threshold, got.tar) == (threshold, accepted / 10)
+
+
 @given(layout=WIDE, far=st.sampled_from([0.01, 0.1, 0.3]))
 @settings(max_examples=30)
 def test_true_accepts_at_a_false_accept_rate_as_scikit_learn_has_them(layout: Layout, far: float) -> None:

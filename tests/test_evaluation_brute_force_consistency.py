@@ -199,6 +199,14 @@ def test_classes_without_a_pair_change_nothing_but_their_number(layout: Layout, 
     assert theirs.classes_left_out == mine.classes_left_out + 3
 
 
+def test_the_settings_that_nobody_gives_are_those_of_the_definition() -> None:
+    curves = Layout(*signs(np.random.default_rng(0), [3] * 100, [0.05, 0.2] * 50), 40, (-1.0, 1.0)).curves
+    settings = {"far": (1e-2, 1e-1), "k": 1.0, "draws": 1000, "confidence": 0.95, "seed": 0}
+    assert consistency.opis(curves) == consistency.opis(curves, **settings)
+    assert consistency.epsilon_opis(curves) == consistency.epsilon_opis(curves, 10.0, **settings)
+    assert consistency.epsilon_opis(curves) != consistency.epsilon_opis(curves, 11.0, **settings)
+
+
 def test_alike_classes_are_perfectly_consistent() -> None:
     """Two pairs of opposite rows: by symmetry both classes have the same curves."""
     emb = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])

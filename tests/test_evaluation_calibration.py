@@ -11,13 +11,12 @@ import pytest
 from brute_force import Truth, all_pairs
 from hypothesis import given
 from hypothesis import strategies as st
-from small_curves import some_labels, some_rows
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV, calibration_curve
-from sklearn.frozen import FrozenEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
+from small_curves import some_labels, some_rows
 
 from tcm_kernels.evaluation import ClassCurves, class_curves
 from tcm_kernels.evaluation.calibration import Calibration, Method, fit_calibration, reliability
@@ -99,12 +98,16 @@ class _Similarity(ClassifierMixin, BaseEstimator):
     def decision_function(self, x: np.ndarray) -> np.ndarray:
         return x[:, 0]
 
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return self.classes_[(x[:, 0] > 0).astype(int)]
+
 
 @pytest.mark.parametrize(("method", "theirs"), [("platt", "sigmoid"), ("isotonic", "isotonic")])
 def test_methods_agree_with_calibrated_classifiers_of_sklearn(method: Method, theirs: str) -> None:
+    frozen = pytest.importorskip("sklearn.frozen", reason="this scikit-learn has no FrozenEstimator")
     truth = _pairs()
     x, y = truth.values()[:, None], truth.same.astype(int)
-    model = CalibratedClassifierCV(FrozenEstimator(_Similarity().fit(x, y)), method=theirs).fit(x, y)
+    model = CalibratedClassifierCV(frozen.FrozenEstimator(_Similarity().fit(x, y)), method=theirs).fit(x, y)
     got = fit_calibration(_curves(truth), method)(_grid(truth))
     np.testing.assert_allclose(got, model.predict_proba(_grid(truth)[:, None])[:, 1], atol=1e-4)
 
@@ -186,7 +189,8 @@ def test_separated_kinds_are_as_sure_as_their_numbers_allow(
 ) -> None:
     """Two places and two parameters: the likelihood's maximum is Platt's target in each, exactly."""
     curves = _counted({columns[1]: same}, {columns[0]: other})
-    low, high = [-1.0, *(curves.thresholds[:-1] + 0.025), 1.0][columns[0] :: columns[1] - columns[0]][:2]
+    edges = curves.thresholds
+    low, high = np.concatenate(([-1.0], (edges[:-1] + edges[1:]) / 2, [1.0]))[list(columns)]
     got = fit_calibration(curves, "platt")
     assert got(low) == pytest.approx(1 / (other + 2), rel=1e-4)
     logit = got.slope * high + got.intercept
@@ -195,6 +199,30 @@ def test_separated_kinds_are_as_sure_as_their_numbers_allow(
     rising = fit_calibration(curves, "temperature")
     assert 0 < rising.slope < math.inf
     assert rising(high) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("same", "other", "prior"),
+    [
+        ({2: 9_571_728_332, 10: 110, 12: 4_692_553}, {0: 194}, None),
+        ({0: 12}, {4: 6_293_422_792, 11: 899, 41: 21_012_476}, 1e-9),
+    ],
+)
+def test_weights_that_make_newtons_equations_singular_are_fitted_all_the_same(
+    same: dict[int, int], other: dict[int, int], prior: float | None
+) -> None:
+    """At the maximum the mean probability is the share of what the targets call same-class."""
+    curves = _counted(same, other)
+    got = fit_calibration(curves, "platt", prior=prior)
+    p, q = (curves.pooled[k] / curves.pooled[k].sum() for k in (0, 1))
+    n, m = sum(same.values()), sum(other.values())
+    prior = n / (n + m) if prior is None else prior
+    one = prior * (p * (n + 1) / (n + 2) + q * m / n / (m + 2))
+    zero = (1 - prior) * (q * (m + 1) / (m + 2) + p * n / m / (n + 2))
+    edges = curves.thresholds
+    s = np.concatenate(([-1.0], (edges[:-1] + edges[1:]) / 2, [1.0]))
+    opposite = Calibration("platt", 0.5, slope=got.slope, intercept=-got.intercept)
+    assert one @ opposite(-s) == pytest.approx(zero @ got(s), rel=1e-4)
 
 
 @pytest.mark.parametrize(("same", "other"), [(1, 1), (5, 1), (3, 10**10)])
@@ -277,10 +305,9 @@ def test_an_unknown_method_is_refused() -> None:
 
 @pytest.mark.parametrize("method", ["platt", "temperature"])
 def test_a_fit_that_stops_early_is_an_error(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(self: LogisticRegression, *args: object, **kwargs: object) -> LogisticRegression:
-        return fit(self.set_params(max_iter=2), *args, **kwargs)
+    def stopped(self: LogisticRegression, *_: object, **__: object) -> LogisticRegression:
+        return self
 
-    fit = LogisticRegression.fit
     monkeypatch.setattr(LogisticRegression, "fit", stopped)
     with pytest.raises(RuntimeError, match=r"did not converge: a relative gradient of .*isotonic"):
         fit_calibration(_curves(_pairs()), method)

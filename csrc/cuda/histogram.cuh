@@ -45,8 +45,7 @@ constexpr int kColumnInverseOffset = kStartsOffset + 4 * (kTile + 4);
 constexpr int kColumnGroupOffset = kColumnInverseOffset + 4 * kTile;
 constexpr int kColumnLabelOffset = kColumnGroupOffset + 4 * kTile;
 constexpr int kRowTileOffset = kColumnLabelOffset + 4 * kTile;
-constexpr int kPassedOffset = kRowTileOffset + static_cast<int>(sizeof(RowTile));
-constexpr int kNumbersOffset = kPassedOffset + 4;
+constexpr int kNumbersOffset = kRowTileOffset + static_cast<int>(sizeof(RowTile));
 constexpr int kHistogramHead = kNumbersOffset + 2 * kRowNumberBytes;
 
 constexpr uint32_t kMost16 = 0xFFFFu, kMost32 = 0xFFFFFFFFu;
@@ -71,9 +70,8 @@ struct PairCounting {
       shared_memory<uint32_t>(shared_bytes(kHistogramHead, sweep.stages));
 
   SharedArray<RowTile> row_tile = shared_memory<RowTile>(kRowTileOffset);
-  // Tiles of columns since counters were last known to be small.
-  SharedArray<int> passed = shared_memory<int>(kPassedOffset);
 
+  int passed = 0;       // tiles of columns since counters were last known to be small
   bool inside = false;  // whether counters hold pairs within a group
 
   TCM_DEVICE void clear() {
@@ -106,8 +104,8 @@ struct PairCounting {
     if (t == 0) {
       row_tile[0] = {groups, words, min(2 * groups, sweep.counters / words),
                      static_cast<int>(room / static_cast<uint32_t>(largest * kTile))};
-      passed[0] = 0;
     }
+    passed = 0;
     inside = false;
   }
 
@@ -130,13 +128,14 @@ struct PairCounting {
   TCM_DEVICE void end(TilePlace at, const Products<float>& acc) {
     const RowTile tile = row_tile[0];
     const bool now_inside = is_inside(at);
-    const int since = passed[0];
-    const bool all = now_inside != inside, large = since == tile.most;
-    if (all || large) write_out(all ? 1 : kFew);
+    if (now_inside != inside) {
+      write_out(1);
+    } else if (passed == tile.most) {
+      write_out(kFew);
+    }
+    passed = now_inside != inside || passed == tile.most ? 1 : passed + 1;
     inside = now_inside;
-    const bool special = sync_block_or(is_special(at) || tile.groups > tile.kept);
-    if (thread_index() == 0) passed[0] = all || large ? 1 : since + 1;
-    if (special) {
+    if (sync_block_or(is_special(at) || tile.groups > tile.kept)) {
       count_special(at, tile, acc);
     } else {
       count_plain(tile.words, acc);
@@ -227,10 +226,9 @@ struct PairCounting {
   }
 
   TCM_DEVICE void credit(int group, bool one_class, bool one_group, int k, int64_t pairs) const {
-    const int sign = one_class ? 0 : 1;
-    add_global(tables.counts + (sign * tables.groups + group) * tables.columns + k,
-               one_group ? pairs : pairs * sweep.weight);
-    if (one_group) add_global(tables.of_one_group + sign * tables.columns + k, pairs);
+    int64_t* table = one_class ? tables.positives : tables.negatives;
+    add_global(table + int64_t{group} * tables.columns + k, one_group ? pairs : pairs * sweep.weight);
+    if (one_group) add_global(tables.of_one_group + (one_class ? k : tables.columns + k), pairs);
   }
 
   // Counters of at least that many pairs go to global memory. Comes after a barrier and before one.

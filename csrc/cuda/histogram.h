@@ -24,11 +24,11 @@ struct HistogramSide {
   int most_groups;         // in a tile
 };
 
-// What is counted; zeros at first. Pairs of one class come first, then those of two.
+// What is counted; zeros at first.
 struct HistogramTables {
-  int64_t* counts;        // (2, groups, columns): every pair for the groups of both its ends
-  int64_t* of_one_group;  // (2, columns): pairs whose ends are of one group
-  int64_t groups;
+  int64_t* positives;     // (groups, columns): every pair of one class for the groups of both its ends
+  int64_t* negatives;     // (groups, columns): likewise of two classes
+  int64_t* of_one_group;  // (2, columns): positives, then negatives whose ends are of one group, once
   int columns;
 };
 

@@ -43,8 +43,8 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
                        std::optional<Tensor> ref_rank, std::optional<Tensor> ref_label,
                        std::optional<Tensor> ref_tiles, std::optional<Tensor> ref_twin,
                        int64_t ref_most_groups, std::optional<Tensor> ref_inverse, int64_t bins, double lo,
-                       double hi, bool highest, Tensor edges, Tensor not_finite, Tensor counts,
-                       Tensor of_one_group) {
+                       double hi, bool highest, Tensor edges, Tensor not_finite,
+                       Tensor positives, Tensor negatives, Tensor of_one_group) {
   const Device device = device_of(emb);
   const Dtype dtype = dtype_of(emb);
   STD_TORCH_CHECK(bins > 0 && bins <= kMostBins && lo < hi, "bins, lo, hi: out of range");
@@ -63,14 +63,15 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
   }
   check_vector(edges, "edges", ScalarType::Float, bins + 3, emb);
   check_vector(not_finite, "not_finite", ScalarType::Int, 1, emb);
-  STD_TORCH_CHECK(counts.dim() == 3, "counts: expected (2, groups, bins + 2)");
-  const int64_t groups = counts.size(1);
-  check_vector(counts, "counts", ScalarType::Long, 2 * groups * rule.columns(), emb);
+  STD_TORCH_CHECK(positives.dim() == 2, "positives: expected a matrix");
+  const int64_t cells = positives.size(0) * rule.columns();
+  check_vector(positives, "positives", ScalarType::Long, cells, emb);
+  check_vector(negatives, "negatives", ScalarType::Long, cells, emb);
   check_vector(of_one_group, "of_one_group", ScalarType::Long, 2 * int64_t{rule.columns()}, emb);
   pair_histogram(device, dtype, highest ? Precision::highest : Precision::lower, rule, rows, columns, !ref,
                  emb.size(1), edges.mutable_data_ptr<float>(), not_finite.mutable_data_ptr<int32_t>(),
-                 {counts.mutable_data_ptr<int64_t>(), of_one_group.mutable_data_ptr<int64_t>(), groups,
-                  rule.columns()});
+                 {positives.mutable_data_ptr<int64_t>(), negatives.mutable_data_ptr<int64_t>(),
+                  of_one_group.mutable_data_ptr<int64_t>(), rule.columns()});
 }
 
 }  // namespace
@@ -82,7 +83,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
       "Tensor twin, int most_groups, Tensor(a!) inverse, Tensor? ref, Tensor? ref_order, Tensor? ref_group, "
       "Tensor? ref_rank, Tensor? ref_label, Tensor? ref_tiles, Tensor? ref_twin, int ref_most_groups, "
       "Tensor(b!)? ref_inverse, int bins, float lo, float hi, bool highest, Tensor(c!) edges, "
-      "Tensor(d!) not_finite, Tensor(e!) counts, Tensor(f!) of_one_group) -> ()");
+      "Tensor(d!) not_finite, Tensor(e!) positives, Tensor(f!) negatives, Tensor(g!) of_one_group) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, TCM_DISPATCH_KEY, m) {

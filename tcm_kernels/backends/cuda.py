@@ -127,16 +127,16 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
     """Counts by group and bin, and of all pairs: see `contract.HistogramBackend`."""
     emb = problem.emb.contiguous()
     ref = None if problem.ref is None else problem.ref.contiguous()
-    columns_of_table = problem.bins + 2
+    width = problem.bins + 2
     with on_device_of(emb):
         rows, columns = group_orders(problem)
         offset = 0 if ref is None else problem.self_offset
         row_twins = twins(rows.order, columns.order, offset)
         column_twins = twins(columns.order, rows.order, None if offset is None else -offset)
-        counts = torch.zeros(
-            (2, problem.group_count, columns_of_table), dtype=torch.int64, device=emb.device
+        positives, negatives, of_one_group = (
+            torch.zeros((rows_of_table, width), dtype=torch.int64, device=emb.device)
+            for rows_of_table in (problem.group_count, problem.group_count, 2)
         )
-        of_one_group = torch.zeros((2, columns_of_table), dtype=torch.int64, device=emb.device)
         torch.ops.tcm_kernels._cuda_pair_histogram(
             *_histogram_side(emb, rows, row_twins),
             *_histogram_side(ref, columns, column_twins),
@@ -146,12 +146,13 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
             problem.precision == "highest",
             emb.new_empty(problem.bins + 3, dtype=torch.float32),
             emb.new_empty(1, dtype=torch.int32),
-            counts,
+            positives,
+            negatives,
             of_one_group,
         )
     # A pair of two groups counts in two rows of the tables.
-    pooled = (counts.sum(dim=1) + of_one_group) // 2
-    return counts[0], counts[1], pooled
+    pooled = (torch.stack((positives.sum(dim=0), negatives.sum(dim=0))) + of_one_group) // 2
+    return positives, negatives, pooled
 
 
 def _histogram_side(x: Tensor | None, order: GroupOrder, twin: Tensor) -> tuple[Tensor | int | None, ...]:

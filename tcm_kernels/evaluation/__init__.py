@@ -14,6 +14,7 @@ Plots, reports, calibrations and metrics need packages of the extras `evaluation
 imported from their modules.
 """
 
+from .checks import TooFewPairsError
 from .consistency import Consistency, epsilon_opis, opis
 from .curves import ClassCurves, class_curves
 from .rates import (
@@ -40,6 +41,7 @@ __all__ = [
     "SimilaritySpread",
     "TarAtFar",
     "ThresholdChoice",
+    "TooFewPairsError",
     "choose_threshold",
     "class_curves",
     "epsilon_opis",

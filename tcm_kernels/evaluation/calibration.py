@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import sys
 import warnings
 from typing import get_args
 
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 
 from .calibration_function import Calibration, Method
-from .checks import check_rate
+from .checks import TooFewPairsError, check_rate
 from .curves import ClassCurves, Rates
 from .rates import equal_error_rate
 
@@ -30,6 +31,7 @@ __all__ = ["Calibration", "Method", "Reliability", "fit_calibration", "reliabili
 
 _TOLERANCE = 1e-6  # of the gradient of a logistic fit
 _ATTEMPTS = 10  # to find coordinates in which it reaches that
+_TINY = sys.float_info.min  # where all probabilities are 0 or 1, no 0 / 0
 
 
 def fit_calibration(
@@ -60,7 +62,8 @@ def fit_calibration(
             many samples each class has.
 
     Raises:
-        ValueError: an argument that cannot be used, or no pair of one kind.
+        ValueError: an argument that cannot be used.
+        TooFewPairsError: no pair of one kind.
         ImportError: scikit-learn is not installed.
         RuntimeError: the fit did not converge.
 
@@ -105,7 +108,7 @@ def _pairs(curves: ClassCurves) -> tuple[Rates, Rates]:
         (pairs[1], "other-class", "samples of at least two classes"),
     ):
         if not row.any():
-            raise ValueError(f"curves: got no {kind} pairs, expected both kinds: include {remedy}")
+            raise TooFewPairsError(f"curves: got no {kind} pairs, expected both kinds: include {remedy}")
     return pairs[0], pairs[1]
 
 
@@ -165,7 +168,7 @@ def _logistic(x: Rates, same: Rates, other: Rates, *, with_intercept: bool) -> t
         up, down = same * missed, other * false
         # What is left of the gradient, over what it would be if all pairs pulled one way.
         left = max(
-            abs(float((up - down) @ lever)) / float((up + down) @ np.abs(lever))
+            abs(float((up - down) @ lever)) / (float((up + down) @ np.abs(lever)) + _TINY)
             for lever in ((z, np.ones_like(z)) if with_intercept else (z,))
         )
         if left <= _TOLERANCE:
@@ -173,7 +176,7 @@ def _logistic(x: Rates, same: Rates, other: Rates, *, with_intercept: bool) -> t
             return (slope, intercept) if slope > 0.0 else level
         # Weights of very different size made Newton's equations ill-conditioned. With origin and scale of
         # those that count at the optimum they come apart; from here it is not far.
-        matter = (same + other) * missed * false
+        matter = (same + other) * (missed * false + _TINY)
     raise RuntimeError(
         f"the logistic fit did not converge: a relative gradient of {left:.2g} is left, expected at most "
         f'{_TOLERANCE:g}; use method="isotonic", or a prior nearer to one half'
@@ -236,7 +239,8 @@ def reliability(
             None: as in the data.
 
     Raises:
-        ValueError: an argument that cannot be used, or no pair of one kind.
+        ValueError: an argument that cannot be used.
+        TooFewPairsError: no pair of one kind.
 
     References:
         Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI

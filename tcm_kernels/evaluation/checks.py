@@ -1,10 +1,14 @@
-"""Checks of the numbers that users give: each returns what it accepts and names what it refuses."""
+"""Checks of what users give: each returns what it accepts and names what it refuses."""
 
 from __future__ import annotations
 
 import math
 import numbers
 from typing import Any
+
+
+class TooFewPairsError(ValueError):
+    """The pairs that were counted do not have what a number needs; the message says what and what to do."""
 
 
 def is_number(x: Any) -> bool:

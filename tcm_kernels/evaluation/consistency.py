@@ -23,7 +23,7 @@ import numpy as np
 
 from .blocks import blocks
 from .bootstrap import check_bootstrap, multiplicities, percentile_interval
-from .checks import check_positive, check_rate, is_number
+from .checks import TooFewPairsError, check_positive, check_rate, is_number
 from .curves import ClassCurves, Rates, at_least, shares
 from .rates import first_edge
 
@@ -67,7 +67,8 @@ def calibration_range(
         (first, stop): edges first, ..., stop - 1.
 
     Raises:
-        ValueError: fewer than two edges, no edge with so low a rate, or arguments out of range.
+        ValueError: arguments out of range.
+        TooFewPairsError: fewer than two edges, or no edge with so low a rate.
     """
     lower, upper = _far(far)
     if range is None:
@@ -80,7 +81,7 @@ def calibration_range(
         first, stop = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
         asked = f"range: {lo:g} to {hi:g}"
     if stop - first < 2:
-        raise ValueError(
+        raise TooFewPairsError(
             f"{asked} covers {stop - first} of the {curves.bins + 1:,} edges between {curves.lo:g} and "
             f"{curves.hi:g}, expected at least two: count with more bins, set far apart further, or give a "
             "wider range"
@@ -159,8 +160,8 @@ def opis(
         seed: of the bootstrap.
 
     Raises:
-        ValueError: fewer than two edges in the range, fewer than two classes with pairs of both kinds, or
-            arguments out of range.
+        ValueError: arguments out of range.
+        TooFewPairsError: fewer than two edges in the range, or two classes with pairs of both kinds.
     """
     check_bootstrap(draws, confidence)
     first, stop = calibration_range(curves, far=far, range=range)
@@ -240,7 +241,7 @@ def _ranked_utilities(curves: ClassCurves, first: int, stop: int, k: float) -> R
     """`utilities` in ascending order of their mean, then of the utilities from the first edge on."""
     utility = utilities(curves, first, stop, k)
     if len(utility) < 2:
-        raise ValueError(_too_few(curves))
+        raise TooFewPairsError(_too_few(curves))
     keys = np.column_stack([utility.mean(axis=1), utility]).astype(">f8")
     # Big-endian bytes of non-negative numbers compare as the numbers do: one comparison per two rows.
     rows = keys.view(np.dtype((np.void, keys.shape[1] * keys.itemsize)))[:, 0]

@@ -35,7 +35,7 @@ def plot_det(
     Similarities that are normal distributions give a straight line (Martin et al., The DET curve in
     assessment of detection task performance, 1997). The band holds the curves of the classes, each with
     thresholds of its own; the points are the classes at the one threshold, on the border where one makes
-    no error. Points spread wider than the band are what one threshold for all costs.
+    no error. How far the points lie apart along the curves is what one threshold for all costs.
 
     Args:
         curves: counts of `class_curves`.

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from .. import dispatch
 from ..validation import EMBEDDING_DTYPES, check_inputs
-from .checks import check_positive, check_rate
+from .checks import TooFewPairsError, check_positive, check_rate
 from .consistency import calibration_range as edges_of_range
 from .consistency import epsilon_opis, opis
 from .curves import ClassCurves, class_curves
@@ -140,13 +140,13 @@ class _PairMetric(Metric):
         curves = self._curves()
         try:
             value = self._value(curves)
-        except ValueError as error:
+        except TooFewPairsError as error:
             value = math.nan
             self._warn_once(str(error) if curves.pooled.any() else "there are no pairs in what was seen")
         return torch.tensor(value, dtype=torch.promote_types(self.dtype, torch.float32), device=self.device)
 
     def _value(self, curves: ClassCurves) -> float:
-        """The number, or a ValueError that says which pairs are missing."""
+        """The number, or a TooFewPairsError."""
         raise NotImplementedError
 
     def _warn_once(self, reason: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .blocks import blocks
-from .checks import check_count, check_rate
+from .checks import TooFewPairsError, check_count, check_rate
 from .curves import ClassCurves, Counts, Rates, shares
 from .inequality import gap, gini, ratio
 
@@ -24,13 +24,14 @@ def first_edge(curves: ClassCurves, far: float) -> int:
     """The lowest edge with a pooled false-accept rate <= far.
 
     Raises:
-        ValueError: far is not in (0, 1), there is no such edge, or there are no other-class pairs.
+        ValueError: far is not in (0, 1).
+        TooFewPairsError: there is no such edge, or there are no other-class pairs.
     """
     far = check_rate("far", far)
     require_pairs(curves, "negative")
     rates = curves.false_accept_rate
     if not rates[-1] <= far:
-        raise ValueError(
+        raise TooFewPairsError(
             f"far: got {far:g}, but {rates[-1]:.3g} of the other-class pairs are still accepted at "
             f"{curves.hi:g}, the highest edge; expected a larger far, or curves with a higher end of `range`"
         )
@@ -42,7 +43,7 @@ def require_pairs(curves: ClassCurves, *kinds: Literal["positive", "negative"]) 
     for kind in kinds:
         row, what = (0, "same-class") if kind == "positive" else (1, "other-class")
         if not curves.pooled[row].any():
-            raise ValueError(f"curves: got no {what} pair, expected at least one")
+            raise TooFewPairsError(f"curves: got no {what} pair, expected at least one")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -171,7 +172,8 @@ def tar_at_far(curves: ClassCurves, far: float) -> TarAtFar:
         far: a number in (0, 1).
 
     Raises:
-        ValueError: far is outside, is reached at no edge, or there is no pair of one kind.
+        ValueError: far is outside.
+        TooFewPairsError: far is reached at no edge, or there is no pair of one kind.
     """
     require_pairs(curves, "positive")
     edge = first_edge(curves, far)
@@ -198,7 +200,7 @@ def equal_error_rate(curves: ClassCurves) -> EqualErrorRate:
     counts as one tie, as the pairs of a bin do. The lowest such point, where there are several.
 
     Raises:
-        ValueError: there is no pair of one kind.
+        TooFewPairsError: there is no pair of one kind.
     """
     require_pairs(curves, "positive", "negative")
     edges = curves.thresholds
@@ -225,7 +227,7 @@ def roc_auc(curves: ClassCurves) -> float:
     made of integers and rounded once.
 
     Raises:
-        ValueError: there is no pair of one kind.
+        TooFewPairsError: there is no pair of one kind.
     """
     require_pairs(curves, "positive", "negative")
     same, other = ([int(n) for n in row] for row in curves.pooled)

@@ -21,7 +21,7 @@ from .. import dispatch, ops
 from ..backends.contract import HistogramProblem
 from ..backends.shared import rows_not_finite
 from ..functional import fp32_precision
-from ..validation import _check_embeddings, _check_labels
+from ..validation import check_embeddings, check_labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,8 +54,8 @@ class ReferenceSet:
             if ref_labels is None:
                 missing, given = given, missing
             raise ValueError(f"{missing}: got None with {given}; expected both or neither")
-        _check_embeddings("ref_emb", ref_emb)
-        _check_labels("ref_labels", ref_labels, "ref_emb", ref_emb)
+        check_embeddings("ref_emb", ref_emb)
+        check_labels("ref_labels", ref_labels, "ref_emb", ref_emb)
         if len(ref_emb) == 0:
             raise ValueError("ref_emb: got no rows, expected at least one")
         wrong = len(rows_not_finite(ref_emb))

@@ -196,8 +196,11 @@ def _overview(
 
 
 def _number(title: str, value: str, meaning: str) -> str:
+    # An interval in parentheses after the number is set smaller.
+    number, parenthesis, interval = value.partition(" (")
     return (
-        f'<div><dt>{_escape(title)}</dt><dd class="figure">{_escape(value)}</dd>'
+        f'<div><dt>{_escape(title)}</dt><dd class="figure">{_escape(number)}'
+        f"<small>{_escape(parenthesis + interval)}</small></dd>"
         f'<dd class="quiet">{_escape(meaning)}</dd></div>'
     )
 

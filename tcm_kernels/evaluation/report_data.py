@@ -29,7 +29,7 @@ QUANTILES = {
     "95th percentile of {1}": 0.95,
     "highest {0}": 1.0,
 }
-MOST_BYTES = 5_000_000  # of counts of every class; the rest of the data is a tenth of that
+MOST_BYTES = 6_000_000  # of counts of every class; the rest is less than a million, and names
 _STEPS = (401, 201, 101)  # how many the slider has at most, finest first
 _NAME_TEXT = 500_000  # characters that all names may have together before long ones are cut
 _CUT = 200  # characters that remain of them

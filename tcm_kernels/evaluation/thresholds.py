@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from .blocks import blocks
 from .bootstrap import check_bootstrap, multiplicities, order_of_counts, percentile_interval
-from .checks import check_rate
+from .checks import TooFewPairsError, check_rate
 from .curves import ClassCurves, Counts, Rates, at_least, shares
 from .rates import error_rates, require_pairs
 
@@ -118,8 +118,8 @@ def choose_threshold(
         seed: of the bootstrap.
 
     Raises:
-        ValueError: an argument that cannot be used, no pair of a kind that is needed, or no edge that
-            reaches the target.
+        ValueError: an argument that cannot be used.
+        TooFewPairsError: no pair of a kind that is needed, or no edge that reaches the target.
     """
     check_bootstrap(draws, confidence)
     if (far is not None) + (frr is not None) + (best is not None) != 1:
@@ -186,7 +186,7 @@ def _at_rate(curves: ClassCurves, kind: _Kind, rate: float, over: Over) -> _Foun
         of_draws = functools.partial(_worst_draws, edges, concerned, kind)
     if failing:
         end = f"highest edge, {curves.hi:g}" if kind.side == "lowest" else f"lowest edge, {curves.lo:g}"
-        raise ValueError(
+        raise TooFewPairsError(
             f"{kind.argument}: got {rate:g}, but even at the {end}, {what}; expected a larger "
             f"{kind.argument}, or curves with {kind.remedy}"
         )
