@@ -5,6 +5,8 @@
 #include <string>
 
 #include "../csrc/certificate.h"
+#include "../csrc/cuda/bin_finder.cuh"
+#include "../csrc/cuda/histogram.h"
 #include "../csrc/cuda/kernels.h"
 #include "../csrc/cuda/plan.h"
 #include "../csrc/cuda/tile_bits.cuh"
@@ -114,6 +116,56 @@ void probe_output(int rows, int columns, int row, int column, int64_t *out) {
       },
       kDevice, {1}, kTileThreads, 0, SuperTile{0, rows, 0, columns, false},
       TilePlace{row, column}, out);
+}
+
+// out: tiles of rows and of columns, of columns in a task, tasks, programs,
+// buffers, words of counters, bytes of shared memory before buffers and
+// counters.
+void probe_sweep(int rows, int columns, int most_groups, int table_columns,
+                 int multiprocessors, int stages, int shared_bytes,
+                 int64_t *out) {
+  HistogramSide of_rows{}, of_columns{};
+  of_rows.side.n = rows;
+  of_rows.most_groups = most_groups;
+  of_columns.side.n = columns;
+  const Device device{nullptr, multiprocessors, stages, shared_bytes};
+  const HistogramSweep sweep = HistogramSweep::make(
+      device, of_rows, of_columns, table_columns, 2, true);
+  const int64_t all[] = {sweep.row_tiles,       sweep.column_tiles,
+                         sweep.chunk_tiles,     sweep.tasks,
+                         sweep.programs,        sweep.stages,
+                         sweep.counters,        histogram_head_bytes()};
+  std::copy(std::begin(all), std::end(all), out);
+}
+
+// Columns of similarities (n,), a multiple of 8, as kernels find them and by
+// the rule; returns for how many of 8 at a time the edges are asked.
+int64_t probe_columns(double lo, double hi, int64_t bins, const float *s,
+                      int64_t n, float *edges, int *found, int *by_rule) {
+  const tcm::Bins rule = tcm::Bins::make(lo, hi, bins);
+  const BinFinder finder = BinFinder::make(rule);
+  launch_bin_edges(kDevice, rule, edges);
+  int64_t asked = 0;
+  for (int64_t i = 0; i < n; i += 8) {
+    float some[8];
+    int columns[8], guesses[8];
+    std::copy_n(s + i, 8, some);
+    find_columns(finder, edges, some, columns);
+    std::copy_n(columns, 8, found + i);
+    BinFinder never = finder;
+    never.clear = 1.0f;
+    find_columns(never, edges, some, guesses);
+    BinFinder always = finder;
+    always.clear = -1.0f;
+    find_columns(always, edges, some, columns);
+    for (int k = 0; k < 8; ++k) {
+      by_rule[i + k] = rule.column(s[i + k]);
+      if (columns[k] != found[i + k])
+        found[i + k] = -1;
+      asked += guesses[k] != columns[k];
+    }
+  }
+  return asked;
 }
 
 // The transpose of 32 words of bits, in place.
@@ -261,6 +313,29 @@ const char *probe_reverse_warp(int fault, const float *in, float *out) {
           to[t] = shared[31 - t];
         },
         kDevice, {1}, 32, 32 * 4, fault, in, out);
+  });
+}
+
+// Two warps count 64 numbers below 4. `fault`: 0 none, 1 counters that nobody
+// has written, 2 no barrier before the additions, 3 none after them.
+const char *probe_add(int fault, const int *in, int *out) {
+  return caught([&] {
+    launch(
+        "add",
+        +[](int what, const int *from, int *to) {
+          const SharedArray<uint32_t> counters = shared_memory<uint32_t>(0);
+          const int t = thread_index();
+          if (t < 4 && (what != 1 || t != 3))
+            counters[t] = 0;
+          if (what != 2)
+            sync_block();
+          add_shared(counters, from[t], 1);
+          if (what != 3)
+            sync_block();
+          if (t >= 60)
+            to[t - 60] = static_cast<int>(counters[t - 60]);
+        },
+        kDevice, {2}, 64, 4 * 4, fault, in, out);
   });
 }
 

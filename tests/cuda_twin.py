@@ -74,7 +74,8 @@ def library() -> Path:
 def probes() -> ctypes.CDLL:
     """The functions of cuda_probes.cpp."""
     found = ctypes.CDLL(str(library()))
-    for name in ("prepare", "multiply", "reverse", "reverse_warp", "copy"):
+    for name in ("prepare", "multiply", "reverse", "reverse_warp", "add", "copy"):
         getattr(found, f"probe_{name}").restype = ctypes.c_char_p
-    found.probe_walk.restype = ctypes.c_int64
+    for name in ("walk", "columns"):
+        getattr(found, f"probe_{name}").restype = ctypes.c_int64
     return found

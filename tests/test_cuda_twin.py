@@ -102,6 +102,28 @@ def test_a_missing_barrier_of_a_warp_is_found_whether_or_not_the_result_is_wrong
         assert "kernel reverse_warp" in found
 
 
+ADD_FAULTS = {
+    1: "adds to a word that nobody has written",
+    2: "adds to (a word that nobody has written|what another thread writes)|writes what another thread adds to",
+    3: "reads what another thread adds to|adds to what another thread reads",
+}
+
+
+@pytest.mark.parametrize("fault", [0, *ADD_FAULTS])
+def test_faults_around_atomic_additions_are_found(fault: int) -> None:
+    """Among themselves additions need no barrier."""
+    numbers = torch.randint(4, (64,), generator=generator(5), dtype=torch.int32)
+    out = torch.zeros(4, dtype=torch.int32)
+    found = message("add", fault, address(numbers), address(out))
+    if fault == 0:
+        assert found == ""
+        assert torch.equal(out, numbers.bincount(minlength=4).int())
+    else:
+        with pytest.raises(RuntimeError, match=ADD_FAULTS[fault]):
+            raise RuntimeError(found)
+        assert "kernel add" in found
+
+
 COPY_FAULTS = {
     1: "reads a word that is being copied",
     2: "reads a word that is being copied|without waiting",

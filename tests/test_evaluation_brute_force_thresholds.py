@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, Literal
 
@@ -150,6 +151,30 @@ def test_the_interval_of_a_threshold_is_as_wide_as_classes_drawn_anew_make_it() 
     assert width > 20 * 2 / 400  # twenty bins
     assert 0.7 * width < got.interval[1] - got.interval[0] < 1.1 * width
     np.testing.assert_allclose(got.interval, wanted, rtol=0, atol=0.2 * width)
+
+
+def test_the_interval_for_the_worst_class_is_that_of_the_worst_class_drawn() -> None:
+    """Of all 4^4 draws of the classes, each with the lowest edge that keeps the rate for every class drawn."""
+    layout = four_classes()
+    truth = layout.truth
+    edges = [next(k for k in truth.edges if truth.false_accept(k, c) <= 0.2) for c in truth.classes]
+    assert len(set(edges)) > 1
+    worst = sorted(max(drawn) for drawn in itertools.product(edges, repeat=len(edges)))
+    got = thresholds.choose_threshold(layout.curves, far=0.2, over="worst", draws=4000, confidence=0.6)
+    assert got.interval is not None
+    for end, share in zip(got.interval, (0.2, 0.8), strict=True):
+        below, above = (worst[int((share + by) * len(worst))] for by in (-0.03, 0.03))
+        assert layout.curves.thresholds[below] <= end <= layout.curves.thresholds[above]
+    assert got.interval[1] == got.threshold
+
+
+def test_the_best_f1_says_what_share_of_the_pairs_it_holds_for() -> None:
+    layout = four_classes()
+    share = 100 * layout.truth.same.mean()
+    assert f"{share:.3g} %" in thresholds.choose_threshold(layout.curves, best="f1", draws=0).statement
+    other = thresholds.choose_threshold(layout.curves, best="balanced_accuracy", draws=0)
+    assert f"{share:.3g} %" not in other.statement
+    assert other.interval is None
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 1.5, math.nan])

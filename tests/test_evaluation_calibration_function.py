@@ -40,7 +40,7 @@ def calibrations(draw: st.DrawFn) -> Calibration:
         return Calibration(method, draw(shares), slope=abs(draw(floats)), intercept=draw(floats))
     if method == "temperature":
         return Calibration(method, draw(shares), slope=abs(draw(floats)), centre=draw(floats))
-    knots = sorted(draw(st.sets(floats, min_size=1, max_size=6)))
+    knots = sorted(draw(st.sets(floats.map(lambda x: round(x, 6)), min_size=1, max_size=6)))
     rising = sorted(draw(st.lists(shares, min_size=len(knots), max_size=len(knots))))
     return Calibration(method, draw(shares), similarities=tuple(knots), probabilities=tuple(rising))
 
@@ -145,6 +145,18 @@ def test_probabilities_never_fall(calibration: Calibration, similarities: list[f
     assert (np.diff(p) >= (0 if calibration.method == "isotonic" else -2e-16)).all()
 
 
+def test_between_knots_rounding_does_not_lift_a_probability_over_the_next() -> None:
+    for low, high in np.sort(np.random.default_rng(0).random((300, 2))).tolist():
+        line = Calibration("isotonic", 0.5, similarities=(-0.9, 0.9), probabilities=(low, high))
+        assert low == line(-0.9) <= line(0.0) <= line(0.9) <= high
+        assert line(0.9) == pytest.approx(high, rel=1e-15)
+
+
+def test_knots_may_be_as_close_as_floats_are() -> None:
+    step = Calibration("isotonic", 0.5, similarities=(0.0, 1e-300), probabilities=(0.5, 0.5))
+    assert step(np.array([-1e300, 0.0, 1e-300, 1.0, 1e300])).tolist() == [0.5] * 5
+
+
 @given(calibrations())
 def test_a_saved_calibration_comes_back_to_the_bit(
     tmp_path_factory: pytest.TempPathFactory, calibration: Calibration
@@ -204,6 +216,8 @@ BROKEN: list[tuple[str, Calibration, dict[str, Any], str]] = [
     ("one knot less", ISOTONIC, {"similarities": [0, 0.5, 1]}, "got 3 and 4 knots"),
     ("knots that stand", ISOTONIC, {"similarities": [0, 0.5, 0.5, 1]}, "knots that do not ascend"),
     ("knots with NaN", ISOTONIC, {"similarities": [0, math.nan, 0.5, 1]}, "similarities: got nan"),
+    ("knots too far apart", ISOTONIC, {"similarities": [-1.7e308, 1e308, 1.1e308, 1.2e308]}, "do not ascend"),
+    ("knots too close", ISOTONIC, {"similarities": [0, 5e-324, 0.5, 1]}, "do not ascend"),
     ("probabilities that fall", ISOTONIC, {"probabilities": [0, 0.2, 0.1, 1]}, "fall, or are outside"),
     ("a probability below 0", ISOTONIC, {"probabilities": [-0.1, 0, 0.1, 1]}, "fall, or are outside"),
     ("a probability above 1", ISOTONIC, {"probabilities": [0, 0, 0.1, 1.1]}, "fall, or are outside"),
@@ -243,6 +257,16 @@ def test_a_file_of_another_kind_is_refused(content: bytes, tmp_path: Path) -> No
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"other\.json is not a file of a calibration: "):
         Calibration.load(path)
+
+
+@each
+def test_a_file_without_one_of_its_fields_is_refused(calibration: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "edited.json"
+    content = _content(calibration, path)
+    for name in content:
+        path.write_text(json.dumps({key: value for key, value in content.items() if key != name}))
+        with pytest.raises(ValueError, match=r"edited\.json is not a file of a calibration: .*expected"):
+            Calibration.load(path)
 
 
 def test_half_a_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ def test_a_class_that_only_the_reference_set_has_is_a_class() -> None:
     assert got.usable.tolist() == [False, True, False]
 
 
+def test_a_class_with_pairs_of_one_kind_only_is_not_usable() -> None:
+    assert class_curves(some_rows(4), [3, 3, 3, 3], bins=4).usable.tolist() == [False]
+    assert class_curves(some_rows(4), [3, 3, 3, 5], bins=4).usable.tolist() == [True, False]
+
+
 def test_a_reference_set_that_holds_the_queries_leaves_each_of_them_out_once() -> None:
     ref, ref_labels = some_rows(), some_labels()
     for offset in (0, 7, 40):

@@ -89,11 +89,12 @@ def test_any_data_give_a_picture_without_a_warning(make: Callable[[], ClassCurve
     assert content.startswith(b"\x89PNG")
 
 
-def test_utilities_are_a_line_a_class_their_mean_and_standard_deviation() -> None:
+@pytest.mark.parametrize("chosen", [RANGE, (-0.3, 0.3), (0.5, 0.8)])
+def test_utilities_are_a_line_a_class_their_mean_and_standard_deviation(chosen: tuple[float, float]) -> None:
     curves = small_curves()
-    axes = plots.plot_utilities(curves, range=RANGE, k=2.0).axes[0]
+    axes = plots.plot_utilities(curves, range=chosen, k=2.0).axes[0]
     u = utilities(curves, 0, curves.bins + 1, 2.0)
-    first, last = (curves.edge(end) for end in RANGE)
+    first, last = (curves.edge(end) for end in chosen)
     over_range = u[:, first : last + 1].mean(axis=1)
     usable = curves.classes[curves.usable]
     lines = lines_of(axes)
@@ -145,13 +146,20 @@ def test_similarities_are_shares_of_all_pairs_with_those_outside_in_the_end_bins
         assert marks == {"margin_minus 0.1": 0.1, "margin_plus 0.4": 0.4, "threshold 0.25": 0.25}
 
 
-def test_fine_bins_are_drawn_together_without_losing_a_pair() -> None:
-    curves = small_curves(bins=1999)
-    patch = plots.plot_similarities(curves).axes[0].patches[0]
-    values, edges, _ = patch.get_data()
-    assert 100 < len(values) <= 200
-    assert values.sum() == pytest.approx(1)
-    assert np.diff(edges) == pytest.approx(edges[1] - edges[0])
+@pytest.mark.parametrize("bins", [450, 1200, 1999])
+def test_fine_bins_are_drawn_together_without_losing_a_pair(bins: int) -> None:
+    curves = small_curves(bins)
+    axes = plots.plot_similarities(curves).axes[0]
+    totals = [
+        f"{total:,} {kind}-class pairs"
+        for total, kind in zip(curves.pooled.sum(axis=1), ("same", "other"), strict=True)
+    ]
+    assert axes.get_legend_handles_labels()[1] == totals
+    for patch in axes.patches:
+        values, edges, _ = patch.get_data()
+        assert 100 < len(values) <= 200
+        assert values.sum() == pytest.approx(1)
+        assert np.diff(edges) == pytest.approx(edges[1] - edges[0])
 
 
 def test_the_det_curve_is_on_normal_deviate_axes_with_both_marks_on_it() -> None:

@@ -1,8 +1,8 @@
 """The `cuda` backend: the C++/CUDA kernels in csrc/cuda, compiled when the package is installed.
 
-Python brings the rows into label order, or that of their groups, and allocates every tensor (an allocation
-error inside the stable ABI would lose torch's message and type); C++ queues the kernels. csrc/cuda/forward.cpp
-and csrc/cuda/histogram.cpp say how they work together.
+Python brings the rows into the order of labels or groups and allocates every tensor (an allocation error
+inside the stable ABI would lose torch's message and type); C++ queues the kernels. csrc/cuda/forward.cpp and
+csrc/cuda/histogram.cpp say how they work together.
 """
 
 from __future__ import annotations

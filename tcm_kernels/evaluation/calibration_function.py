@@ -80,8 +80,12 @@ class Calibration:
                 f"similarities, probabilities: got {count} and {other} knots, expected as many of either: "
                 "at least one for isotonic, none for others"
             )
-        if not (np.diff(self.similarities) > 0).all():
-            raise ValueError("similarities: got knots that do not ascend")
+        with np.errstate(over="ignore"):
+            steps = np.diff(self.similarities)
+        if not ((steps >= sys.float_info.min) & (steps < math.inf)).all():  # what can be divided by
+            raise ValueError(
+                "similarities: got knots that do not ascend, or by steps that floats cannot divide by"
+            )
         if (np.diff(self.probabilities, prepend=0.0, append=1.0) < 0).any():
             raise ValueError("probabilities: got knots that fall, or are outside [0, 1]")
 
@@ -128,11 +132,10 @@ class Calibration:
             return torch.sigmoid(self.slope * (s - self.centre) + self.intercept)
         knots = s.new_tensor((self.similarities, self.probabilities))
         s = s.clamp(self.similarities[0], self.similarities[-1])
-        right = torch.searchsorted(knots[0], s.detach().contiguous()).clamp(max=knots.shape[1] - 1)
+        right = torch.searchsorted(knots[0], s.contiguous()).clamp(max=knots.shape[1] - 1)
         left = (right - 1).clamp(min=0)
         (begin, low), (end, high) = knots[:, left], knots[:, right]
-        # In halves, so that no distance between finite numbers is infinite.
-        part = (s / 2 - begin / 2) / torch.where(right > left, end / 2 - begin / 2, 1.0)
+        part = (s - begin) / torch.where(right > left, end - begin, 1.0)
         return torch.minimum(low + part * (high - low), high)  # rounding must not lift it over the knot
 
     def save(self, path: str | Path) -> None:
