@@ -154,7 +154,7 @@ def test_the_interval_of_a_threshold_is_as_wide_as_classes_drawn_anew_make_it() 
 
 
 def test_the_interval_for_the_worst_class_is_that_of_the_worst_class_drawn() -> None:
-    """Of all 4^4 draws of the classes, each with the lowest edge that keeps the rate for every class drawn."""
+    """Of all 4^4 draws of classes, each with the lowest edge that keeps the rate for every class drawn."""
     layout = four_classes()
     truth = layout.truth
     edges = [next(k for k in truth.edges if truth.false_accept(k, c) <= 0.2) for c in truth.classes]
