@@ -98,6 +98,7 @@ def _number(name: str, value: Any, accepted: str) -> float:
 
 
 def check_embeddings(name: str, x: Any) -> None:
+    """A dense (rows, D) tensor of floats."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected a (rows, D) torch.Tensor")
     if x.layout != torch.strided:
@@ -110,6 +111,7 @@ def check_embeddings(name: str, x: Any) -> None:
 
 
 def check_labels(name: str, y: Any, emb_name: str, emb: Tensor) -> None:
+    """One integer per row of the embeddings called `emb_name`, on their device."""
     if not isinstance(y, Tensor):
         raise TypeError(
             f"{name}: got {'None' if y is None else type(y).__name__}, expected a torch.Tensor with one "

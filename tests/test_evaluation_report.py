@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from report_pages import HOSTILE, many_curves, page, small_curves
 
-from tcm_kernels.evaluation import ClassCurves, report_data
+from tcm_kernels.evaluation import ClassCurves
 from tcm_kernels.evaluation.rates import error_rates
+from tcm_kernels.evaluation.report import data as report_data
 
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
 

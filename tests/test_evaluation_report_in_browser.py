@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from report_pages import HOSTILE, out_of, page, percent, small_curves, spread
 
-from tcm_kernels.evaluation import ClassCurves, report_data
+from tcm_kernels.evaluation import ClassCurves
 from tcm_kernels.evaluation.rates import error_rates
+from tcm_kernels.evaluation.report import data as report_data
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 PNG = bytes.fromhex(

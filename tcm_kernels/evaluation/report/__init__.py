@@ -6,7 +6,7 @@ pictures as data: addresses, and counts as JSON. A Content-Security-Policy forbi
 that got in through the name of a class: only the style and script whose hashes it names count. Such names
 are escaped besides, here where they stand in markup, and by `textContent` where the script shows them.
 
-The page's own parts are report_page.html, .css and .js; report_data.py decides what fits.
+The page's own parts are page.html, .css and .js; data.py decides what fits.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .curves import ClassCurves
-from .report_data import WORST, page_data
+from ..curves import ClassCurves
+from .data import WORST, page_data
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FLOOR = 1e-4  # the lowest rate of the overview, whose axis has four decades
@@ -100,7 +100,7 @@ def html(
 
 
 def _part(ending: str) -> str:
-    return resources.files(__package__).joinpath(f"report_page.{ending}").read_text(encoding="utf-8")
+    return resources.files(__package__).joinpath(f"page.{ending}").read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

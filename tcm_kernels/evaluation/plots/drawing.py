@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FuncFormatter
 
-from .curves import ClassCurves
+from ..curves import ClassCurves
 
 BLUE, VERMILION, PURPLE, GREEN, YELLOW = "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#F0E442"
 QUIET, GRID = "#666666", "#dddddd"

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from .curves import ClassCurves, Rates
+from ..curves import ClassCurves, Rates
+from ..rates import ErrorRates, equal_error_rate, error_rates
 from .drawing import (
     BLUE,
     PURPLE,
@@ -22,7 +23,6 @@ from .drawing import (
     probit,
     say,
 )
-from .rates import ErrorRates, equal_error_rate, error_rates
 
 _TICKS = np.array([1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99])
 

@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from .consistency import utilities
-from .curves import ClassCurves, Counts, Rates
+from ..consistency import utilities
+from ..curves import ClassCurves, Counts, Rates
+from ..rates import error_rates
 from .det import plot_det
 from .drawing import (
     BLUE,
@@ -35,10 +36,9 @@ from .drawing import (
     percent_ticks,
     say,
 )
-from .rates import error_rates
 
 if TYPE_CHECKING:
-    from .calibration import Reliability
+    from ..calibration import Reliability
 
 __all__ = [
     "as_png",

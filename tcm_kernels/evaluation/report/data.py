@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .curves import ClassCurves, Counts, Rates, shares
+from ..curves import ClassCurves, Counts, Rates, shares
 
 WORST = 20
 # By name, where {0} stands for "class" or "group" and {1} for their plural.
