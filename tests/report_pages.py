@@ -60,7 +60,7 @@ def page(curves: ClassCurves, *, title: str = "a report", **changes: Any) -> str
     given: dict[str, Any] = {
         "range": (0.2, 0.5),
         "threshold": 0.33,
-        "margins": (0.5, 0.9),
+        "margins": (0.9, 0.5),
         "numbers": [
             ("OPIS", "0.0123 (0.01 to 0.014)", "variance of utility across classes; 0 is consistent")
         ],

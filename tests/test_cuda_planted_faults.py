@@ -24,7 +24,7 @@ if torch.cuda.is_available():
     pytest.skip("the kernels run on a GPU here", allow_module_level=True)
 
 # Lists, patterns, whole tiles and slices; screened and not; both ways round.
-CHECK = """
+CHECK_LOSS = """
 import os, sys
 sys.path.insert(0, "tests")
 from agreement import assert_agrees, run
@@ -41,6 +41,25 @@ for screening, list_most in (("int8", 64), ("int8", 128 * 128), ("full", 8)):
             assert_agrees(run(Engine("cuda", "cpu"), inputs), inputs)
 """
 
+# Groups of a few rows and of whole tiles; counters of 16 and of 32 bits, and more of one pair than 16 hold.
+CHECK_HISTOGRAM = """
+import os, sys
+sys.path.insert(0, "tests")
+import torch
+from engines import Engine
+from histogram_problems import assert_exact, exact_problem
+for kib in (228, 100):
+    os.environ["TCM_TWIN_SHARED_BYTES"] = str(kib * 1024)
+    for relation in ("self", "rectangular_with_self_offset"):
+        for grouping in ("of_labels", "few"):
+            assert_exact(Engine("cuda", "cpu"), exact_problem(relation, 400, 20, grouping=grouping, bins=2000))
+            some = exact_problem(relation, 400, 20, grouping=grouping, bins=3)
+            assert_exact(Engine("cuda", "cpu"), some)
+problem = exact_problem("rectangular", 128, 4, grouping="one", bins=2000, extra=1100)
+problem = problem._replace(emb=torch.ones(128, 4), ref=torch.ones(len(problem.ref), 4), hi=1.5)
+assert_exact(Engine("cuda", "cpu"), problem)
+"""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -49,6 +68,7 @@ class Fault:
     file: str
     right: str
     wrong: str
+    check: str = CHECK_LOSS
 
 
 FAULTS = {
@@ -107,6 +127,30 @@ FAULTS = {
         right="at.row <= at.column",
         wrong="(at.row <= at.column && at.column > 0)",
     ),
+    "counters of 16 bits overflow": Fault(
+        "histogram.cuh",
+        right="} else if (passed == tile.most) {",
+        wrong="} else if (passed == -1) {",
+        check=CHECK_HISTOGRAM,
+    ),
+    "counters are written out while others count": Fault(
+        "histogram.cuh",
+        right="sync_block();\n    write_out(1);\n    sync_block();",
+        wrong="write_out(1);\n    sync_block();",
+        check=CHECK_HISTOGRAM,
+    ),
+    "pairs within a group count twice": Fault(
+        "histogram.cuh",
+        right="one_group ? pairs : pairs * sweep.weight",
+        wrong="pairs * sweep.weight",
+        check=CHECK_HISTOGRAM,
+    ),
+    "edges of bins are not asked": Fault(
+        "bin_finder.cuh",
+        right="if (farthest < finder.clear) return;",
+        wrong="if (farthest < 1.0f) return;",
+        check=CHECK_HISTOGRAM,
+    ),
 }
 
 
@@ -127,8 +171,9 @@ def test_the_twin_or_the_comparison_finds(name: str | None, tmp_path: Path) -> N
         assert source.count(fault.right) == 1, f"{fault.file} has changed: {fault.right!r} is not there once"
         _write(path, source.replace(fault.right, fault.wrong))
     library = shutil.copy(cuda_twin.build(root, build), tmp_path / "faulty.so")
+    checks = [CHECK_LOSS, CHECK_HISTOGRAM] if name is None else [FAULTS[name].check]
     done = subprocess.run(
-        [sys.executable, "-c", CHECK],
+        [sys.executable, "-c", "".join(checks)],
         env={**os.environ, "TCM_KERNELS_CUDA_TWIN": str(library)},
         cwd=cuda_twin.ROOT,
         capture_output=True,

@@ -14,6 +14,7 @@ import torch
 
 from tcm_kernels import demo, files
 from tcm_kernels.demo import figure, measures, report, training
+from tcm_kernels.evaluation import class_curves, epsilon_opis, opis
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -203,12 +204,15 @@ def test_measures_of_a_small_case_counted_by_hand(monkeypatch: pytest.MonkeyPatc
     assert got.worst_false_reject_rate == pytest.approx(max(frr))
     assert got.false_accept_gap == pytest.approx(max(far) - min(far))
     assert got.false_reject_gap == pytest.approx(max(frr) - min(frr))
+    curves = class_curves(emb.double(), labels)
+    assert got.opis == opis(curves, far=(0.1, 0.3), draws=0).value
+    assert got.epsilon_opis == epsilon_opis(curves, far=(0.1, 0.3), draws=0).value
 
 
 def test_perfectly_separated_classes_are_perfectly_consistent() -> None:
     labels = torch.arange(4).repeat_interleave(3)
     got = measures.measure(torch.eye(4)[labels], labels)
-    assert got == measures.Measures(1.0, 0.0, 0.0, 0.0, 0.0)
+    assert got == measures.Measures(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +231,8 @@ def test_verdict_follows_from_the_numbers(
     changes: list[float], higher_is_better: bool, verdict: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trained(recall: float) -> training.Trained:
-        return training.Trained([], measures.Measures(recall, 0.5, 0.5, 0.5, 0.5), torch.empty(0, 2))
+        found = measures.Measures(recall, *[0.5] * (len(measures.MEANINGS) - 1))
+        return training.Trained([], found, torch.empty(0, 2))
 
     meaning = measures.Meaning("Tested", "a sentence", higher_is_better, is_consistency=False)
     monkeypatch.setitem(measures.MEANINGS, "recall_at_1", meaning)

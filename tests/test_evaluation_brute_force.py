@@ -14,7 +14,7 @@ from evaluation_layouts import Layout, assert_close, both_kinds, four_classes, l
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tcm_kernels.evaluation import ClassCurves, class_curves, rates
+from tcm_kernels.evaluation import ClassCurves, class_curves, rates, roc, spread
 
 WIDE = layouts(ranges=((-1.0, 1.0),))  # every similarity on one side of the range or within
 OVER = ("pooled", "worst")
@@ -84,9 +84,9 @@ def test_true_accepts_at_a_false_accept_rate(layout: Layout, far: float) -> None
     k = truth.first_edge_with_far(far)
     if k is None:
         with pytest.raises(ValueError, match="far"):
-            rates.tar_at_far(curves, far)
+            roc.tar_at_far(curves, far)
         return
-    got = rates.tar_at_far(curves, far)
+    got = roc.tar_at_far(curves, far)
     assert got.threshold == curves.thresholds[k]
     assert got.tar == truth.true_accept(k)
     assert got.far == far
@@ -101,7 +101,7 @@ def test_a_false_accept_rate_that_is_exactly_reached_is_reached() -> None:
         ):
             counts = np.array([table] * 2)
             curves = ClassCurves(np.arange(2), counts, counts, np.stack([counts.sum(0)] * 2))
-            got = rates.tar_at_far(curves, accepted / 10)
+            got = roc.tar_at_far(curves, accepted / 10)
             assert (got.threshold, got.tar) == (threshold, accepted / 10)
 
 
@@ -113,14 +113,14 @@ def test_true_accepts_at_a_false_accept_rate_as_scikit_learn_has_them(layout: La
     truth = layout.truth
     assume(both_kinds(truth) and truth.first_edge_with_far(far) is not None)
     false, true, _ = metrics.roc_curve(truth.same, truth.column, drop_intermediate=False)
-    assert_close(rates.tar_at_far(layout.curves, far).tar, true[false <= far].max())
+    assert_close(roc.tar_at_far(layout.curves, far).tar, true[false <= far].max())
 
 
 @given(layout=layouts())
 def test_equal_error_rate(layout: Layout) -> None:
     curves, truth = layout.curves, layout.truth
     assume(both_kinds(truth))
-    got = rates.equal_error_rate(curves)
+    got = roc.equal_error_rate(curves)
     assert_close((got.rate, got.threshold), truth.equal_error())
 
 
@@ -128,7 +128,7 @@ def test_of_equal_error_rates_at_several_edges_the_lowest_is_taken() -> None:
     """Both rates are one fifth at 0.25 and at 0.5, though 1 - 0.8 is less than 0.2 in float64."""
     positives, negatives = np.array([[0, 1, 0, 4, 0]] * 2), np.array([[0, 4, 0, 1, 0]] * 2)
     pooled = np.stack([positives.sum(0), negatives.sum(0)])
-    got = rates.equal_error_rate(ClassCurves(np.arange(2), positives, negatives, pooled, 0.0, 0.75))
+    got = roc.equal_error_rate(ClassCurves(np.arange(2), positives, negatives, pooled, 0.0, 0.75))
     assert_close((got.rate, got.threshold), (0.2, 0.25))
 
 
@@ -136,7 +136,7 @@ def test_of_equal_error_rates_at_several_edges_the_lowest_is_taken() -> None:
 def test_area_under_the_curve(layout: Layout) -> None:
     truth = layout.truth
     assume(both_kinds(truth))
-    assert_close(rates.roc_auc(layout.curves), truth.area())
+    assert_close(roc.roc_auc(layout.curves), truth.area())
 
 
 @given(layout=layouts())
@@ -145,14 +145,14 @@ def test_area_under_the_curve_as_scikit_learn_has_it(layout: Layout) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     truth = layout.truth
     assume(both_kinds(truth))
-    assert_close(rates.roc_auc(layout.curves), metrics.roc_auc_score(truth.same, truth.column))
+    assert_close(roc.roc_auc(layout.curves), metrics.roc_auc_score(truth.same, truth.column))
 
 
 @given(layout=layouts())
 def test_spread_of_similarities(layout: Layout) -> None:
     truth = layout.truth
     assume(both_kinds(truth))
-    got = rates.similarity_spread(layout.curves)
+    got = spread.similarity_spread(layout.curves)
     assert_close(got.intra, [truth.mean_similarity(True, c) for c in truth.classes])
     assert_close(got.inter, [truth.mean_similarity(False, c) for c in truth.classes])
     for kind in ("intra", "inter"):
@@ -167,9 +167,9 @@ def test_the_difference_in_spread_is_what_the_second_data_set_has_more() -> None
         Layout(*signs(np.random.default_rng(1), [4] * 6, [0.3] * 6), 16, (-1, 1)).curves,
     )
     got, a, b = (
-        rates.spread_difference(one, other),
-        rates.similarity_spread(one),
-        rates.similarity_spread(other),
+        spread.spread_difference(one, other),
+        spread.similarity_spread(one),
+        spread.similarity_spread(other),
     )
     for field in dataclasses.fields(got):
         assert getattr(got, field.name) == getattr(b, field.name) - getattr(a, field.name)
@@ -179,16 +179,16 @@ def test_the_difference_in_spread_is_what_the_second_data_set_has_more() -> None
 @pytest.mark.parametrize("far", [0.0, 1.0, -0.1, 1.5, math.nan])
 def test_a_false_accept_rate_outside_0_and_1_is_refused(far: float) -> None:
     with pytest.raises(ValueError, match=r"^far: got"):
-        rates.tar_at_far(four_classes().curves, far)
+        roc.tar_at_far(four_classes().curves, far)
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3]], ids=["one_class", "all_singletons"])
 def test_without_pairs_of_both_kinds_there_is_nothing_to_tell(labels: list[int]) -> None:
     curves = class_curves(torch.eye(4), labels, bins=4)
     for call in (
-        lambda: rates.tar_at_far(curves, 0.1),
-        lambda: rates.equal_error_rate(curves),
-        lambda: rates.roc_auc(curves),
+        lambda: roc.tar_at_far(curves, 0.1),
+        lambda: roc.equal_error_rate(curves),
+        lambda: roc.roc_auc(curves),
     ):
         with pytest.raises(ValueError, match=r"pair|class"):
             call()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_curves import N, assert_is, assert_same, some_labels, some_rows
 
-from tcm_kernels.evaluation import class_curves, curves
+from tcm_kernels.evaluation import class_curves, counting
 
 
 @given(cut=st.integers(0, N), seed=st.integers(0, 2**16))
@@ -139,7 +139,7 @@ def test_other_names_of_classes_only_move_the_rows_of_the_table(seed: int) -> No
 def test_reporting_progress_does_not_change_the_counts(
     monkeypatch: pytest.MonkeyPatch, relation: str, stripe: int
 ) -> None:
-    monkeypatch.setattr(curves, "_STRIPE", stripe)
+    monkeypatch.setattr(counting, "_STRIPE", stripe)
     emb, labels = some_rows(), some_labels()
     arguments: dict[str, Any] = {"bins": 20}
     if relation == "groups":
@@ -161,7 +161,7 @@ def test_reporting_progress_does_not_change_the_counts(
 
 def test_progress_of_one_set_follows_the_pairs_and_not_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only pairs to the right of the diagonal are computed: the first of two stripes is three quarters."""
-    monkeypatch.setattr(curves, "_STRIPE", N // 2)
+    monkeypatch.setattr(counting, "_STRIPE", N // 2)
     told: list[float] = []
     class_curves(some_rows(), some_labels(), bins=20, progress=told.append)
     assert told == [0.75, 1.0]

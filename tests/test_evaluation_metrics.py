@@ -28,8 +28,9 @@ from cases import LABEL_DTYPES
 from torch import Tensor, nn
 
 from tcm_kernels.evaluation.consistency import epsilon_opis, opis
-from tcm_kernels.evaluation.curves import ClassCurves, class_curves
-from tcm_kernels.evaluation.rates import tar_at_far
+from tcm_kernels.evaluation.counting import class_curves
+from tcm_kernels.evaluation.curves import ClassCurves
+from tcm_kernels.evaluation.roc import tar_at_far
 
 pytest.importorskip("torchmetrics", reason="needs torchmetrics")
 from torchmetrics import Metric, MetricCollection

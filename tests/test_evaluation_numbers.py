@@ -20,14 +20,9 @@ from tcm_kernels.evaluation import ClassCurves, bootstrap, class_curves
 from tcm_kernels.evaluation import blocks as parts
 from tcm_kernels.evaluation.consistency import calibration_range, epsilon_opis, opis, utilities
 from tcm_kernels.evaluation.inequality import gini, ratio
-from tcm_kernels.evaluation.rates import (
-    equal_error_rate,
-    error_rates,
-    roc_auc,
-    similarity_spread,
-    spread_difference,
-    tar_at_far,
-)
+from tcm_kernels.evaluation.rates import error_rates
+from tcm_kernels.evaluation.roc import equal_error_rate, roc_auc, tar_at_far
+from tcm_kernels.evaluation.spread import similarity_spread, spread_difference
 from tcm_kernels.evaluation.thresholds import choose_threshold
 
 

@@ -23,9 +23,11 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 
 from matplotlib.text import Text
 
-from tcm_kernels.evaluation import drawing, plots
+from tcm_kernels.evaluation import plots
 from tcm_kernels.evaluation.consistency import utilities
-from tcm_kernels.evaluation.rates import equal_error_rate, error_rates
+from tcm_kernels.evaluation.plots import drawing
+from tcm_kernels.evaluation.rates import error_rates
+from tcm_kernels.evaluation.roc import equal_error_rate
 
 RANGE = (0.2, 0.5)
 RELIABILITY = SimpleNamespace(
@@ -37,7 +39,7 @@ RELIABILITY = SimpleNamespace(
 )
 PLOTS: dict[str, Callable[[ClassCurves], Any]] = {
     "utilities": lambda curves: plots.plot_utilities(curves, range=RANGE),
-    "similarities": lambda curves: plots.plot_similarities(curves, margins=(0.5, 0.9), threshold=0.33),
+    "similarities": lambda curves: plots.plot_similarities(curves, margins=(0.9, 0.5), threshold=0.33),
     "det": lambda curves: plots.plot_det(curves, threshold=0.33),
     "worst classes": lambda curves: plots.plot_worst_classes(curves, 0.33),
 }
@@ -133,7 +135,7 @@ def test_thousands_of_classes_become_bands_and_a_few_lines() -> None:
 def test_similarities_are_shares_of_all_pairs_with_those_outside_in_the_end_bins() -> None:
     emb = np.array([[1, 0], [1, 0], [0, 1], [-1, 0]], np.float32)
     curves = class_curves(emb, np.array([0, 0, 1, 1]), bins=4, range=(-0.5, 0.5), backend="torch")
-    panels = plots.plot_similarities(curves, margins=(0.1, 0.4), threshold=0.25).axes
+    panels = plots.plot_similarities(curves, margins=(0.4, 0.1), threshold=0.25).axes
     for axes in panels:
         shares = {
             patch.get_label(): patch.get_data() for patch in axes.patches if "pairs" in patch.get_label()

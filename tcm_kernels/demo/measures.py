@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..evaluation import class_curves, epsilon_opis, opis
+from ..evaluation import ClassCurves, class_curves, epsilon_opis, opis, tar_at_far
 
 FALSE_ACCEPT_RATE = 0.01
+HIGHEST_FALSE_ACCEPT_RATE = 0.1  # of the thresholds that OPIS looks at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,15 +139,26 @@ def measure(emb: Tensor, labels: Tensor) -> Measures:
         false_accepts.append(_share(accepted[rows], pairs.other[rows]))
         false_rejects.append(_share(~accepted[rows], pairs.same[rows]))
     curves = class_curves(emb.double(), labels)
+    thresholds = _thresholds(curves)
     return Measures(
         recall_at_1=recall_at_1(emb, labels),
         false_reject_rate=_share(~accepted, pairs.same),
         worst_false_reject_rate=max(false_rejects),
         false_accept_gap=max(false_accepts) - min(false_accepts),
         false_reject_gap=max(false_rejects) - min(false_rejects),
-        opis=opis(curves, draws=0).value,
-        epsilon_opis=epsilon_opis(curves, draws=0).value,
+        opis=opis(curves, range=thresholds, draws=0).value,
+        epsilon_opis=epsilon_opis(curves, range=thresholds, draws=0).value,
     )
+
+
+def _thresholds(curves: ClassCurves) -> tuple[float, float]:
+    """Those with false-accept rates from HIGHEST_FALSE_ACCEPT_RATE down to FALSE_ACCEPT_RATE.
+
+    Perfectly separated classes have a single one: it and the next, because OPIS is a mean of several.
+    """
+    rates = sorted((FALSE_ACCEPT_RATE, HIGHEST_FALSE_ACCEPT_RATE), reverse=True)
+    lo, hi = (tar_at_far(curves, rate).threshold for rate in rates)
+    return lo, max(hi, lo + (curves.hi - curves.lo) / curves.bins)
 
 
 def _share(chosen: Tensor, among: Tensor) -> float:

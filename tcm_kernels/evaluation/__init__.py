@@ -2,13 +2,14 @@
 
     embeddings -> class_curves -> ClassCurves -> every number, threshold, calibration and picture
 
-    curves.py         counts of similarities by class and bin; they add up and are saved
-    consistency.py    OPIS and ε-OPIS                 bootstrap.py   their intervals
-    rates.py          error rates of every class at a threshold; TAR@FAR, EER, AUC, spread
-    thresholds.py     the threshold to ship           calibration.py   from similarity to probability
-    summary.py        all numbers of a report         plots.py, report.py   pictures, one HTML page
-    metrics.py        torchmetrics for training loops
-    embeddings.py     files of embeddings             command.py   `tcm-kernels evaluate` and `calibrate`
+    counting.py       class_curves                    curves.py       the counts; they add up and are saved
+    consistency.py    OPIS and ε-OPIS                 bootstrap.py    their intervals
+    rates.py          error rates of every class      inequality.py   how unequal they are
+    roc.py            TAR@FAR, EER, AUC               spread.py       similarities of classes and data sets
+    thresholds.py     the threshold to ship           calibration.py  from similarity to probability
+    summary.py        all numbers of a report         plots/, report/ pictures, one HTML page
+    metrics.py        torchmetrics, reference_set.py behind it
+    embeddings.py     files of embeddings             command.py      `tcm-kernels evaluate` and `calibrate`
 
 Plots, reports, calibrations and metrics need packages of the extras `evaluation` and `metrics`, and are
 imported from their modules.
@@ -16,19 +17,11 @@ imported from their modules.
 
 from .checks import TooFewPairsError
 from .consistency import Consistency, epsilon_opis, opis
-from .curves import ClassCurves, class_curves
-from .rates import (
-    EqualErrorRate,
-    ErrorRates,
-    SimilaritySpread,
-    TarAtFar,
-    equal_error_rate,
-    error_rates,
-    roc_auc,
-    similarity_spread,
-    spread_difference,
-    tar_at_far,
-)
+from .counting import class_curves
+from .curves import ClassCurves
+from .rates import ErrorRates, error_rates
+from .roc import EqualErrorRate, TarAtFar, equal_error_rate, roc_auc, tar_at_far
+from .spread import SimilaritySpread, similarity_spread, spread_difference
 from .summary import Evaluation, evaluate
 from .thresholds import ThresholdChoice, choose_threshold
 

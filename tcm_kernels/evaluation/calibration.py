@@ -25,7 +25,7 @@ import torch
 from .calibration_function import Calibration, Method
 from .checks import TooFewPairsError, check_rate
 from .curves import ClassCurves, Rates
-from .rates import equal_error_rate
+from .roc import equal_error_rate
 
 __all__ = ["Calibration", "Method", "Reliability", "fit_calibration", "reliability"]
 

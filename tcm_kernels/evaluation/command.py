@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +19,8 @@ import numpy as np
 from .. import dispatch
 from ..backends.contract import MOST_BINS
 from ..files import check_writable, replacing, write_atomically
-from .curves import ClassCurves, class_curves
+from .counting import class_curves
+from .curves import ClassCurves
 from .embeddings import Embedded, read_embeddings, read_similarities
 from .summary import Evaluation, evaluate
 
@@ -196,18 +196,12 @@ def _report(args: argparse.Namespace, curves: ClassCurves, found: Evaluation) ->
         margins=margins,
         numbers=[(line.title, line.value, line.meaning) for line in found.lines()],
         notes=found.notes(),
-        pictures=[(caption, _png(figure)) for caption, figure in pictures.items()],
+        pictures=[(caption, plots.as_png(figure)) for caption, figure in pictures.items()],
     )
 
 
 def _title(args: argparse.Namespace) -> str:
     return args.file.name if args.ref is None else f"{args.file.name} against {args.ref.name}"
-
-
-def _png(figure: plots.Figure) -> bytes:  # type: ignore[name-defined]  # noqa: F821
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=144)
-    return content.getvalue()
 
 
 def _calibrate(args: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ from .blocks import blocks
 from .bootstrap import check_bootstrap, multiplicities, percentile_interval
 from .checks import TooFewPairsError, check_positive, check_rate, is_number
 from .curves import ClassCurves, Rates, at_least, shares
-from .rates import first_edge
+from .roc import first_edge
 
 
 @dataclasses.dataclass(frozen=True)

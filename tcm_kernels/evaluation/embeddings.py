@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..backends.shared import rows_not_finite
-from .curves import as_labels, as_tensor
+from .counting import as_labels, as_tensor
 
 NAMES = {
     "embeddings": ("embeddings", "emb", "embedding", "features", "x"),

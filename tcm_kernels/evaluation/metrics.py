@@ -31,9 +31,10 @@ from ..validation import EMBEDDING_DTYPES, check_inputs
 from .checks import TooFewPairsError, check_positive, check_rate
 from .consistency import calibration_range as edges_of_range
 from .consistency import epsilon_opis, opis
-from .curves import ClassCurves, class_curves
-from .rates import tar_at_far
+from .counting import class_curves
+from .curves import ClassCurves
 from .reference_set import ReferenceSet
+from .roc import tar_at_far
 
 try:
     from torchmetrics import Metric

@@ -12,17 +12,9 @@ import numpy as np
 from .._version import __version__
 from .consistency import Consistency, epsilon_opis, opis
 from .curves import ClassCurves
-from .rates import (
-    EqualErrorRate,
-    ErrorRates,
-    SimilaritySpread,
-    TarAtFar,
-    equal_error_rate,
-    error_rates,
-    roc_auc,
-    similarity_spread,
-    tar_at_far,
-)
+from .rates import ErrorRates, error_rates
+from .roc import EqualErrorRate, TarAtFar, equal_error_rate, roc_auc, tar_at_far
+from .spread import SimilaritySpread, similarity_spread
 from .thresholds import Over, ThresholdChoice, choose_threshold
 
 WORST = 10

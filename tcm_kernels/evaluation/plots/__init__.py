@@ -131,7 +131,7 @@ def plot_similarities(
 
     Args:
         curves: counts of `class_curves`.
-        margins: (margin_minus, margin_plus) of the loss, as broken lines.
+        margins: (margin_plus, margin_minus) of the loss, as broken lines.
         threshold: the chosen one, as a line.
     """
     figure = new_figure(9.0, 6.6)
@@ -145,7 +145,7 @@ def plot_similarities(
             axes.stairs(share, edges, fill=True, color=colour, alpha=0.22)
             axes.stairs(share, edges, color=colour, ls=style, lw=1.5, label=f"{total:,} {name}-class pairs")
         for margin, name, style in zip(
-            margins or (), ("margin_minus", "margin_plus"), (":", "-."), strict=False
+            margins or (), ("margin_plus", "margin_minus"), ("-.", ":"), strict=False
         ):
             axes.axvline(margin, color="black", ls=style, lw=1.4, label=f"{name} {margin:g}")
         if threshold is not None:

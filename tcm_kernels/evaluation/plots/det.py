@@ -9,7 +9,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from ..curves import ClassCurves, Rates
-from ..rates import ErrorRates, equal_error_rate, error_rates
+from ..rates import ErrorRates, error_rates
+from ..roc import equal_error_rate
 from .drawing import (
     BLUE,
     PURPLE,

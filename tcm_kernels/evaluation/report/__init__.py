@@ -51,7 +51,7 @@ def html(
         names: C names to show instead of `curves.classes`.
         range: (lo, hi), the calibration range as thresholds, where there is one.
         threshold: the chosen one, where the slider stands first; the nearest edge is used.
-        margins: (margin_minus, margin_plus) of the loss, shown beside the rates.
+        margins: (margin_plus, margin_minus) of the loss, shown beside the rates.
         numbers: (title, value, what it means) of each number, in this order.
         notes: what else a reader should know, a paragraph each.
         pictures: (caption, PNG or SVG) of each picture.
@@ -148,7 +148,7 @@ def _legend(range: tuple[float, float] | None, margins: tuple[float, float] | No
     if range is not None:
         parts.append(f"Shaded: the calibration range, {range[0]:.4g} to {range[1]:.4g}.")
     if margins is not None:
-        parts.append(f"Dotted: the margins, {margins[0]:g} and {margins[1]:g}.")
+        parts.append(f"Dotted: the margins, {min(margins):g} and {max(margins):g}.")
     return " ".join(parts)
 
 
