@@ -52,9 +52,9 @@ for kib in (228, 100):
     os.environ["TCM_TWIN_SHARED_BYTES"] = str(kib * 1024)
     for relation in ("self", "rectangular_with_self_offset"):
         for grouping in ("of_labels", "few"):
-            assert_exact(Engine("cuda", "cpu"), exact_problem(relation, 400, 20, grouping=grouping, bins=2000))
-            some = exact_problem(relation, 400, 20, grouping=grouping, bins=3)
-            assert_exact(Engine("cuda", "cpu"), some)
+            for bins in (3, 2000):
+                problem = exact_problem(relation, 400, 20, grouping=grouping, bins=bins)
+                assert_exact(Engine("cuda", "cpu"), problem)
 problem = exact_problem("rectangular", 128, 4, grouping="one", bins=2000, extra=1100)
 problem = problem._replace(emb=torch.ones(128, 4), ref=torch.ones(len(problem.ref), 4), hi=1.5)
 assert_exact(Engine("cuda", "cpu"), problem)

@@ -27,7 +27,7 @@ namespace {
 constexpr int64_t kTile = 512;
 constexpr int64_t kPackBytes = int64_t(8) << 20;  // of one edge's unit rows: a share of the last-level cache
 constexpr int64_t kMostSuperTiles = 8;
-constexpr int64_t kTasksPerThread = 8;  // so that uneven tasks balance
+constexpr int64_t kTasksPerThread = 4;  // so that uneven tasks balance
 constexpr int64_t kStrip = 64;          // rows whose columns are counted together, while they are in L1
 
 // Counters of the groups that rows [begin, end) of a side have: columns of negatives, of positives, and one

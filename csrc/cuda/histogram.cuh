@@ -11,8 +11,8 @@
 // are written out before; elsewhere such pairs are few, and go to global memory one by one.
 //
 // Work, N x N: 2 N² D flops (1 U), then a pair about 16 instructions and one addition in shared memory, which
-// another block's products can hide. Floor: 1 U, or N² / 8 cycles over all multiprocessors for the additions,
-// whichever is more. Not yet measured.
+// the products of the other block of a multiprocessor can hide. Bytes: the columns, from the L2 cache, once a
+// tile of rows. Floor: 1 U. Not yet measured.
 #pragma once
 
 #include "bin_finder.cuh"
