@@ -129,12 +129,12 @@ void probe_sweep(int rows, int columns, int most_groups, int table_columns,
   of_rows.most_groups = most_groups;
   of_columns.side.n = columns;
   const Device device{nullptr, multiprocessors, stages, shared_bytes};
-  const HistogramSweep sweep = HistogramSweep::make(
-      device, of_rows, of_columns, table_columns, 2, true);
-  const int64_t all[] = {sweep.row_tiles,       sweep.column_tiles,
-                         sweep.chunk_tiles,     sweep.tasks,
-                         sweep.programs,        sweep.stages,
-                         sweep.counters,        histogram_head_bytes()};
+  const HistogramSweep sweep =
+      HistogramSweep::make(device, of_rows, of_columns, table_columns, 2, true);
+  const int64_t all[] = {sweep.row_tiles,   sweep.column_tiles,
+                         sweep.chunk_tiles, sweep.tasks,
+                         sweep.programs,    sweep.stages,
+                         sweep.counters,    histogram_head_bytes()};
   std::copy(std::begin(all), std::end(all), out);
 }
 

@@ -57,7 +57,8 @@ HistogramSweep HistogramSweep::make(const Device& device, const HistogramSide& r
   };
   const int64_t needed = int64_t{rows.most_groups} * ceil_div(table_columns, 2);
   sweep.stages = device.stages == kMostStages && room(kMostStages) >= needed ? kMostStages : kFewestStages;
-  sweep.counters = static_cast<int>(std::min(room(sweep.stages), 2 * int64_t{rows.most_groups} * table_columns));
+  sweep.counters =
+      static_cast<int>(std::min(room(sweep.stages), 2 * int64_t{rows.most_groups} * table_columns));
   return sweep;
 }
 

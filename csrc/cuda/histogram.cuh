@@ -66,9 +66,7 @@ struct PairCounting {
   SharedArray<float> inverses = shared_memory<float>(kColumnInverseOffset);
   SharedArray<int> column_groups = shared_memory<int>(kColumnGroupOffset);
   SharedArray<int> column_labels = shared_memory<int>(kColumnLabelOffset);
-  SharedArray<uint32_t> counters =
-      shared_memory<uint32_t>(shared_bytes(kHistogramHead, sweep.stages));
-
+  SharedArray<uint32_t> counters = shared_memory<uint32_t>(shared_bytes(kHistogramHead, sweep.stages));
   SharedArray<RowTile> row_tile = shared_memory<RowTile>(kRowTileOffset);
 
   int passed = 0;       // tiles of columns since counters were last known to be small

@@ -43,8 +43,8 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
                        std::optional<Tensor> ref_rank, std::optional<Tensor> ref_label,
                        std::optional<Tensor> ref_tiles, std::optional<Tensor> ref_twin,
                        int64_t ref_most_groups, std::optional<Tensor> ref_inverse, int64_t bins, double lo,
-                       double hi, bool highest, Tensor edges, Tensor not_finite,
-                       Tensor positives, Tensor negatives, Tensor of_one_group) {
+                       double hi, bool highest, Tensor edges, Tensor not_finite, Tensor positives,
+                       Tensor negatives, Tensor of_one_group) {
   const Device device = device_of(emb);
   const Dtype dtype = dtype_of(emb);
   STD_TORCH_CHECK(bins > 0 && bins <= kMostBins && lo < hi, "bins, lo, hi: out of range");
@@ -52,9 +52,8 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
   const HistogramSide rows = side_of(emb, order, group, rank, label, tiles, twin, most_groups, inverse);
   HistogramSide columns = rows;
   if (ref) {
-    STD_TORCH_CHECK(
-        ref_order && ref_group && ref_rank && ref_label && ref_tiles && ref_twin && ref_inverse,
-        "ref: expected its order, its groups and its labels");
+    STD_TORCH_CHECK(ref_order && ref_group && ref_rank && ref_label && ref_tiles && ref_twin && ref_inverse,
+                    "ref: expected its order, its groups and its labels");
     STD_TORCH_CHECK(ref->scalar_type() == emb.scalar_type() && on_one_device(*ref, emb) && ref->dim() == 2 &&
                         ref->size(1) == emb.size(1),
                     "ref: expected the columns, dtype and device of emb");

@@ -80,7 +80,7 @@ def fit_calibration(
     share = float(same.sum() / (same.sum() + other.sum())) if prior is None else float(prior)
     if importlib.util.find_spec("sklearn") is None:
         raise ImportError("fit_calibration needs scikit-learn: pip install 'tcm-kernels[evaluation]'")
-    at = _similarities(curves)
+    at = curves.similarities
     if method == "isotonic":
         return _isotonic(at, same * factors[0], other * factors[1], share)
     kept, lost = _targets(same), _targets(other)
@@ -92,12 +92,6 @@ def fit_calibration(
     centre = equal_error_rate(curves).threshold
     slope, _ = _logistic(at - centre, as_same, as_other, with_intercept=False)
     return Calibration("temperature", share, slope=slope, centre=centre)
-
-
-def _similarities(curves: ClassCurves) -> Rates:
-    """(B + 2,) the similarity that each column of the counts stands for."""
-    edges = curves.thresholds
-    return np.concatenate(([curves.lo], (edges[:-1] + edges[1:]) / 2, [curves.hi]))
 
 
 def _pairs(curves: ClassCurves) -> tuple[Rates, Rates]:
@@ -253,7 +247,7 @@ def reliability(
     factors = _factors(same, other, prior)
     same, other = same * factors[0], other * factors[1]
     total = float(same.sum() + other.sum())
-    at = _similarities(curves)
+    at = curves.similarities
     p = np.clip((1.0 + at) / 2.0, 0.0, 1.0) if calibration is None else calibration(at)
     place = np.searchsorted(np.linspace(0.0, 1.0, bins + 1)[1:-1], p)
     weight, positive, expected = (

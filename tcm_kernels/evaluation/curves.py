@@ -63,6 +63,12 @@ class ClassCurves:
         return self.lo + np.arange(self.bins + 1) * (self.hi - self.lo) / self.bins
 
     @property
+    def similarities(self) -> Rates:
+        """(B + 2,) what a pair of each column counts as: the centre of its bin, or `lo` or `hi` outside."""
+        edges = self.thresholds
+        return np.concatenate([[self.lo], (edges[:-1] + edges[1:]) / 2, [self.hi]])
+
+    @property
     def positive_pairs(self) -> Counts:
         """(C,) same-class pairs of each class."""
         return self.positives.sum(axis=1)

@@ -42,8 +42,7 @@ class SimilaritySpread:
 
 def similarity_spread(curves: ClassCurves) -> SimilaritySpread:
     """How similar the pairs of each class are, and how much classes differ in it."""
-    centres = (curves.thresholds[:-1] + curves.thresholds[1:]) / 2
-    values = np.concatenate([[curves.lo], centres, [curves.hi]])
+    values = curves.similarities
     intra, inter = _means(curves.positives, values), _means(curves.negatives, values)
     return SimilaritySpread(curves.classes, intra, inter, *_moments(intra), *_moments(inter))
 
