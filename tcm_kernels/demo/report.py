@@ -19,12 +19,8 @@ from .measures import FALSE_ACCEPT_RATE, MEANINGS
 from .student import BASE_LOSS
 from .training import Run, Settings
 
+_SMALL = 0.01  # what three decimals would show too little of
 _FEW = 3  # runs without which a spread says nothing
-
-
-def _number(value: float) -> str:
-    """Three decimals, or two digits of what would show none of them: OPIS is a variance."""
-    return f"{value:.3f}" if value == 0 or abs(value) >= 0.01 else f"{value:.2g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +36,10 @@ class Spread:
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
     def __str__(self) -> str:
-        return _number(self.mean) + ("" if self.deviation is None else f" ± {_number(self.deviation)}")
+        small = max(abs(self.mean), self.deviation or 0.0) < _SMALL
+        decimals = 3 if self.mean == 0 or not small else 5  # OPIS is a variance
+        deviation = "" if self.deviation is None else f" ± {self.deviation:.{decimals}f}"
+        return f"{self.mean:.{decimals}f}{deviation}"
 
 
 @dataclasses.dataclass(frozen=True)
