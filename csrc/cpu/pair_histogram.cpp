@@ -128,8 +128,8 @@ struct Span {
   int64_t size() const { return end - begin; }
 };
 
-bool overlap(const int32_t* rows, Span i, const int32_t* columns, Span j, bool sorted) {
-  if (!sorted) return true;
+// Whether some of these rows and columns may have a number in common, where both are sorted by it.
+bool may_meet(const int32_t* rows, Span i, const int32_t* columns, Span j) {
   return rows[i.begin] <= columns[j.end - 1] && columns[j.begin] <= rows[i.end - 1];
 }
 
@@ -187,7 +187,7 @@ class Counting {
       for (int64_t j = 0; j < columns.size(); ++j) ++counts[bins[j]];
     }
     // Within a group a pair has been counted; sorted by group, few tiles have such pairs.
-    if (overlap(rows_.group, rows, columns_.group, columns, true)) {
+    if (may_meet(rows_.group, rows, columns_.group, columns)) {
       for (int64_t i = rows.begin; i < rows.end; ++i) {
         simd<T>().set_where_equal(columns_.group + columns.begin, rows_.group[i], nowhere(), columns.size(),
                                   bins_of(i - rows.begin));
@@ -208,7 +208,7 @@ class Counting {
   }
 
   void find_bins(Span rows, Span columns, bool diagonal) {
-    const bool same = overlap(rows_.label, rows, columns_.label, columns, labels_sorted_);
+    const bool same = !labels_sorted_ || may_meet(rows_.label, rows, columns_.label, columns);
     for (int64_t i = 0; i < rows.size(); ++i) {
       uint16_t* bins = bins_of(i);
       simd<T>().bin_columns(scratch_.similarities + i * kTile, columns.size(), bins_, bins);
