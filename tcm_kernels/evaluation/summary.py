@@ -93,9 +93,8 @@ class Evaluation:
         for kind in ("accept", "reject"):
             gap, gini, ratio = (getattr(at, f"false_{kind}_{what}") for what in ("gap", "gini", "ratio"))
             title = "FAR" if kind == "accept" else "FRR"
-            meaning = (
-                f"highest {one} minus lowest; Gini coefficient {gini:.3f}, highest over lowest {ratio:.3g}"
-            )
+            over = "the lowest is 0" if math.isinf(ratio) else f"highest over lowest {ratio:.3g}"
+            meaning = f"highest {one} minus lowest; {over}, Gini coefficient {gini:.3f}"
             lines.append(Line(f"{title} gap", _rate(gap), meaning))
         for name in ("intra", "inter"):
             mean, deviation = (getattr(self.spread, f"{name}_{what}") for what in ("mean", "deviation"))
