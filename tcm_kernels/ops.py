@@ -12,7 +12,6 @@ synchronises. The residual is opaque to everyone but the backend that wrote it.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from .backends.contract import MOST_BINS, HistogramProblem, Problem
 from .backends.shared import rows_not_finite
 
 NAMESPACE = "tcm_kernels"
+_FAR_OUT = 1e6  # similarities are in [-1, 1]; far beyond that the place of a bin overflows
 _TENSORS = 5  # the first fields of a Problem: emb, labels, ref, ref_labels, margins
 
 _ARGUMENTS = (
@@ -97,8 +97,10 @@ def _check_histogram(problem: HistogramProblem) -> None:
     """What would otherwise be counted in a wrong place, or outside of the tables."""
     if not 1 <= problem.bins <= MOST_BINS:
         raise ValueError(f"bins: got {problem.bins}, expected 1 to {MOST_BINS:,}")
-    if not -math.inf < problem.lo < problem.hi < math.inf:
-        raise ValueError(f"lo and hi: got {problem.lo!r} and {problem.hi!r}, expected finite, lo < hi")
+    if not -_FAR_OUT <= problem.lo < problem.hi <= _FAR_OUT:
+        raise ValueError(
+            f"lo and hi: got {problem.lo!r} and {problem.hi!r}, expected lo < hi within ±{_FAR_OUT:g}"
+        )
     sides = [("emb", "groups", problem.emb, problem.groups)]
     if problem.ref is not None and problem.ref_groups is not None:
         sides.append(("ref_emb", "ref_groups", problem.ref, problem.ref_groups))

@@ -167,6 +167,16 @@ def test_empty_sides_and_rows_without_columns(n: int, m: int | None, d: int) -> 
     assert_equal(count(ENGINE, problem), tables_of(truth_of(problem)))
 
 
+def test_a_sample_is_not_paired_with_itself_whatever_its_labels_say() -> None:
+    """Tiles without another special pair: no class and no group is on both sides."""
+    problem = exact_problem("rectangular_with_self_offset", 256, 16, grouping="one", extra=90)
+    assert problem.ref is not None
+    groups, ref_groups = torch.arange(256) // 30, 9 + torch.arange(len(problem.ref)) // 30
+    count = int(ref_groups.max()) + 1
+    apart = problem._replace(groups=groups, ref_groups=ref_groups, group_count=count)
+    assert_exact(ENGINE, apart._replace(labels=groups, ref_labels=ref_groups))
+
+
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_counting_again_gives_the_same_counts(relation: str) -> None:
     problem = problem_of(Case(relation=relation, n=200, d=40).build(), "few", MOST_BINS)
