@@ -104,7 +104,8 @@ def test_a_missing_barrier_of_a_warp_is_found_whether_or_not_the_result_is_wrong
 
 ADD_FAULTS = {
     1: "adds to a word that nobody has written",
-    2: "adds to (a word that nobody has written|what another thread writes)|writes what another thread adds to",
+    2: "adds to (a word that nobody has written|what another thread writes)"
+    "|writes what another thread adds to",
     3: "reads what another thread adds to|adds to what another thread reads",
 }
 
