@@ -32,9 +32,9 @@ BUILD := pyproject.toml setup.py $(CXX_SOURCES)
 demo: $(READY)
 	$(RUN) -m tcm_kernels demo
 
-# A process a core, a file of tests to each: twice as fast on two.
+# A process a core, a file of tests to each, the long ones first (tests/conftest.py): twice as fast on two.
 test: $(READY)
-	$(RUN) -m pytest --numprocesses auto --dist loadfile --cov --cov-report=term
+	$(RUN) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 bench: $(READY)
 	$(RUN) -m benchmarks.run
