@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from . import demo, doctor
 from ._version import __version__
-from .evaluation import command
+from .evaluation.commands import calibrate, evaluate
 
 _READER_GONE = 141  # as a process that SIGPIPE ends
 
@@ -38,12 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
     demo_parser.set_defaults(run=demo.main)
 
     evaluate_parser = commands.add_parser("evaluate", help="is one threshold good for every class? a report")
-    command.add_evaluate_arguments(evaluate_parser)
-    evaluate_parser.set_defaults(run=command.run_evaluate)
+    evaluate.add_arguments(evaluate_parser)
+    evaluate_parser.set_defaults(run=evaluate.main)
 
     calibrate_parser = commands.add_parser("calibrate", help="turn similarities into probabilities")
-    command.add_calibrate_arguments(calibrate_parser)
-    calibrate_parser.set_defaults(run=command.run_calibrate)
+    calibrate.add_arguments(calibrate_parser)
+    calibrate_parser.set_defaults(run=calibrate.main)
     return parser
 
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from tcm_kernels import cli
-from tcm_kernels.evaluation import class_curves, command, opis
+from tcm_kernels.evaluation import class_curves, opis
+from tcm_kernels.evaluation.commands import calibrate, common
 from tcm_kernels.evaluation.curves import ClassCurves
 from tcm_kernels.evaluation.embeddings import UnusableFileError, read_embeddings
 
@@ -149,7 +150,7 @@ class TestEvaluate:
     def test_a_folder_that_is_not_there_is_noticed_before_the_work(
         self, npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(command, "class_curves", None)  # the work
+        monkeypatch.setattr(common, "class_curves", None)  # the work
         assert run("evaluate", npz, "--json", tmp_path / "nowhere" / "out.json") == 2
         assert "cannot write to" in capsys.readouterr().err
 
@@ -164,11 +165,28 @@ class TestEvaluate:
         assert "No space left on device" in capsys.readouterr().err
         assert left_in(tmp_path) == ["emb.npz"]
 
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError(),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        ],
+    )
+    def test_tables_that_do_not_fit_are_said_to_need_fewer_bins(
+        self, error: Exception, npz: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(common, "class_curves", full)
+        assert run("evaluate", npz) == 2
+        assert "not enough memory for the counts" in capsys.readouterr().err
+
     def test_interrupted_exits_with_130(self, npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(command, "class_curves", interrupted)
+        monkeypatch.setattr(common, "class_curves", interrupted)
         assert run("evaluate", npz) == 130
 
 
@@ -251,7 +269,7 @@ class TestFiles:
 
 
 class TestCalibrate:
-    @pytest.mark.parametrize("method", command.METHODS)
+    @pytest.mark.parametrize("method", calibrate.METHODS)
     def test_writes_a_calibration_and_applies_it(
         self, method: str, npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

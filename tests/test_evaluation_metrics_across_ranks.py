@@ -11,7 +11,7 @@ import pytest
 import torch
 
 pytest.importorskip("torchmetrics", reason="needs torchmetrics")
-from test_evaluation_metrics import (
+from metric_cases import (
     BINS,
     METRICS,
     D,

@@ -1,0 +1,1 @@
+"""The commands of evaluation; `tcm_kernels.cli` wires them up."""

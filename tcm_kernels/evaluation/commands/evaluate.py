@@ -1,0 +1,130 @@
+"""`tcm-kernels evaluate`: whether one threshold is good for every class of a file; numbers and a report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from ...files import write_atomically
+from ..curves import ClassCurves
+from ..summary import Evaluation, evaluate
+from .common import UsageError, add_input, check_output, counted, need, run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `evaluate` to its parser."""
+    add_input(parser)
+    parser.add_argument(
+        "--far",
+        type=float,
+        nargs=2,
+        default=(0.01, 0.1),
+        metavar=("LOW", "HIGH"),
+        help="false-accept rates between which OPIS looks at thresholds (default: 0.01 0.1)",
+    )
+    parser.add_argument(
+        "--threshold-far",
+        type=float,
+        metavar="RATE",
+        help="false-accept rate that the threshold is chosen for (default: LOW of --far)",
+    )
+    parser.add_argument(
+        "--over",
+        choices=("pooled", "worst"),
+        default="pooled",
+        help="whether all pairs keep that rate, or every class does (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--epsilon", type=float, default=10.0, help="percent of ε-OPIS (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--margins", type=float, nargs=2, metavar=("PLUS", "MINUS"), help="the loss's, shown in the report"
+    )
+    parser.add_argument("--report", type=Path, metavar="HTML", help="write a report to open in a browser")
+    parser.add_argument("--json", type=Path, metavar="JSON", help="write every number")
+    parser.add_argument("--curves", type=Path, metavar="NPZ", help="write the counts, for later")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command. Returns the exit code: 0, 1 where nothing can be written, 2 for bad input, 130."""
+    return run(lambda: _evaluate(args))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    _check_rates(args)
+    need("tqdm", *(("matplotlib", "sklearn") if args.report else ()))
+    for path in (args.report, args.json, args.curves):
+        check_output(path)
+    curves = counted(args)
+    found = evaluate(
+        curves,
+        far=(min(args.far), max(args.far)),
+        epsilon=args.epsilon,
+        threshold_far=args.threshold_far,
+        over=args.over,
+    )
+    print(found.text(curves))
+    written = []
+    if args.json:
+        content = json.dumps(found.as_dict(curves), indent=2, allow_nan=False, ensure_ascii=False)
+        write_atomically(args.json, (content + "\n").encode())
+        written.append(args.json)
+    if args.curves:
+        curves.save(args.curves)
+        written.append(args.curves)
+    if args.report:
+        write_atomically(args.report, _report(args, curves, found).encode())
+        written.append(args.report)
+    if written:
+        print(f"\nWrote {', '.join(map(str, written))}")
+
+
+def _report(args: argparse.Namespace, curves: ClassCurves, found: Evaluation) -> str:
+    from .. import plots, report  # noqa: PLC0415  # as is what they need
+    from ..calibration import fit_calibration, reliability  # noqa: PLC0415
+
+    margins = None if args.margins is None else tuple(args.margins)
+    at = found.threshold.threshold
+    calibration = fit_calibration(curves)
+    pictures = {
+        "Utility of each class over the threshold": plots.plot_utilities(curves, range=found.opis.range),
+        "Similarities of same-class and other-class pairs": plots.plot_similarities(
+            curves, margins=margins, threshold=at
+        ),
+        "False rejects over false accepts": plots.plot_det(curves, threshold=at),
+        "The classes that fare worst": plots.plot_worst_classes(curves, at),
+        "Similarity read as a probability, before and after Platt scaling": plots.plot_reliability(
+            reliability(curves), reliability(curves, calibration)
+        ),
+    }
+    return report.html(
+        _title(args),
+        curves,
+        range=found.opis.range,
+        threshold=at,
+        margins=margins,
+        numbers=[(line.title, line.value, line.meaning) for line in found.lines()],
+        notes=found.notes(),
+        pictures=[(caption, plots.as_png(figure)) for caption, figure in pictures.items()],
+    )
+
+
+def _title(args: argparse.Namespace) -> str:
+    return args.file.name if args.ref is None else f"{args.file.name} against {args.ref.name}"
+
+
+def _check_rates(args: argparse.Namespace) -> None:
+    rates = {
+        "--far": args.far,
+        "--threshold-far": () if args.threshold_far is None else (args.threshold_far,),
+    }
+    for name, values in rates.items():
+        for value in values:
+            if not 0.0 < value < 1.0:
+                raise UsageError(f"argument {name}: got {value}, expected a rate in (0, 1)")
+    if not 0.0 < args.epsilon <= 50.0:
+        raise UsageError(f"argument --epsilon: got {args.epsilon}, expected percent in (0, 50]")
+    for value in args.margins or ():
+        if not -1.0 <= value <= 1.0:
+            raise UsageError(f"argument --margins: got {value}, expected similarities in [-1, 1]")
