@@ -147,6 +147,13 @@ class TestEvaluate:
         assert run("evaluate", npz, *options) == 2
         assert message in capsys.readouterr().err
 
+    def test_a_gpu_that_is_not_there_is_refused(
+        self, npz: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert run("evaluate", npz, "--device", "cuda") == 2
+        assert "torch finds no CUDA device" in capsys.readouterr().err
+
     def test_a_folder_that_is_not_there_is_noticed_before_the_work(
         self, npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -52,6 +52,12 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--drop-nonfinite", action="store_true", help="leave out rows with NaN or infinity")
     parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where to count: embeddings are moved there as a whole (default: %(default)s)",
+    )
+    parser.add_argument(
         "--backend",
         default="auto",
         help=f"what counts: auto, {', '.join(dispatch.HISTOGRAM_BACKENDS)} (default: %(default)s)",
@@ -98,9 +104,9 @@ def counted(args: argparse.Namespace) -> ClassCurves:
     print(_described(emb, ref))
     with _progress() as report, _out_of_memory(args.bins):
         return class_curves(
-            emb.emb,
+            emb.emb.to(args.device),
             emb.labels,
-            None if ref is None else ref.emb,
+            None if ref is None else ref.emb.to(args.device),
             None if ref is None else ref.labels,
             bins=args.bins,
             groups=emb.groups if args.groups else None,
@@ -145,6 +151,8 @@ def _progress() -> Iterator[Callable[[float], object]]:
 def _check_backend(args: argparse.Namespace) -> None:
     if not 1 <= args.bins <= MOST_BINS:
         raise UsageError(f"argument --bins: got {args.bins}, expected 1 to {MOST_BINS:,}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("argument --device: got 'cuda', but torch finds no CUDA device here")
     try:
         dispatch.check_name(args.backend, dispatch.HISTOGRAM_BACKENDS)
     except ValueError as error:
