@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tcm_kernels import cli
-from tcm_kernels.evaluation import class_curves, opis
+from tcm_kernels.evaluation import Evaluation, class_curves, opis
 from tcm_kernels.evaluation.commands import calibrate, common
 from tcm_kernels.evaluation.curves import ClassCurves
 from tcm_kernels.evaluation.embeddings import UnusableFileError, read_embeddings
@@ -63,6 +63,17 @@ class TestEvaluate:
         page = written[2].read_text(encoding="utf-8")
         assert page.count("data:image/png") == 5
         assert left_in(tmp_path) == ["emb.npz", "out.html", "out.json", "out.npz"]
+
+    def test_files_are_written_also_where_nobody_reads_what_is_printed(
+        self, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def gone(*_: object) -> str:
+            raise BrokenPipeError
+
+        monkeypatch.setattr(Evaluation, "text", gone)
+        monkeypatch.setattr("os.dup2", lambda *_: None)  # of the stdout that pytest holds
+        assert run("evaluate", npz, "--json", tmp_path / "out.json") == 141
+        assert (tmp_path / "out.json").exists()
 
     def test_the_same_counts_whatever_the_kind_of_file(self, tmp_path: Path) -> None:
         emb, labels = clusters()

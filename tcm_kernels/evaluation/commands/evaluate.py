@@ -64,8 +64,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         threshold_far=args.threshold_far,
         over=args.over,
     )
-    print(found.text(curves))
-    written = []
+    written = []  # before anything is printed: whoever reads that may stop early
     if args.json:
         content = json.dumps(found.as_dict(curves), indent=2, allow_nan=False, ensure_ascii=False)
         write_atomically(args.json, (content + "\n").encode())
@@ -76,6 +75,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.report:
         write_atomically(args.report, _report(args, curves, found).encode())
         written.append(args.report)
+    print(found.text(curves))
     if written:
         print(f"\nWrote {', '.join(map(str, written))}")
 
