@@ -11,6 +11,10 @@
 // Cost, N x N self case: N² D flops (half of a bare x·xᵀ), then per pair above the diagonal 1.5 vector
 // instructions of float64 a lane and two increments in L1 or L2. Memory: per thread 2 x 8 MiB of unit rows, a
 // tile (1 MiB in float32) and its columns (0.5 MiB), and 8 (B + 2) bytes a group of a super-tile's edge.
+//
+// Measured (Xeon, AVX-512, 2 threads, D = 512, B = 2000, 5.5 rows a group), over the bare product of the full
+// matrix in tiles: 0.78 at N = 60,000, 0.88 at 16,384, 1.14 at 4,096, where counters are cleared and added to
+// the tables once for few pairs. The floor is 0.5. All pairs in one bin: 0.88; every row a group: 1.3.
 #include "pair_histogram.h"
 
 #include <algorithm>
