@@ -92,11 +92,7 @@ def _peak(n: int, device: str) -> tuple[int, str]:
     """Bytes beyond the embeddings; on a CPU in a fresh process."""
     if device == "cuda":
         emb, labels = embeddings(n, device)
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        class_curves(emb, labels, bins=BINS)
-        return torch.cuda.max_memory_allocated() - before, "torch.cuda.max_memory_allocated"
+        return memory.allocated_peak(lambda: class_curves(emb, labels, bins=BINS))
     child = subprocess.run(
         [
             sys.executable,

@@ -107,6 +107,12 @@ def peak(case: Case, competitor: str, backend: str, step: str = "forward+backwar
 def _peak_on_gpu(case: Case, competitor: str, backend: str, step: str) -> PeakMemory:
     run = _step(case, competitor, backend, step)
     run()  # compiles, and lets libraries take their workspaces
+    peak_bytes, method = allocated_peak(run)
+    return PeakMemory(peak_bytes, _gradient_bytes(case), method)
+
+
+def allocated_peak(run: Callable[[], object]) -> tuple[int, str]:
+    """Bytes that are allocated on the GPU at most while `run` runs, beyond those before; and how known."""
     torch.cuda.synchronize()
     gc.collect()
     torch.cuda.empty_cache()
@@ -114,8 +120,7 @@ def _peak_on_gpu(case: Case, competitor: str, backend: str, step: str) -> PeakMe
     before = torch.cuda.memory_allocated()
     run()
     torch.cuda.synchronize()
-    peak_bytes = torch.cuda.max_memory_allocated() - before
-    return PeakMemory(peak_bytes, _gradient_bytes(case), "torch.cuda.max_memory_allocated")
+    return torch.cuda.max_memory_allocated() - before, "torch.cuda.max_memory_allocated"
 
 
 def _peak_in_this_process(case: Case, competitor: str, backend: str, step: str) -> PeakMemory:

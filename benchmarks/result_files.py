@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tcm_kernels.files import write_atomically
 
 FOLDER = Path(__file__).resolve().parent / "results"
 
@@ -54,9 +55,4 @@ def write_json(path: Path, content: Results) -> None:
 def replace(path: Path, content: bytes) -> None:
     """Write the file so that its name shows the old content or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(path, content)

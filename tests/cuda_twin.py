@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
 from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,15 @@ def why_not() -> str | None:
     if importlib.util.find_spec("ninja") is None:
         return "ninja is not installed: pip install ninja"
     return None
+
+
+def skip_module_unless_here(*, beside_a_gpu: bool = False) -> None:
+    """Skip the test module that calls this where the twin cannot be built, or is not needed: on a GPU."""
+    reason = why_not()
+    if reason is None and torch.cuda.is_available() and not beside_a_gpu:
+        reason = "the kernels run on a GPU here"
+    if reason is not None:
+        pytest.skip(reason, allow_module_level=True)
 
 
 def build(root: Path, to: Path) -> Path:

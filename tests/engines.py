@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -27,11 +28,11 @@ class Engine:
             pytest.skip(f"{self.backend} on {self.device}: {reason}")
 
 
-def _engines() -> list[Any]:
-    """One parameter per backend and device it runs on; a backend that runs on none is one skipped test."""
+def engines_of(names: Sequence[str]) -> list[Any]:
+    """One parameter per backend of these and device it runs on; a skipped test for one that runs on none."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     parameters = []
-    for name in dispatch.BACKENDS:
+    for name in names:
         reasons = {device: dispatch.why_not(name, device, torch.float32) for device in devices}
         if name in ("triton", "cuda") and devices == ["cpu"]:
             continue  # an interpreter and a twin run them here, in test_triton_*.py and test_cuda_*.py
@@ -45,7 +46,7 @@ def _engines() -> list[Any]:
     return parameters
 
 
-ENGINES = _engines()
+ENGINES = engines_of(dispatch.BACKENDS)
 
 
 def interprets_triton() -> bool:

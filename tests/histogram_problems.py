@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from agreement import UNIT_ROUNDOFF
 from brute_force import Truth, all_pairs, exact_rows
 from cases import Case, Inputs
-from engines import Engine
+from engines import Engine, engines_of
 from torch import Tensor
 
 from tcm_kernels import dispatch, ops
@@ -162,22 +160,4 @@ def range_clear_of(similarity: np.ndarray, bins: int, by: float) -> tuple[float,
     raise AssertionError("no such range: fewer rows, or fewer bins")
 
 
-def counting_engines() -> list[Any]:
-    """One parameter per counting backend and device; a backend that runs on none is one skipped test."""
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    parameters = []
-    for name in dispatch.HISTOGRAM_BACKENDS:
-        reasons = {device: dispatch.why_not(name, device, torch.float32) for device in devices}
-        if name in ("triton", "cuda") and devices == ["cpu"]:
-            continue  # as in engines.py: their interpreter and their twin have tests of their own
-        usable = [device for device in devices if reasons[device] is None]
-        for device in usable:
-            marks = [pytest.mark.gpu] if device == "cuda" else []
-            parameters.append(pytest.param(Engine(name, device), id=f"{name}-on-{device}", marks=marks))
-        if not usable:
-            skip = pytest.mark.skip(reason=f"backend {name}: {reasons[devices[-1]]}")
-            parameters.append(pytest.param(None, id=name, marks=skip))
-    return parameters
-
-
-COUNTERS = counting_engines()
+COUNTERS = engines_of(dispatch.HISTOGRAM_BACKENDS)

@@ -104,7 +104,7 @@ class TestFiles:
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(result_files.os, "replace", interrupt)
+        monkeypatch.setattr("os.replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             result_files.write_json(path, {"records": ["new"]})
         assert result_files.load(path) == {"records": ["old"]}

@@ -29,11 +29,7 @@ from tcm_kernels import dispatch, reference
 from tcm_kernels.backends import cuda
 from tcm_kernels.backends.contract import Problem
 
-REASON = cuda_twin.why_not()
-if REASON is not None:
-    pytest.skip(REASON, allow_module_level=True)
-if torch.cuda.is_available():
-    pytest.skip("the kernels run on a GPU here", allow_module_level=True)
+cuda_twin.skip_module_unless_here()
 
 ENGINE = Engine("cuda", "cpu")
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")

@@ -15,13 +15,8 @@ from pathlib import Path
 
 import cuda_twin
 import pytest
-import torch
 
-REASON = cuda_twin.why_not()
-if REASON is not None:
-    pytest.skip(REASON, allow_module_level=True)
-if torch.cuda.is_available():
-    pytest.skip("the kernels run on a GPU here", allow_module_level=True)
+cuda_twin.skip_module_unless_here()
 
 # Lists, patterns, whole tiles and slices; screened and not; both ways round.
 CHECK_LOSS = """

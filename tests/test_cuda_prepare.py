@@ -16,9 +16,7 @@ from gpu_kernels import (
 )
 from test_screening import ADVERSARIES, generator
 
-REASON = cuda_twin.why_not()
-if REASON is not None:
-    pytest.skip(REASON, allow_module_level=True)
+cuda_twin.skip_module_unless_here(beside_a_gpu=True)
 
 
 @dataclasses.dataclass

@@ -11,11 +11,7 @@ import tcm_kernels
 from tcm_kernels import dispatch
 from tcm_kernels.backends import cuda
 
-REASON = cuda_twin.why_not()
-if REASON is not None:
-    pytest.skip(REASON, allow_module_level=True)
-if torch.cuda.is_available():
-    pytest.skip("the kernels run on a GPU here", allow_module_level=True)
+cuda_twin.skip_module_unless_here()
 
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
 

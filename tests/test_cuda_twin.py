@@ -12,9 +12,7 @@ import cuda_twin
 import pytest
 import torch
 
-REASON = cuda_twin.why_not()
-if REASON is not None:
-    pytest.skip(REASON, allow_module_level=True)
+cuda_twin.skip_module_unless_here(beside_a_gpu=True)
 
 
 def address(x: torch.Tensor) -> ctypes.c_void_p:

@@ -77,14 +77,14 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
                     "ref: expected its order, groups and labels, and the columns and dtype of emb");
     columns = side_of(*ref, *ref_order, *ref_group, *ref_rank, *ref_label, group_count);
   }
-  if (twin) check_vector(*twin, "twin", ScalarType::Long, emb.size(0));
+  if (twin) check_vector(*twin, "twin", ScalarType::Int, emb.size(0));
   const HistogramPlan plan = plan_of(emb, ref, threads);
   check_groups(rows, plan.super_rows(), most_groups);
   check_groups(columns, plan.super_rows(), most_groups);
   check_vector(workspace, "workspace", ScalarType::Byte, plan.workspace_bytes(rule, most_groups));
   prefer_huge_pages(workspace.mutable_data_ptr(), workspace.numel());
   const auto run = is_double(emb) ? pair_histogram<double> : pair_histogram<float>;
-  run(plan, rule, rows, columns, twin ? twin->const_data_ptr<int64_t>() : nullptr, most_groups,
+  run(plan, rule, rows, columns, twin ? twin->const_data_ptr<int32_t>() : nullptr, most_groups,
       static_cast<char*>(workspace.mutable_data_ptr()),
       {positives.mutable_data_ptr<int64_t>(), negatives.mutable_data_ptr<int64_t>(),
        pooled.mutable_data_ptr<int64_t>()});

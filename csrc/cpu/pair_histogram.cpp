@@ -141,7 +141,7 @@ template <class T>
 class Counting {
  public:
   Counting(const HistogramPlan& plan, const Bins& bins, const HistogramSide& rows,
-           const HistogramSide& columns, const int64_t* twin, bool labels_sorted, const Scratch<T>& scratch,
+           const HistogramSide& columns, const int32_t* twin, bool labels_sorted, const Scratch<T>& scratch,
            const HistogramTables& tables)
       : plan_(plan),
         bins_(bins),
@@ -234,7 +234,7 @@ class Counting {
   const Bins& bins_;
   const HistogramSide& rows_;
   const HistogramSide& columns_;
-  const int64_t* twin_;
+  const int32_t* twin_;
   bool labels_sorted_;
   const Scratch<T>& scratch_;
   const HistogramTables& tables_;
@@ -265,7 +265,7 @@ int64_t HistogramPlan::workspace_bytes(const Bins& bins, int64_t most_groups) co
 
 template <class T>
 void pair_histogram(const HistogramPlan& plan, const Bins& bins, const HistogramSide& rows,
-                    const HistogramSide& columns, const int64_t* twin, int64_t most_groups, char* workspace,
+                    const HistogramSide& columns, const int32_t* twin, int64_t most_groups, char* workspace,
                     const HistogramTables& tables) {
   std::vector<Scratch<T>> scratch(plan.threads);
   const int64_t bytes = plan.workspace_bytes(bins, most_groups) / plan.threads;
@@ -289,7 +289,7 @@ void pair_histogram(const HistogramPlan& plan, const Bins& bins, const Histogram
 
 #define TCM_INSTANTIATE(T)                                                                 \
   template void pair_histogram<T>(const HistogramPlan&, const Bins&, const HistogramSide&, \
-                                  const HistogramSide&, const int64_t*, int64_t, char*,    \
+                                  const HistogramSide&, const int32_t*, int64_t, char*,    \
                                   const HistogramTables&);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)

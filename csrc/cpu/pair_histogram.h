@@ -43,7 +43,7 @@ struct HistogramTables {
 // is `rows`. T is the compute dtype.
 template <class T>
 void pair_histogram(const HistogramPlan& plan, const Bins& bins, const HistogramSide& rows,
-                    const HistogramSide& columns, const int64_t* twin, int64_t most_groups, char* workspace,
+                    const HistogramSide& columns, const int32_t* twin, int64_t most_groups, char* workspace,
                     const HistogramTables& tables);
 
 }  // namespace tcm::cpu

@@ -111,6 +111,6 @@ class HistogramBackend(Machine, Protocol):
 
         Columns are: below the range, the B bins, at least hi. A similarity s falls into bin
         floor((s - lo) · B / (hi - lo)), computed in float64 from left to right: where s is within the
-        rounding of an edge, that quotient decides. The last tensor has
-        same-class pairs in its first row, other-class pairs in its second, each pair counted once.
+        rounding of an edge, that quotient decides. The last tensor has same-class pairs in its first row,
+        other-class pairs in its second, each pair counted once.
         """

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .contract import HistogramProblem, Problem
-from .group_order import group_orders, most_groups, twins
-from .shared import FLOAT_DTYPES, full_precision_matmul, residual_bytes
+from .group_order import group_orders, most_groups
+from .shared import FLOAT_DTYPES, full_precision_matmul, residual_bytes, twins
 
 __all__ = [
     "STAGES",
@@ -163,7 +163,7 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
         torch.ops.tcm_kernels._cpu_pair_histogram(
             emb,
             *rows,
-            twins(problem, rows, columns),
+            None if ref is None else twins(rows.order, columns.order, problem.self_offset),
             ref,
             *((None,) * len(columns) if ref is None else columns),
             problem.bins,

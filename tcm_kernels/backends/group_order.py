@@ -48,15 +48,6 @@ def _order(groups: Tensor, labels: Tensor) -> GroupOrder:
     return GroupOrder(order, group.int(), rank.int(), labels[order].int())
 
 
-def twins(problem: HistogramProblem, rows: GroupOrder, columns: GroupOrder) -> Tensor | None:
-    """(N,) int64, where among the sorted columns each sorted row's own sample stands; None if nowhere."""
-    if problem.self_offset is None:
-        return None
-    place = torch.empty_like(columns.order)
-    place[columns.order] = torch.arange(len(place), device=place.device)
-    return place[rows.order + problem.self_offset]
-
-
 def most_groups(order: GroupOrder, edge: int) -> int:
     """The most groups that `edge` rows in a row, from a multiple of `edge` on, have; waits for a GPU."""
     n = len(order.rank)

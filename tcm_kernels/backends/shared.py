@@ -1,4 +1,4 @@
-"""What several backends agree on: the residual that holds P and Q, finite rows, full precision in matmul.
+"""What several backends agree on: P and Q in the residual, twins, finite rows, full precision.
 
 The residual of a forward that fills P and Q (design: P_i sums the unit rows of i's hard positives, Q_i
 those of its hard negatives) is one uint8 tensor:
@@ -41,6 +41,18 @@ def rows_not_finite(x: Tensor) -> Tensor:
         norms = torch.linalg.vector_norm(x[i : i + step], dim=1, dtype=torch.float64)
         wrong.append(~norms.to(compute_dtype(x.dtype)).isfinite())
     return torch.cat(wrong).nonzero().flatten()
+
+
+def twins(order: Tensor, other_order: Tensor, offset: int | None) -> Tensor:
+    """For each position the position of row + offset of the other side (int32), -1 where there is none."""
+    none = order.new_full(order.shape, -1, dtype=torch.int32)
+    if offset is None or not len(other_order):
+        return none
+    position = other_order.new_empty(len(other_order))
+    position.scatter_(0, other_order, torch.arange(len(other_order), device=order.device))
+    row = order + offset
+    there = (row >= 0) & (row < len(other_order))
+    return torch.where(there, position[row.clamp(0, len(other_order) - 1)].to(torch.int32), none)
 
 
 def residual_bytes(problem: Problem) -> int:

@@ -66,7 +66,7 @@ def class_curves(
     if not isinstance(bins, int) or isinstance(bins, bool) or not 1 <= bins <= MOST_BINS:
         raise ValueError(f"bins: got {bins!r}, expected an integer from 1 to {MOST_BINS:,}")
     lo, hi = _range(range)
-    _, label, ref_label = _numbered("labels", labels, ref_labels, emb.device)
+    classes, label, ref_label = _numbered("labels", labels, ref_labels, emb.device)
     if ref_emb is emb and ref_labels is labels:
         ref_label = label
     check_inputs(emb, label, ref, ref_label, self_offset)
@@ -76,10 +76,9 @@ def class_curves(
         raise ValueError("groups: got None with ref_groups; expected both or neither")
     if groups is not None and (ref is None) != (ref_groups is None):
         raise ValueError("ref_groups: expected exactly where groups and ref_emb are given")
-    name, of_rows, of_columns = (
-        ("labels", labels, ref_labels) if groups is None else ("groups", groups, ref_groups)
-    )
-    classes, group, ref_group = _numbered(name, of_rows, None if ref is None else of_columns, emb.device)
+    group, ref_group = label, ref_label
+    if groups is not None:
+        classes, group, ref_group = _numbered("groups", groups, ref_groups, emb.device)
     for what, numbers, rows in (("groups", group, emb), ("ref_groups", ref_group, ref)):
         if numbers is not None and rows is not None and len(numbers) != len(rows):
             raise ValueError(f"{what}: got {len(numbers)}, expected {len(rows)}: one per row")

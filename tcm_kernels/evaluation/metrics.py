@@ -18,6 +18,7 @@ classes of the set and in pooled rates, as in `class_curves` of all queries with
 
 from __future__ import annotations
 
+import abc
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -146,9 +147,9 @@ class _PairMetric(Metric):
             self._warn_once(str(error) if curves.pooled.any() else "there are no pairs in what was seen")
         return torch.tensor(value, dtype=torch.promote_types(self.dtype, torch.float32), device=self.device)
 
+    @abc.abstractmethod
     def _value(self, curves: ClassCurves) -> float:
         """The number, or a TooFewPairsError."""
-        raise NotImplementedError
 
     def _warn_once(self, reason: str) -> None:
         """Once for what stands before the colon: numbers behind it may differ at every step of a training."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..contract import Problem
+from ..shared import twins
 
 
 class LabelOrder(NamedTuple):
@@ -58,15 +59,3 @@ def ranges(ordered: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     begin = torch.searchsorted(others, ordered, out_int32=True)
     end = torch.searchsorted(others, ordered, right=True, out_int32=True)
     return begin, end
-
-
-def twins(order: Tensor, other_order: Tensor, offset: int | None) -> Tensor:
-    """For each position the position of row + offset of the other side (int32), -1 where there is none."""
-    none = order.new_full(order.shape, -1, dtype=torch.int32)
-    if offset is None or not len(other_order):
-        return none
-    position = other_order.new_empty(len(other_order))
-    position.scatter_(0, other_order, torch.arange(len(other_order), device=order.device))
-    row = order + offset
-    there = (row >= 0) & (row < len(other_order))
-    return torch.where(there, position[row.clamp(0, len(other_order) - 1)].to(torch.int32), none)

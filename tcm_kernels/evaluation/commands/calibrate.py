@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from ...files import replacing
+from ..calibration_function import Method
 from ..embeddings import read_similarities
 from .common import UsageError, add_input, check_output, counted, need, run
 
-METHODS = ("platt", "isotonic", "temperature")
+METHODS = get_args(Method)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

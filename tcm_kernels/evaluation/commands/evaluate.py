@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import get_args
 
 from ...files import write_atomically
 from ..curves import ClassCurves
 from ..summary import Evaluation, evaluate
+from ..thresholds import Over
 from .common import UsageError, add_input, check_output, counted, need, run
 
 
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--over",
-        choices=("pooled", "worst"),
+        choices=get_args(Over),
         default="pooled",
         help="whether all pairs keep that rate, or every class does (default: %(default)s)",
     )
