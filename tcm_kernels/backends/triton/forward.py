@@ -111,7 +111,7 @@ class Call:
             *self._screening(rows), rows.same_begin, rows.same_end, rows.rows,
             *self._screening(columns), columns.rows, self.problem.margins,
             triton.cdiv(rows.rows, tiles.TILE), triton.cdiv(columns.rows, tiles.TILE), self.samples,
-            TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], SAMPLES=SAMPLES,
+            TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIM=self.dim, SAMPLES=SAMPLES,
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
 
@@ -131,7 +131,8 @@ class Call:
             *self._screening(columns), columns.same_begin, columns.same_end, columns.twin, columns.rows,
             self.problem.margins, *found,
             *self._outputs(part),
-            TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIAGONAL=part.diagonal,
+            TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIM=self.dim,
+            DIAGONAL=part.diagonal,
             BY_COLUMN=part.diagonal or self.by_column, LIST_MOST=tiles.LIST_MOST, SAMPLES=SAMPLES,
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
@@ -224,8 +225,10 @@ class Call:
 
 def _sides(problem: Problem, emb: Tensor, other: Tensor, *, codes: bool) -> tuple[Side, Side]:
     of_rows, of_columns = label_orders(problem)
-    rows = prepare(emb, of_rows, codes=codes)
-    return rows, rows if problem.ref is None else prepare(other, of_columns, codes=codes)
+    rows = prepare(emb, of_rows, of_columns.label, codes=codes)
+    if problem.ref is None:
+        return rows, rows
+    return rows, prepare(other, of_columns, of_rows.label, codes=codes)
 
 
 def _programs(x: Tensor, most: int) -> int:
