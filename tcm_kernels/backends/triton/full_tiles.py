@@ -15,7 +15,15 @@ import triton.language as tl
 from . import bits, totals
 from .rules import hinge, thresholds
 from .screen import is_sparse, is_useless
-from .tiles import decided, hard_negatives, hard_positives, number_of_tiles, of_one_class, pairs_of_word, tile_at
+from .tiles import (
+    decided,
+    hard_negatives,
+    hard_positives,
+    number_of_tiles,
+    of_one_class,
+    pairs_of_word,
+    tile_at,
+)
 
 
 @triton.jit
@@ -121,7 +129,9 @@ def full_tiles_kernel(
             all_negatives += hard_negatives(entry).to(tl.int64) * times
             if BY_COLUMN:
                 by_column = column_bits_ptr + b * TILE * row_words + a * (TILE // 32)
-                columns = tl.where((a != b) | (not DIAGONAL), TILE, 0)  # a mask takes fewer registers than a branch here
+                columns = tl.where(
+                    (a != b) | (not DIAGONAL), TILE, 0
+                )  # a mask takes fewer registers than a branch here
                 for w in tl.static_range(TILE // 32):
                     of_column = bits.word_of_columns(hard, w, TILE)
                     tl.store(by_column + offs * row_words + w, of_column, mask=offs < columns)
