@@ -122,6 +122,21 @@ def test_a_word_has_the_bits_of_a_range_of_columns(begin: int) -> None:
     assert [int(x) & 0xFFFFFFFF for x in out] == expected
 
 
+@triton.jit
+def position_kernel(word, out_ptr):
+    number = tl.arange(0, 32)
+    tl.store(out_ptr + number, bits.position_of(word, number))
+
+
+@pytest.mark.parametrize("word", [0, 1, -1, -(2**31), 0b1011, 0x7FFF0001, -0x12345678, 0x00010000])
+def test_the_set_bits_of_a_word_are_found_by_their_number(word: int) -> None:
+    out = torch.empty(32, dtype=torch.int32)
+    position_kernel[(1,)](word, out)
+    expected = [position for position in range(32) if word >> position & 1]
+    assert out[: len(expected)].tolist() == expected
+    assert out.max() < 32
+
+
 @triton.jit(do_not_specialize=["row_tiles", "column_tiles"])
 def order_kernel(at_ptr, row_tiles, column_tiles, DIAGONAL: tl.constexpr, BLOCK: tl.constexpr):
     t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

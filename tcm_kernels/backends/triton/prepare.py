@@ -107,7 +107,7 @@ def norms_kernel(
     twin_ptr,  # (n,) int32, written where SELF
     DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, SELF: tl.constexpr,
 ):  # fmt: skip
-    """What is known of ROWS positions by themselves: 1/norm, largest element, and the range of their class."""
+    """What is known of ROWS positions by themselves: 1/norm, largest element, range of their class."""
     position = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = position < n
     x = rows_of(x_ptr, tl.load(order_ptr + position, mask=inside, other=0), inside, DIM, BLOCK_D)

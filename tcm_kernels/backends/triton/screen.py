@@ -35,7 +35,7 @@ def add_products(
     acc, row_code_ptr, first_m, column_code_ptr, first_n, step,
     TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr,
 ):  # fmt: skip
-    """Acc (TILE, TILE) int32 plus BLOCK_K terms of the products of codes; a tile may go on behind the last row.
+    """Acc (TILE, TILE) int32 plus BLOCK_K terms of products of codes, also of rows that are not there.
 
     Addresses are one number and constants: that is why codes have whole tiles of rows, and CODE_DIM is known.
     """
