@@ -83,7 +83,7 @@ def left_by_triton(emb: Tensor, labels: Tensor, margin_minus: float, patch: pyte
 
 @pytest.mark.no_cover
 @pytest.mark.skipif(not interprets_triton(), reason="triton is not installed, or runs on a GPU here")
-@pytest.mark.parametrize(("kind", "density"), zip(KINDS, (1e-3, 1e-2, 1e-4), strict=True))
+@pytest.mark.parametrize(("kind", "density"), [*zip(KINDS, (1e-3, 1e-2, 1e-4), strict=True)])
 def test_the_triton_kernels_leave_what_the_rule_leaves(
     kind: str, density: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

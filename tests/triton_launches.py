@@ -106,12 +106,9 @@ def recorded(call: Callable[[], object]) -> list[Launch]:
     return launches
 
 
-def forward_and_backward(
-    n: int, d: int, dtype: torch.dtype, m: int | None = None, precision: str = "highest"
-) -> Callable[[], object]:
-    """A call of the backend with gradients; labels and embeddings are of no interest."""
+def problem_of(n: int, d: int, dtype: torch.dtype, m: int | None = None, precision: str = "highest") -> Any:
+    """A problem of these shapes; labels and embeddings are of no interest."""
     from tcm_kernels.backends.contract import Problem  # noqa: PLC0415
-    from tcm_kernels.backends.triton import backward, forward, residual_bytes  # noqa: PLC0415
 
     def labels(rows: int) -> torch.Tensor:
         return torch.arange(rows) // 4
@@ -119,15 +116,45 @@ def forward_and_backward(
     emb = torch.zeros(n, d, dtype=dtype)
     ref = None if m is None else torch.zeros(m, d, dtype=dtype)
     margins = torch.tensor([0.9, 0.5], dtype=torch.float64)
-    problem = Problem(
+    return Problem(
         emb, labels(n), ref, None if m is None else labels(m), margins, None, True, m is not None, precision
     )
+
+
+def forward_and_backward(
+    n: int, d: int, dtype: torch.dtype, m: int | None = None, precision: str = "highest"
+) -> Callable[[], object]:
+    """A call of the backend with gradients."""
+    from tcm_kernels.backends.triton import backward, forward, residual_bytes  # noqa: PLC0415
+
+    problem = problem_of(n, d, dtype, m, precision)
 
     def call() -> None:
         _, _, residual = forward.pair_sums(problem, residual_bytes(problem))
         backward.pair_sums_backward(problem, torch.ones(2, dtype=torch.float64), residual)
 
     return call
+
+
+def counted(n: int, d: int) -> tuple[int, list[str], int]:
+    """Launches and torch ops of a forward in the self case, views and allocations not among them.
+
+    And the launches of the backward, which are all there is of it.
+    """
+    from torch_ops import Counted  # noqa: PLC0415
+
+    from tcm_kernels.backends.triton import backward, forward, residual_bytes  # noqa: PLC0415
+
+    problem = problem_of(n, d, torch.bfloat16)
+    size = residual_bytes(problem)
+    residual = torch.zeros(size, dtype=torch.uint8)
+    grad_sums = torch.ones(2, dtype=torch.float64)
+    with Counted() as of_torch:
+        launches = recorded(lambda: forward.pair_sums(problem, size))
+    in_forward = list(of_torch.ops)
+    with Counted() as of_torch:
+        in_backward = recorded(lambda: backward.pair_sums_backward(problem, grad_sums, residual))
+    return len(launches), in_forward, len(in_backward) + len(of_torch.ops)
 
 
 def _report(launch: Launch, chip: int) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def row_threshold(error, errors_of_columns, inverse, threshold_minus):
     """The least product and offset at which a pair of two classes may be hard, rounded down: int32 (n,)."""
     x = (threshold_minus - SLACK - error * (1.0 + errors_of_columns)) * inverse
     x = tl.floor(x - tl.abs(x) * 2e-6 - 1.0)
+    is_number = x == x  # noqa: PLR0124
+    x = tl.where(is_number, x, -LARGEST_THRESHOLD)
     return tl.minimum(tl.maximum(x, -LARGEST_THRESHOLD), LARGEST_THRESHOLD).to(tl.int32)
 
 
