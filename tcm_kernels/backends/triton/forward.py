@@ -114,7 +114,7 @@ class Call:
             *self._screening(columns), columns.rows, self.problem.margins,
             triton.cdiv(rows.rows, tiles.TILE), triton.cdiv(columns.rows, tiles.TILE), self.samples,
             TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIM=self.dim, SAMPLES=SAMPLES,
-            num_warps=2 * config.num_warps, num_stages=config.num_stages,
+            num_warps=8, num_stages=config.num_stages,
         )  # fmt: skip
 
     def _outputs(self, part: SuperTile) -> tuple[Tensor | int, ...]:
