@@ -105,10 +105,8 @@ def test_products_use_matrix_units(
 
 
 COUNT = """
-import sys
-sys.path.insert(0, "tests")
 import torch
-from triton_launches import forward_and_backward, recorded
+from benchmarks.launches import forward_and_backward, recorded
 alone = [(4064, None), (2049, None), (4096, None), (5003, None)]
 small = [(64, None), (65, None), (2048, None)]
 small_pairs = [(64, 80), (65, 80), (17, 2048)]
