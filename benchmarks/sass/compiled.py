@@ -169,16 +169,17 @@ def _of_cuda(chip: int, dim: int, dtype: str) -> Iterator[Kernel]:
     library = Path(tcm_kernels.__file__).parent / "_cuda.abi3.so"
     if not library.exists():
         raise NotHereError("the CUDA extension was not built: tcm_kernels/_cuda.abi3.so is not there")
-    text = dump(library, "--dump-resource-usage", "--dump-sass", "-arch", CHIPS[chip])
-    code, used = parse.functions(text), resources(text)
-    if not code:
+    of_chip = (library, "-arch", CHIPS[chip])
+    used = resources(dump(*of_chip, "--dump-resource-usage"))
+    if not used:
         raise NotHereError(f"the CUDA extension was built without {CHIPS[chip]}")
-    threads = _threads(dump(library, "--dump-elf", "-arch", CHIPS[chip]))
+    threads = _threads(dump(*of_chip, "--dump-elf"))
     for name in KERNELS:
         of_dtype = CUDA_NAMES[name][DTYPES[dtype]]
-        for function in (f for f in code if re.search(rf"\d{name}_kernel", f) and of_dtype in f):
+        for function in (f for f in used if re.search(rf"\d{name}_kernel", f) and of_dtype in f):
+            text = dump(*of_chip, "--dump-sass", "--function", function)
             yield Kernel(
-                "cuda", name, chip, dim, dtype, tuple(parse.instructions(code[function])),
+                "cuda", name, chip, dim, dtype, tuple(parse.instructions(parse.functions(text)[function])),
                 used[function]["reg"], used[function]["stack"] + used[function]["local"],
                 threads[function] // 32, _cuda_tile(name, dim, DTYPES[dtype]),
             )  # fmt: skip

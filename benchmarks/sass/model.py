@@ -221,7 +221,7 @@ class Prediction:
     def clocks(self, *, most: bool = False) -> dict[str, float]:
         """By pipe, the whole tile."""
         rest = self.tile.most if most else self.tile.least
-        return clocks((*self.tile.products, rest), self.kernel.warps, self.chip, self.kernel.copied)
+        return clocks((*self.tile.products, rest), self.kernel.warps, self.chip, self._copied)
 
     def bound(self, *, most: bool = False) -> tuple[str, float]:
         """The busiest pipe, and its clocks: what a tile takes if all else hides behind it."""
@@ -231,8 +231,15 @@ class Prediction:
         """Clocks if the rest of the tile waits for its products, and the next tile for it."""
         rest = self.tile.most if most else self.tile.least
         warps, chip = self.kernel.warps, self.chip
-        products = clocks(self.tile.products, warps, chip, self.kernel.copied)
-        return _largest(products)[1] + _largest(clocks((rest,), warps, chip, 0))[1]
+        products = clocks(self.tile.products, warps, chip, self._copied)
+        return _largest(products)[1] + _largest(clocks((rest,), warps, chip, self._copied and 0))[1]
+
+    @property
+    def _copied(self) -> int | None:
+        """What a tile needs in shared memory, if copies bring it there and not loads."""
+        parts = (*self.tile.products, self.tile.least)
+        copies = any(pipes.pipe_of(i) == pipes.COPY for part in parts for i in part.code)
+        return self.kernel.copied if copies else None
 
     def share(self, of_clocks: float) -> float:
         """So many clocks a visited tile, in U."""

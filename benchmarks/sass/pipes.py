@@ -87,10 +87,10 @@ def shared_bytes(i: Instruction) -> float:
 
 
 def l2_bytes(i: Instruction) -> int:
-    """What a warp's instruction asks of the L2 cache: copies, and loads and stores of 8 bytes a lane or more.
+    """What a warp's instruction asks of the L2 cache: copies, and loads and stores of 16 bytes a lane.
 
     Narrower ones are mostly of numbers that several lanes want, and that the L1 cache holds.
     """
     pipe = pipe_of(i)
-    wide = pipe == GLOBAL and i.name in ("LDG", "STG") and warp_bytes(i) >= 8 * WARP
+    wide = pipe == GLOBAL and i.name in ("LDG", "STG") and warp_bytes(i) >= 16 * WARP
     return warp_bytes(i) if pipe == COPY or wide else 0
