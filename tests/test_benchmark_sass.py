@@ -162,6 +162,10 @@ def test_loops_are_found_with_what_is_in_them():
     assert inside == [0x40, 0x50, 0x60, 0x70, 0x80]
 
 
+def test_a_cycle_that_is_entered_at_two_places_is_no_loop():
+    assert not graph("@P0 BRA {b}", "a: IADD3 R1, R1, R2, RZ", "b: NOP", "@P1 BRA {a}", "EXIT").loops
+
+
 def test_a_far_jump_written_as_a_call_is_followed_and_a_real_call_is_not():
     jumps = graph("loop: IADD3 R1, R1, R2, RZ", "@P0 CALL.REL.NOINC {out}", "BRA {loop}", "out: EXIT")
     assert jumps.next == [(1, 2), (0,), ()]
@@ -230,6 +234,22 @@ def test_a_loop_of_four_steps_is_followed_by_one_of_those_that_are_left():
         "@P2 BRA {tiles}",
     ]  # fmt: skip
     assert [part.times for part in model.tile(kernel(*lines, depth=6 * 32)).products] == [1, 2]
+
+
+def test_a_loop_of_a_stages_steps_stands_within_the_loop_of_stages():
+    lines = [
+        "tiles: NOP",
+        f"stages: {COPY}",
+        *NESTED[6:8],
+        "@P0 BRA {full}",
+        "@P1 BRA {stages}",
+        "@P2 BRA {tiles}",
+    ]
+    tile = model.tile(kernel(*lines, depth=6 * 32, products=2))
+    assert [(part.times, names(part)) for part in tile.products] == [
+        (6, ["LDGSTS", "BRA"]),
+        (12, ["IGMMA", "IGMMA", "BRA"]),
+    ]
 
 
 def test_a_tile_may_be_visited_once_for_each_block_of_columns():
@@ -306,6 +326,12 @@ def test_the_bound_is_the_busiest_pipe_and_apart_the_sum_of_two():
     assert found.apart() == pytest.approx(spent["L2"] + 3), "12 slots of the rest, 4 a clock"
     assert spent["issue"] == 4 * (4 * 6 + 3) / 4
     assert found.clocks(most=True)["issue"] == 4 * (4 * 6 + 5) / 4
+
+
+def test_copies_ahead_of_the_first_step_are_not_read_twice():
+    lines = [*NESTED[:4], COPY, COPY, *NESTED[4:]]
+    apart = model.predict(kernel(*lines)).apart()
+    assert apart == pytest.approx(2 * 128 * 128 * 132 / 4472 + 4 * 9 / 4), "and 9 slots of the rest"
 
 
 def test_loads_take_the_place_of_copies_where_there_are_none():
