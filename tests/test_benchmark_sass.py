@@ -453,6 +453,15 @@ def test_predictions_are_called_predictions_and_stand_in_no_readme(printed_and_w
     assert not re.search(r"benchmarks[./]sass|predicted clocks|predicted bound", readme)
 
 
+def test_code_of_another_form_hides_no_other_prediction(capsys, monkeypatch):
+    made = [kernel(*FUSED, depth=100), kernel(*FUSED)]
+    monkeypatch.setattr(command.compiled, "kernels", lambda *_: made)
+    assert command.main(["--backend", "triton", "--chip", "90"]) == 1
+    printed = capsys.readouterr().out
+    assert "sweep of triton, sm_90: each of 4 warps multiplies [131072] a pass of its loops" in printed
+    assert "predicted bound: L2, 967 clocks a tile, 0.47 U" in printed
+
+
 def test_without_compiled_code_it_says_what_is_missing(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert command.main(["--backend", "triton", "--chip", "90"]) == 1

@@ -6,7 +6,7 @@ the rates are right: waiting (for memory, at barriers, for a result), bank confl
 not hold what is read are not in it. Where the rest of a tile waits for its products, and no other program of
 the multiprocessor fills the gap, the sum of both bounds counts instead of the larger: that is given, too.
 
-What is counted is a way through the loops (parse.py): "least" is the common one, a tile in which nothing
+What is counted is a way through the loops (loops.py): "least" is the common one, a tile in which nothing
 is found; "most" does all that a tile can ask for. Where between them a tile is, the code does not say. What
 the loop of steps does in some of its steps only (the first of a tile, say) is in neither. Where a kernel
 chooses at run time how rows are copied, the widest copies are counted: rows are taken to be a multiple of 16
