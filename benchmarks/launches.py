@@ -94,12 +94,9 @@ def recorded(call: Callable[[], object]) -> list[Launch]:
     return launches
 
 
-def forward_and_backward(
-    n: int, d: int, dtype: torch.dtype, m: int | None = None, precision: str = "highest"
-) -> Callable[[], object]:
-    """A call of the backend with gradients; labels and embeddings are of no interest."""
+def problem_of(n: int, d: int, dtype: torch.dtype, m: int | None = None, precision: str = "highest") -> Any:
+    """A problem of these shapes; labels and embeddings are of no interest."""
     from tcm_kernels.backends.contract import Problem  # noqa: PLC0415
-    from tcm_kernels.backends.triton import backward, forward, residual_bytes  # noqa: PLC0415
 
     def labels(rows: int) -> torch.Tensor:
         return torch.arange(rows) // 4
@@ -107,9 +104,18 @@ def forward_and_backward(
     emb = torch.zeros(n, d, dtype=dtype)
     ref = None if m is None else torch.zeros(m, d, dtype=dtype)
     margins = torch.tensor([0.9, 0.5], dtype=torch.float64)
-    problem = Problem(
+    return Problem(
         emb, labels(n), ref, None if m is None else labels(m), margins, None, True, m is not None, precision
     )
+
+
+def forward_and_backward(
+    n: int, d: int, dtype: torch.dtype, m: int | None = None, precision: str = "highest"
+) -> Callable[[], object]:
+    """A call of the backend with gradients."""
+    from tcm_kernels.backends.triton import backward, forward, residual_bytes  # noqa: PLC0415
+
+    problem = problem_of(n, d, dtype, m, precision)
 
     def call() -> None:
         _, _, residual = forward.pair_sums(problem, residual_bytes(problem))

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.launches import Launch, compiled, forward_and_backward, of_chip, recorded
+from benchmarks.launches import Launch, compiled, forward_and_backward, of_chip, problem_of, recorded
 from benchmarks.sass.compiled import dump_of, resources
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -29,6 +29,27 @@ DIMS = {80: (3, 512), 90: (80, 512, 513, 1000, 4096), 100: (3, 512)}
 # a gradient of its own, in one launch and screened, and in several super-tiles.
 SHAPES = ((1024, None), (4096, None))
 MORE_SHAPES = ((1024, 700), (4096, 2500), (20000, None))  # of one D on one chip
+
+
+def counted(n: int, d: int) -> tuple[int, list[str], int]:
+    """Launches and torch ops of a forward in the self case, views and allocations not among them.
+
+    And the launches of the backward, which are all there is of it.
+    """
+    from torch_ops import Counted  # noqa: PLC0415
+
+    from tcm_kernels.backends.triton import backward, forward, residual_bytes  # noqa: PLC0415
+
+    problem = problem_of(n, d, torch.bfloat16)
+    size = residual_bytes(problem)
+    residual = torch.zeros(size, dtype=torch.uint8)
+    grad_sums = torch.ones(2, dtype=torch.float64)
+    with Counted() as of_torch:
+        launches = recorded(lambda: forward.pair_sums(problem, size))
+    in_forward = list(of_torch.ops)
+    with Counted() as of_torch:
+        in_backward = recorded(lambda: backward.pair_sums_backward(problem, grad_sums, residual))
+    return len(launches), in_forward, len(in_backward) + len(of_torch.ops)
 
 
 def _report(launch: Launch, chip: int) -> dict[str, Any]:

@@ -22,15 +22,24 @@ class Configs(NamedTuple):
     patterns: Config  # also of the block sums
 
 
+class Row(NamedTuple):
+    """A row of the table."""
+
+    configs: Configs
+    short_sweep: Config  # where codes are shorter than `least_codes`, or no multiple of the sweep's block
+    least_codes: int
+
+
 # By bytes of an element. No row has been measured on a GPU yet: on sm_90 they are those that the compiler
-# reports to fit into registers, with two programs of the sweep on a multiprocessor.
+# reports to fit into registers, with two programs of the sweep on a multiprocessor; on sm_80, too.
 _HOPPER = {
-    2: Configs(Config(128, 4, 3), Config(128, 8, 2), Config(128, 8, 1)),
-    4: Configs(Config(128, 4, 3), Config(32, 8, 2), Config(64, 8, 3)),
+    2: Row(Configs(Config(128, 4, 3), Config(128, 8, 2), Config(128, 8, 1)), Config(64, 4, 3), 128),
+    4: Row(Configs(Config(128, 4, 3), Config(32, 8, 2), Config(64, 8, 3)), Config(64, 4, 3), 128),
 }
+# Here a sweep by 64 spills, and one whose block is all of a row, too.
 _AMPERE = {
-    2: Configs(Config(64, 4, 3), Config(32, 8, 3), Config(64, 8, 3)),
-    4: Configs(Config(64, 4, 3), Config(16, 8, 3), Config(64, 8, 3)),
+    2: Row(Configs(Config(128, 4, 2), Config(32, 8, 3), Config(64, 8, 3)), Config(32, 4, 4), 256),
+    4: Row(Configs(Config(128, 4, 2), Config(16, 8, 3), Config(64, 8, 3)), Config(32, 4, 4), 256),
 }
 TABLE = {8: _AMPERE, 9: _HOPPER, 10: _HOPPER, 12: _AMPERE}  # by major compute capability
 
@@ -42,9 +51,9 @@ VECTOR = 16  # bytes; rows that are no multiple of this are read element by elem
 def configs_for(major: int, element: int, dim: int) -> Configs:
     """The row for a chip of this major compute capability and embeddings of D elements of so many bytes."""
     row = TABLE[max(known for known in TABLE if known <= max(major, 8))][element]
-    sweep, full_tiles, patterns = row
-    while padded(dim) % sweep.block:
-        sweep = sweep._replace(block=sweep.block // 2)
+    sweep, full_tiles, patterns = row.configs
+    if padded(dim) % sweep.block or padded(dim) < row.least_codes:
+        sweep = row.short_sweep
     half = full_tiles.block // 2
     # No longer than D, and in float32 without masks in the last step, where D allows.
     if half >= SMALLEST_BLOCK and (dim <= half or (element == 4 and dim % full_tiles.block)):
