@@ -8,17 +8,13 @@ the types that the method counts on.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from compiling_python import python
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-TESTS = Path(__file__).parent
 # Bytes of shared memory that a block can have, by compute capability; rows of the table for 8.x serve 8.6,
 # 8.9 and 12.x as well, which have 99 KiB.
 SHARED = {80: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
@@ -29,29 +25,10 @@ SMALL = {80: {"HMMA"}, 90: {"HMMA"}, 100: {"HMMA"}}  # its blocks of 16 rows are
 FLOATING = {80: {"HMMA"}, 90: {"HGMMA"}, 100: {"HMMA", "UTCHMMA"}}
 
 
-def _python(*arguments: str) -> str:
-    """The output of a Python of its own, in which triton compiles and does not interpret."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (str(TESTS.parent), os.environ.get("PYTHONPATH")))
-    )
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=TESTS.parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     path = tmp_path_factory.mktemp("triton") / "report"
-    _python("tests/triton_launches.py", str(path))
+    python("tests/triton_launches.py", str(path))
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert {report["chip"] for report in found} == set(SHARED)
     return found
@@ -105,10 +82,8 @@ def test_products_use_matrix_units(
 
 
 COUNT = """
-import sys
-sys.path.insert(0, "tests")
 import torch
-from triton_launches import forward_and_backward, recorded
+from benchmarks.launches import forward_and_backward, recorded
 alone = [(4064, None), (2049, None), (4096, None), (5003, None)]
 small = [(64, None), (65, None), (2048, None)]
 small_pairs = [(64, 80), (65, 80), (17, 2048)]
@@ -122,7 +97,7 @@ for shapes in (alone, [(2049, 2048), (2049, 4096), (5003, 3007)], small, small_p
 
 @pytest.mark.slow
 def test_no_number_of_rows_compiles_a_kernel_again() -> None:
-    again = _python("-c", COUNT)
+    again = python("-c", COUNT)
     assert not again, again
 
 
@@ -138,7 +113,7 @@ print(json.dumps([counted(n, 64) for n in (1024, 4096, 32768)]))
 @pytest.mark.slow
 def test_a_call_takes_few_launches() -> None:
     """In one launch, on one super-tile, and on three; views and allocations are not counted."""
-    for (launches, ops, backward), most in zip(json.loads(_python("-c", LAUNCHES)), (2, 12, 25), strict=True):
+    for (launches, ops, backward), most in zip(json.loads(python("-c", LAUNCHES)), (2, 12, 25), strict=True):
         assert launches + len(ops) <= most, f"{launches} launches beside {ops}"
         assert launches >= most // 2, "launches were not recorded"
         assert backward == 1
