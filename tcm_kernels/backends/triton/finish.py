@@ -1,8 +1,9 @@
 """Finish: partial sums to the result, in a fixed order.
 
 Programs add up blocks of partial sums and look for rows that are not finite; the last of them to end adds up
-what all have stored, in the order of the programs. Bytes: 36 N from the L2 cache, 1.2 MB at N = 32,768, which
-one program took 0.07 U to read there (predicted), and 33 programs less than a launch.
+what all have stored, in the order of the programs. Bytes: 36 N from the L2 cache, 1.2 MB at N = 32,768. One
+program reads those at the rate of one multiprocessor, predicted 0.07 U there at D = 512; 33 programs share
+them. Not yet measured.
 """
 
 from __future__ import annotations
