@@ -1,10 +1,10 @@
 """Add up, few hard pairs: row by row, one partner after the other.
 
 A program owns a row. It looks at the directory first, 32 tiles at a time, and walks the words of those alone
-in which there is something: of the benchmark's rows at density 1e-3, a ninth. Partners are taken one by one: one
-read of the partner's embedding gives the similarity of a candidate, the decision, its penalty and its share
-of P or Q. Bytes: D elements a candidate and direction, from the L2 cache; at density 1e-3, N = 32,768, D =
-512 in bfloat16 that is 1 GB. Programs of one warp are many, so that some read while others add. Not yet
+in which there is something: of the benchmark's rows at density 1e-3, a ninth. Partners are taken one by one:
+one read of the partner's embedding gives the similarity of a candidate, the decision, its penalty and its
+share of P or Q. Bytes: D elements a candidate and direction, from the L2 cache; at density 1e-3, N = 32,768,
+D = 512 in bfloat16 that is 1 GB. Programs of one warp are many, so that some read while others add. Not yet
 measured.
 
 Of tiles that were decided in full precision it adds the signs that are lists, and takes away, where a tile

@@ -17,11 +17,11 @@ there at all, or a sample with itself, is a matter of ranges, and so of whole wo
 tile's shape took 40 registers more. A fixed sample of tiles is screened first: where that leaves more
 candidates than are worth deciding one by one, the sweep does not run at all.
 
-As compiled by Triton 3.7 for D = 512 (benchmarks.sass; predictions): no spills on sm_80 and sm_90, where a
+As compiled by Triton 3.7 for D = 512 (benchmarks.sass; predictions): nothing spills on sm_80 and sm_90. A
 tile without candidates takes 1,417 instructions a warp, 221 of them for each step, and six barriers behind
-its products, where it took 967 and twelve, and waited for its first codes. Its products take 2,048 clocks on sm_90, with two programs to share them; the L2
-cache may take 3,869, 0.47 U, if its rate is what others have measured. The order of the loop is what keeps
-registers free: offsets before the products spilled 168 bytes, `tl.range(flatten=True)` 328.
+its products; it took 967 and twelve, and waited for its first codes. The products of a tile take 2,048 clocks
+on sm_90. The L2 cache may take 3,869, 0.47 U, if its rate is what others have measured. The order of the loop
+is what keeps registers free: offsets before the products spilled 168 bytes, `tl.range(flatten=True)` 328.
 """
 
 from __future__ import annotations
