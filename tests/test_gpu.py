@@ -8,12 +8,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from cases import Case, Inputs
+from gpu_waiting import waiting_is_an_error
 from torch import Tensor
 
 import tcm_kernels
@@ -46,13 +47,6 @@ def inputs(request: pytest.FixtureRequest) -> Inputs:
     return request.param.build("cuda")
 
 
-@pytest.fixture
-def waiting_is_an_error() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
-
-
 def step(inputs: Inputs, backend: str) -> Callable[[], list[Tensor]]:
     """Loss and gradients."""
     sides = [x for x in (inputs.emb, inputs.ref_emb) if x is not None]
@@ -69,13 +63,11 @@ def assert_same_bits(found: list[Tensor], expected: list[Tensor]) -> None:
         assert torch.equal(one, other)
 
 
-def test_neither_forward_nor_backward_waits_for_the_device(
-    inputs: Inputs, backend: str, request: pytest.FixtureRequest
-) -> None:
+def test_neither_forward_nor_backward_waits_for_the_device(inputs: Inputs, backend: str) -> None:
     run = step(inputs, backend)
     run()  # compiles
-    request.getfixturevalue("waiting_is_an_error")
-    run()
+    with waiting_is_an_error():
+        run()
 
 
 def test_a_captured_graph_replays_on_new_embeddings(inputs: Inputs, backend: str) -> None:
