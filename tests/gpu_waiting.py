@@ -1,4 +1,4 @@
-"""A place in which waiting for the GPU is an error; not in test_gpu.py, because it is tested without a GPU."""
+"""Where waiting for the GPU is an error. Not in test_gpu.py, because it is tested without a GPU, too."""
 
 from __future__ import annotations
 
