@@ -2,12 +2,14 @@
 
 Run as `python tests/triton_launches.py REPORT`: for every chip, dtype and dimension below it records a
 forward and a backward on tensors in main memory without running a kernel, compiles what was recorded, and
-writes one JSON object a kernel. A process of its own, because the other tests may have told triton to
+writes one JSON object a kernel. With `settings` as another argument, it does so for the settings and inputs
+of gpu_settings.py on an H100. A process of its own, because the other tests may have told triton to
 interpret.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -22,8 +24,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gpu_settings
+import pytest
 import torch
 
+CHIP_OF_SETTINGS = 90
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 # Dimensions, multiples of 128, of 16, of 8 and of nothing, by chip: what differs between them is seen on one.
 DIMS = {80: (3, 512), 90: (80, 512, 513, 1000, 4096), 100: (3, 512)}
@@ -161,14 +166,19 @@ def _report(launch: Launch, chip: int) -> dict[str, Any]:
     }
 
 
-def _every_launch(chip: int) -> Iterator[tuple[str, Launch]]:
+def _configs_of(chip: int) -> contextlib.AbstractContextManager[object]:
+    """Launches are then those of this chip."""
     from tcm_kernels.backends.triton import configs, forward  # noqa: PLC0415
 
     def configs_of_chip(x: torch.Tensor, _: str) -> configs.Configs:
         return configs.configs_for(chip // 10, x.element_size(), x.shape[1])
 
+    return unittest.mock.patch.object(forward, "_configs", configs_of_chip)
+
+
+def _every_launch(chip: int) -> Iterator[tuple[str, Launch]]:
     seen = set()
-    with unittest.mock.patch.object(forward, "_configs", configs_of_chip):
+    with _configs_of(chip):
         for dtype, d, precision in itertools.product(DTYPES, DIMS[chip], ("highest", "high")):
             if precision == "high" and dtype != torch.float32:
                 continue
@@ -179,17 +189,34 @@ def _every_launch(chip: int) -> Iterator[tuple[str, Launch]]:
                         yield f"{dtype}, D={d}, {precision}".removeprefix("torch."), launch
 
 
-def _reports(chip: int) -> list[dict[str, Any]]:
-    return [{"case": case} | _report(launch, chip) for case, launch in _every_launch(chip)]
+def _launches_of_setting(name: str) -> Iterator[tuple[str, Launch]]:
+    """What the tests of this setting launch on a GPU."""
+    setting = gpu_settings.TRITON[name]
+    seen = set()
+    with pytest.MonkeyPatch.context() as patch, _configs_of(CHIP_OF_SETTINGS):
+        setting.apply(patch)
+        for case in gpu_settings.inputs_of(setting):
+            m = None if case.relation == "self" else case.m
+            for launch in recorded(forward_and_backward(case.n, case.d, case.dtype, m)):
+                if launch.key not in seen:
+                    seen.add(launch.key)
+                    yield f"{name}, {case.id}", launch
 
 
-def main(report: str) -> None:
+def _reports(of: int | str) -> list[dict[str, Any]]:
+    """Of a chip, or of a setting."""
+    chip = of if isinstance(of, int) else CHIP_OF_SETTINGS
+    launches = _every_launch(of) if isinstance(of, int) else _launches_of_setting(of)
+    return [{"case": case} | _report(launch, chip) for case, launch in launches]
+
+
+def main(report: str, what: str = "chips") -> None:
     """Write the reports of all kernels, one JSON object a line."""
     processes = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
     with processes as pool, open(report, "w") as out:
-        for of_chip in pool.map(_reports, DIMS):
-            out.writelines(json.dumps(of_kernel) + "\n" for of_kernel in of_chip)
+        for reports in pool.map(_reports, DIMS if what == "chips" else gpu_settings.TRITON):
+            out.writelines(json.dumps(of_kernel) + "\n" for of_kernel in reports)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

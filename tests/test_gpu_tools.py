@@ -1,9 +1,15 @@
-"""The place in which tests on a GPU must not wait for it, with a torch.cuda that warns as torch does."""
+"""What tests on a GPU are made of, run without one: where they must not wait, and how a first call is timed.
+
+torch.cuda is a stub that warns as torch does.
+"""
 
 from __future__ import annotations
 
+import time
 import warnings
+from pathlib import Path
 
+import first_calls
 import pytest
 import torch
 from gpu_waiting import waiting_is_an_error
@@ -74,3 +80,16 @@ def test_without_all_this_torchs_warning_would_leave_the_mode_behind(cuda: Cuda)
     with pytest.raises(UserWarning, match="prototype"):
         torch.cuda.set_sync_debug_mode("error")
     assert cuda.mode == 2
+
+
+def test_a_first_call_is_timed_without_the_start_of_its_process(tmp_path: Path) -> None:
+    begin = time.perf_counter()
+    first, second = first_calls.seconds("torch", "cpu", cache=tmp_path, rows=64, dim=8)
+    whole = time.perf_counter() - begin
+    assert 0 < second < whole / 4
+    assert 0 < first < whole / 2, "importing torch alone takes longer"
+
+
+def test_a_first_call_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="expected one of 'auto'"):
+        first_calls.seconds("tpu", "cpu", cache=tmp_path, rows=8, dim=8)
