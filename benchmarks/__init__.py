@@ -16,6 +16,8 @@
     readme.py        records -> the figures in README.md
     run.py           `python -m benchmarks.run`: the grid -> results/<device>.json and .md
     training_step.py `python -m benchmarks.training_step`: the share of a whole training step
+    launches.py      what the `triton` backend would launch, recorded and compiled without a GPU
+    sass/            `python -m benchmarks.sass`: clocks predicted from compiled code; no measurement
     histogram.py     `python -m benchmarks.histogram`: what evaluation costs, over N
     test_loss.py     `pytest benchmarks/ --benchmark-only`
 

@@ -6,15 +6,13 @@ fake_gpu.py does the compiling, in a process of its own. On a GPU, test_compile.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from compiling_python import python
 from fake_gpu import DTYPES, MOVES, SIZES, WAYS
 
 from tcm_kernels import dispatch
@@ -25,27 +23,15 @@ if torch.cuda.is_available():
 if shutil.which("g++") is None:
     pytest.skip("g++, which builds the fake GPU, is not installed", allow_module_level=True)
 
-TESTS = Path(__file__).parent
 pytestmark = pytest.mark.slow
 GPU_DTYPES = {"float32", "bfloat16", "float16"}
 TAKES = {"triton": GPU_DTYPES, "cuda": GPU_DTYPES, "torch": set(DTYPES), "cpu": set()}
 
 
-def _of_a_python_with_a_gpu(script: str, *arguments: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    paths = filter(None, (str(TESTS.parent), os.environ.get("PYTHONPATH")))
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
-    done = subprocess.run(
-        [sys.executable, script, *arguments],
-        env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     path = tmp_path_factory.mktemp("fake-gpu") / "report"
-    _of_a_python_with_a_gpu("tests/fake_gpu.py", str(path))
+    python("tests/fake_gpu.py", str(path))
     return {line.pop("case"): line for line in map(json.loads, path.read_text().splitlines())}
 
 
@@ -128,4 +114,4 @@ else:
 def test_importing_the_package_asks_no_gpu_and_imports_no_compiler(tmp_path: Path) -> None:
     script = tmp_path / "import.py"
     script.write_text(IMPORT)
-    _of_a_python_with_a_gpu(str(script))
+    python(str(script))

@@ -8,7 +8,6 @@ was built where nvcc is installed, test_build.py says.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import re
 import shutil
@@ -21,22 +20,19 @@ import torch
 
 import tcm_kernels
 
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
+
+from benchmarks.sass.compiled import tool  # noqa: E402
+
 LIBRARY = Path(tcm_kernels.__file__).parent / "_cuda.abi3.so"
-
-
-def _tool(name: str) -> str | None:
-    """Of the CUDA toolkit, or of the triton wheel, which has some of its tools."""
-    found = shutil.which(name)
-    triton = importlib.util.find_spec("triton")
-    if found is None and triton is not None and triton.origin is not None:
-        found = shutil.which(str(Path(triton.origin).parent / "backends/nvidia/bin" / name))
-    return found
 
 
 if not LIBRARY.exists():
     pytest.skip("the CUDA module was not built", allow_module_level=True)
 
-CUOBJDUMP = _tool("cuobjdump")
+CUOBJDUMP = tool("cuobjdump")
 needs_cuobjdump = pytest.mark.skipif(CUOBJDUMP is None, reason="cuobjdump (CUDA toolkit) is not installed")
 
 

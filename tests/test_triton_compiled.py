@@ -8,18 +8,14 @@ the types that the method counts on.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import gpu_settings
 import pytest
+from compiling_python import python
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-TESTS = Path(__file__).parent
 # Bytes of shared memory that a block can have, by compute capability; rows of the table for 8.x serve 8.6,
 # 8.9 and 12.x as well, which have 99 KiB.
 SHARED = {80: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
@@ -30,29 +26,10 @@ SMALL = {80: {"HMMA"}, 90: {"HMMA"}, 100: {"HMMA"}}  # its blocks of 16 rows are
 FLOATING = {80: {"HMMA"}, 90: {"HGMMA"}, 100: {"HMMA", "UTCHMMA"}}
 
 
-def _python(*arguments: str) -> str:
-    """The output of a Python of its own, in which triton compiles and does not interpret."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (str(TESTS.parent), os.environ.get("PYTHONPATH")))
-    )
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=TESTS.parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     path = tmp_path_factory.mktemp("triton") / "report"
-    _python("tests/triton_launches.py", str(path))
+    python("tests/triton_launches.py", str(path))
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert {report["chip"] for report in found} == set(SHARED)
     return found
@@ -68,7 +45,7 @@ def test_nothing_is_kept_in_local_memory(reports: list[dict[str, Any]]) -> None:
     spilled = [
         f"{_where(report)}: {report['stack']} bytes, {report['registers']} registers"
         for report in reports
-        if report["chip"] == 90 and report["stack"] + report["local"] > 0
+        if report["chip"] in (80, 90) and report["stack"] + report["local"] > 0
     ]
     assert not spilled, "\n".join(spilled)
 
@@ -108,7 +85,7 @@ def test_products_use_matrix_units(
 @pytest.fixture(scope="module")
 def reports_of_settings(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     path = tmp_path_factory.mktemp("triton-settings") / "report"
-    _python("tests/triton_launches.py", str(path), "settings")
+    python("tests/triton_launches.py", str(path), "settings")
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -134,10 +111,8 @@ def test_what_tests_on_a_gpu_run_in_small_tiles_compiles_and_fits(
 
 
 COUNT = """
-import sys
-sys.path.insert(0, "tests")
 import torch
-from triton_launches import forward_and_backward, recorded
+from benchmarks.launches import forward_and_backward, recorded
 alone = [(4064, None), (2049, None), (4096, None), (5003, None)]
 small = [(64, None), (65, None), (2048, None)]
 small_pairs = [(64, 80), (65, 80), (17, 2048)]
@@ -151,5 +126,23 @@ for shapes in (alone, [(2049, 2048), (2049, 4096), (5003, 3007)], small, small_p
 
 @pytest.mark.slow
 def test_no_number_of_rows_compiles_a_kernel_again() -> None:
-    again = _python("-c", COUNT)
+    again = python("-c", COUNT)
     assert not again, again
+
+
+LAUNCHES = """
+import json
+import sys
+sys.path.insert(0, "tests")
+from triton_launches import counted
+print(json.dumps([counted(n, 64) for n in (1024, 4096, 32768)]))
+"""
+
+
+@pytest.mark.slow
+def test_a_call_takes_few_launches() -> None:
+    """In one launch, on one super-tile, and on three; views and allocations are not counted."""
+    for (launches, ops, backward), most in zip(json.loads(python("-c", LAUNCHES)), (2, 12, 25), strict=True):
+        assert launches + len(ops) <= most, f"{launches} launches beside {ops}"
+        assert launches >= most // 2, "launches were not recorded"
+        assert backward == 1

@@ -45,8 +45,8 @@ CERTIFICATE = (Path(__file__).parent.parent / "csrc/certificate.h").read_text()
         ("ROUND_UP", "kRoundUp"),
         ("ROUND_UP_TINY", "kRoundUpTiny"),
         ("SLACK", "kSlack"),
-        ("SMALLEST_SCALE", "kSmallestScale"),
-        ("LARGEST_DIM", "kLargestDim"),
+        ("SMALLEST_SCALE", "kSmallestTileScale"),
+        ("LARGEST_DIM", "kLargestScreenedDim"),
     ],
 )
 def test_the_certificate_has_the_constants_of_its_derivation(ours: str, theirs: str) -> None:
@@ -123,23 +123,80 @@ def test_a_word_has_the_bits_of_a_range_of_columns(begin: int) -> None:
 
 
 @triton.jit
-def order_kernel(visits_ptr, row_tiles, column_tiles):
-    a, b = tiles.tile_at(tl.program_id(0), row_tiles, column_tiles)
-    at = visits_ptr + a * column_tiles + b
-    tl.store(at, tl.load(at) + 1)
+def position_kernel(word, out_ptr):
+    number = tl.arange(0, 32)
+    tl.store(out_ptr + number, bits.position_of(word, number))
+
+
+@pytest.mark.parametrize("word", [0, 1, -1, -(2**31), 0b1011, 0x7FFF0001, -0x12345678, 0x00010000])
+def test_the_set_bits_of_a_word_are_found_by_their_number(word: int) -> None:
+    out = torch.empty(32, dtype=torch.int32)
+    position_kernel[(1,)](word, out)
+    expected = [position for position in range(32) if word >> position & 1]
+    assert out[: len(expected)].tolist() == expected
+    assert out.max() < 32
+
+
+@triton.jit(do_not_specialize=["row_tiles", "column_tiles"])
+def order_kernel(at_ptr, row_tiles, column_tiles, DIAGONAL: tl.constexpr, BLOCK: tl.constexpr):
+    t = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    t = tl.minimum(t, tiles.number_of_tiles(row_tiles, column_tiles, DIAGONAL) - 1)
+    a, b = tiles.tile_at(t, row_tiles, column_tiles, DIAGONAL)
+    tl.store(at_ptr + t, a * column_tiles + b)
+
+
+def order_of_tiles(rows: int, columns: int, *, diagonal: bool) -> torch.Tensor:
+    """Tile number t of those visited, as row * columns + column."""
+    count = rows * (rows + 1) // 2 if diagonal else rows * columns
+    at = torch.full((count,), -1, dtype=torch.int32)
+    order_kernel[(triton.cdiv(count, 1024),)](at, rows, columns, DIAGONAL=diagonal, BLOCK=1024)
+    return at
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 9), (9, 1), (8, 5), (17, 3), (20, 20)])
 def test_every_tile_is_visited_once(rows: int, columns: int) -> None:
-    visits = torch.zeros(rows, columns, dtype=torch.int32)
-    order_kernel[(rows * columns,)](visits, rows, columns)
-    assert (visits == 1).all()
+    at = order_of_tiles(rows, columns, diagonal=False)
+    assert torch.equal(at.sort().values, torch.arange(rows * columns, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("edge", [*range(1, 41), 127, 128, 129, 1021, 1024])
+def test_every_tile_on_and_above_the_diagonal_is_visited_once_and_no_other(edge: int) -> None:
+    at = order_of_tiles(edge, edge, diagonal=True)
+    above = torch.ones(edge, edge, dtype=torch.bool).triu().flatten().nonzero().flatten()
+    assert torch.equal(at.sort().values.long(), above)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_tiles_that_follow_each_other_share_their_columns(diagonal: bool) -> None:
+    """Groups of eight rows: what 64 tiles in a row read are 8 + 8 to 10 blocks of codes, and not 65."""
+    at = order_of_tiles(96, 96, diagonal=diagonal)[1000:1064]
+    assert len((at // 96).unique()) + len((at % 96).unique()) <= 18
+
+
+@triton.jit
+def range_kernel(labels_ptr, m, wanted_ptr, begin_ptr, end_ptr, SIZE: tl.constexpr):
+    at = tl.arange(0, SIZE)
+    begin, end = prepare.range_of_label(labels_ptr, m, tl.load(wanted_ptr + at))
+    tl.store(begin_ptr + at, begin)
+    tl.store(end_ptr + at, end)
+
+
+@pytest.mark.parametrize("m", [0, 1, 2, 3, 7, 8, 9, 64, 100])
+@pytest.mark.parametrize("spread", [1, 3, 1000])
+def test_the_range_of_a_label_is_found_among_sorted_labels(m: int, spread: int) -> None:
+    labels = torch.randint(-spread, spread, (m,), generator=generator(m)).sort().values
+    if m > 2:
+        labels[0], labels[-1] = -(2**63), 2**63 - 1
+    wanted = torch.cat((labels, torch.randint(-spread - 2, spread + 2, (128 - m,), generator=generator(1))))
+    begin, end = torch.empty(128, dtype=torch.int32), torch.empty(128, dtype=torch.int32)
+    range_kernel[(1,)](labels, m, wanted, begin, end, SIZE=128)
+    assert torch.equal(begin.long(), torch.searchsorted(labels, wanted))
+    assert torch.equal(end.long(), torch.searchsorted(labels, wanted, right=True))
 
 
 def coded(rows: torch.Tensor) -> prepare.Side:
     n = torch.arange(len(rows))
-    nothing = torch.zeros(len(rows), dtype=torch.int32)
-    return prepare.prepare(rows, LabelOrder(n, nothing, nothing, nothing), codes=True)
+    return prepare.prepare(rows, LabelOrder(n, n, None), n, codes=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -150,7 +207,8 @@ def test_the_certificate_holds_for_every_pair(rows, d: int, dtype: torch.dtype) 
     if dtype == torch.bfloat16:  # the interpreter reads subnormal ones as 0
         emb[emb.abs() < torch.finfo(dtype).tiny] = 0.0
     side = coded(emb)
-    assert_certificate_holds(emb, side.inverse, side.code[: len(emb)], side.scale, side.error)
+    scale = side.scale.repeat_interleave(tiles.TILE)[: len(emb)]
+    assert_certificate_holds(emb, side.inverse, side.code[: len(emb)], scale, side.error)
 
 
 def test_norms_are_those_of_normalize() -> None:

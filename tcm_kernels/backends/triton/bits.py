@@ -30,13 +30,25 @@ def word_of_columns(mask, w: tl.constexpr, TILE: tl.constexpr):
 
 @triton.jit
 def count(words):
-    """How many bits of each word are set."""
+    """How many bits of each word are set; written as LLVM knows it, and makes one instruction of it."""
     v = words.to(tl.uint32, bitcast=True)
     v = v - ((v >> 1) & 0x55555555)
     v = (v & 0x33333333) + ((v >> 2) & 0x33333333)
     v = (v + (v >> 4)) & 0x0F0F0F0F
-    v = v + (v >> 8)
-    return ((v + (v >> 16)) & 63).to(tl.int32)
+    return ((v * 0x01010101) >> 24).to(tl.int32)
+
+
+@triton.jit
+def position_of(word, number):
+    """Position of the set bit of a word that has `number` set bits below it, if there is one."""
+    position = tl.zeros_like(number)
+    for step in tl.static_range(5):  # is it in the lower half of what is left?
+        half = 16 >> step
+        in_half = count((word >> position) & ((1 << half) - 1))
+        above = number >= in_half
+        number = tl.where(above, number - in_half, number)
+        position = tl.where(above, position + half, position)
+    return position
 
 
 @triton.jit

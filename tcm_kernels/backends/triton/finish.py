@@ -1,4 +1,9 @@
-"""Finish: partial sums to the result, in a fixed order."""
+"""Finish: partial sums to the result, in a fixed order.
+
+Programs add up blocks of partial sums and look for rows that are not finite; the last of them to end adds up
+what all have stored, in the order of the programs. Bytes: 36 N from the L2 cache, 1.2 MB at N = 32,768, which
+one program took 0.07 U to read there (predicted), and 33 programs less than a launch.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +12,13 @@ import triton.language as tl
 
 from .rules import beyond_margins, not_finite
 
-
-@triton.jit
-def add_partial_sums(sums_ptr, counts_ptr, n, sums, counts, BLOCK: tl.constexpr):
-    """Sums (2,) and counts (2,) plus the n rows of partial sums (n, 2)."""
-    offs, sign = tl.arange(0, BLOCK), tl.arange(0, 2)
-    for start in range(0, n, BLOCK):
-        inside = (start + offs < n)[:, None]
-        at = (start + offs).to(tl.int64)[:, None] * 2 + sign[None, :]
-        sums += tl.sum(tl.load(sums_ptr + at, mask=inside, other=0.0), axis=0)
-        counts += tl.sum(tl.load(counts_ptr + at, mask=inside, other=0), axis=0)
-    return sums, counts
+BLOCK = 1024  # partial sums that a program adds up at a time
+MOST_PROGRAMS = 256
 
 
-@triton.jit
-def rows_not_finite(inverse_ptr, n, BLOCK: tl.constexpr):
-    """How many of n rows have a norm that is not finite."""
-    found = tl.zeros((), tl.int32)
-    for start in range(0, n, BLOCK):
-        offs = start + tl.arange(0, BLOCK)
-        found += not_finite(tl.load(inverse_ptr + offs, mask=offs < n, other=1.0))
-    return found
+def programs_for(partials: int) -> int:
+    """Programs for so many partial sums, or rows."""
+    return max(1, min(MOST_PROGRAMS, triton.cdiv(partials, BLOCK)))
 
 
 @triton.jit
@@ -41,22 +32,80 @@ def store_result(sums, counts, poisoned, margins_ptr, sums_ptr, counts_ptr, pois
     tl.store(poison_ptr, poison)
 
 
-@triton.jit(do_not_specialize=["programs", "n", "m"])
-def finish_kernel(
-    tile_sums_ptr, tile_counts_ptr, programs,  # (programs, 2)
-    row_sums_ptr, row_counts_ptr, n,  # (n, 2)
-    row_inverse_ptr, column_inverse_ptr, m,
-    margins_ptr,
-    sums_ptr,  # (2,) float64
-    counts_ptr,  # (2,) int64
-    poison_ptr,  # float64: 0, or NaN where an embedding is not finite
-    BLOCK: tl.constexpr, SELF: tl.constexpr,
+@triton.jit
+def add_programs(
+    partial_sums_ptr, partial_counts_ptr, margins_ptr, sums_ptr, counts_ptr, poison_ptr,
+    MOST_PROGRAMS: tl.constexpr,
 ):  # fmt: skip
-    """One program: all partial sums, and whether an embedding is not finite."""
+    """The result, from what every program has stored."""
+    offs, sign = tl.arange(0, MOST_PROGRAMS), tl.arange(0, 2)
+    there = offs < tl.num_programs(0)
+    # Past the L1 cache, which may hold what stood there before other programs wrote.
+    found = tl.load(partial_sums_ptr + offs * 3 + 2, mask=there, other=0.0, cache_modifier=".cg")
+    at = offs[:, None] * 3 + sign[None, :]
+    sums = tl.load(partial_sums_ptr + at, mask=there[:, None], other=0.0, cache_modifier=".cg")
+    at = offs[:, None] * 2 + sign[None, :]
+    counts = tl.load(partial_counts_ptr + at, mask=there[:, None], other=0, cache_modifier=".cg")
+    poisoned = tl.sum(found, axis=0) > 0
+    sums, counts = tl.sum(sums, axis=0), tl.sum(counts, axis=0)
+    store_result(sums, counts, poisoned, margins_ptr, sums_ptr, counts_ptr, poison_ptr)
+
+
+@triton.jit
+def end_program(
+    sums, counts, poisoned,  # of this program: (2,) float64, (2,) int64, how many rows are not finite
+    partial_sums_ptr, partial_counts_ptr,  # (programs, 3) float64 and (programs, 2) int64
+    ended_ptr,  # int32, how many programs have ended; 0 before and afterwards
+    margins_ptr,
+    sums_ptr, counts_ptr, poison_ptr,  # the result, written by the last program
+    MOST_PROGRAMS: tl.constexpr,
+):  # fmt: skip
+    """Leaves a program's sums to the last program, and, as that one, adds up those of all."""
+    program, sign = tl.program_id(0), tl.arange(0, 2)
+    tl.store(partial_sums_ptr + program * 3 + sign, sums)
+    tl.store(partial_sums_ptr + program * 3 + 2, poisoned.to(tl.float64))
+    tl.store(partial_counts_ptr + program * 2 + sign, counts)
+    tl.debug_barrier()  # all of the program has stored before it counts as ended
+    if tl.atomic_add(ended_ptr, 1, sem="acq_rel") == tl.num_programs(0) - 1:
+        add_programs(
+            partial_sums_ptr, partial_counts_ptr, margins_ptr, sums_ptr, counts_ptr, poison_ptr, MOST_PROGRAMS
+        )
+        tl.store(ended_ptr, 0)
+
+
+@triton.jit
+def rows_not_finite(inverse_ptr, n, BLOCK: tl.constexpr):
+    """How many of n rows have a norm that is not finite, of those that are this program's to look at."""
+    found = tl.zeros((), tl.int32)
+    for start in range(tl.program_id(0) * BLOCK, n, tl.num_programs(0) * BLOCK):
+        offs = start + tl.arange(0, BLOCK)
+        found += not_finite(tl.load(inverse_ptr + offs, mask=offs < n, other=1.0))
+    return found
+
+
+@triton.jit(do_not_specialize=["partials", "n", "m"])
+def finish_kernel(
+    sums_ptr, counts_ptr, partials,  # (partials, 2) float64 and int64
+    row_inverse_ptr, n, column_inverse_ptr, m,
+    margins_ptr,
+    program_sums_ptr, program_counts_ptr, ended_ptr,  # as for end_program
+    result_sums_ptr,  # (2,) float64
+    result_counts_ptr,  # (2,) int64
+    poison_ptr,  # float64: 0, or NaN where an embedding is not finite
+    BLOCK: tl.constexpr, MOST_PROGRAMS: tl.constexpr, SELF: tl.constexpr,
+):  # fmt: skip
+    """All partial sums, and whether an embedding is not finite."""
     sums, counts = tl.zeros((2,), tl.float64), tl.zeros((2,), tl.int64)
-    sums, counts = add_partial_sums(tile_sums_ptr, tile_counts_ptr, programs, sums, counts, BLOCK)
-    sums, counts = add_partial_sums(row_sums_ptr, row_counts_ptr, n, sums, counts, BLOCK)
+    offs, sign = tl.arange(0, BLOCK), tl.arange(0, 2)
+    for start in range(tl.program_id(0) * BLOCK, partials, tl.num_programs(0) * BLOCK):
+        inside = (start + offs < partials)[:, None]
+        at = (start + offs).to(tl.int64)[:, None] * 2 + sign[None, :]
+        sums += tl.sum(tl.load(sums_ptr + at, mask=inside, other=0.0), axis=0)
+        counts += tl.sum(tl.load(counts_ptr + at, mask=inside, other=0), axis=0)
     found = rows_not_finite(row_inverse_ptr, n, BLOCK)
     if not SELF:
         found += rows_not_finite(column_inverse_ptr, m, BLOCK)
-    store_result(sums, counts, found > 0, margins_ptr, sums_ptr, counts_ptr, poison_ptr)
+    end_program(
+        sums, counts, found, program_sums_ptr, program_counts_ptr, ended_ptr, margins_ptr,
+        result_sums_ptr, result_counts_ptr, poison_ptr, MOST_PROGRAMS,
+    )  # fmt: skip

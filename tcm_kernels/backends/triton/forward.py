@@ -28,8 +28,8 @@ from torch import Tensor
 from ..contract import Problem
 from ..gpu.label_order import label_orders
 from ..gpu.machine import on_device_of
-from ..gpu.residual import Sums, residual_bytes, views_of
-from . import autotune, plan, small, tiles
+from ..gpu.residual import Sums, counter_of, residual_bytes, views_of
+from . import autotune, finish, plan, small, tiles
 from .configs import Configs, configs_for, is_interpreted, warps_of_a_row
 from .finish import finish_kernel
 from .full_tiles import full_tiles_kernel
@@ -78,14 +78,16 @@ class Call:
         integers = functools.partial(emb.new_empty, dtype=torch.int32)
         self.directory, self.row_bits = integers(r * c), integers(r * c * words)
         self.column_bits = integers(r * c * words) if self.by_column else self.row_bits
-        flags = emb.new_zeros(SAMPLES + len(self.parts), dtype=torch.int32)
-        self.samples, self.crowded = flags[:SAMPLES], flags[SAMPLES:]
         self.most_left = int(USELESS_FROM * SAMPLES * tiles.TILE**2)
 
         self.programs = _programs(emb, r * c)
-        n = emb.shape[0]
-        self.sums = emb.new_zeros((self.programs + n, 2), dtype=torch.float64)
-        self.counts = emb.new_zeros((self.programs + n, 2), dtype=torch.int64)
+        self.partials = self.programs + emb.shape[0]  # one a program of tiles, then one a row of lists
+        self.ended = counter_of(residual)
+        zeros = emb.new_zeros(8 * 4 * self.partials + 4 * (SAMPLES + len(self.parts)), dtype=torch.uint8)
+        sums, counts, flags = zeros.tensor_split((16 * self.partials, 32 * self.partials))
+        self.sums = sums.view(torch.float64).view(self.partials, 2)
+        self.counts = counts.view(torch.int64).view(self.partials, 2)
+        self.samples, self.crowded = flags.view(torch.int32).tensor_split((SAMPLES,))
         self.configs = _configs(emb, problem.precision) if configs is None else configs
         self.block_sums = emb.new_empty((max(r, c), self.dim), dtype=torch.float32)
 
@@ -111,8 +113,8 @@ class Call:
             *self._screening(rows), rows.same_begin, rows.same_end, rows.rows,
             *self._screening(columns), columns.rows, self.problem.margins,
             triton.cdiv(rows.rows, tiles.TILE), triton.cdiv(columns.rows, tiles.TILE), self.samples,
-            TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], SAMPLES=SAMPLES,
-            num_warps=config.num_warps, num_stages=config.num_stages,
+            TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIM=self.dim, SAMPLES=SAMPLES,
+            num_warps=8, num_stages=config.num_stages,
         )  # fmt: skip
 
     def _outputs(self, part: SuperTile) -> tuple[Tensor | int, ...]:
@@ -131,7 +133,8 @@ class Call:
             *self._screening(columns), columns.same_begin, columns.same_end, columns.twin, columns.rows,
             self.problem.margins, *found,
             *self._outputs(part),
-            TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIAGONAL=part.diagonal,
+            TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIM=self.dim,
+            DIAGONAL=part.diagonal,
             BY_COLUMN=part.diagonal or self.by_column, LIST_MOST=tiles.LIST_MOST, SAMPLES=SAMPLES,
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
@@ -211,21 +214,24 @@ class Call:
         )  # fmt: skip
 
     def _finish(self) -> tuple[Tensor, Tensor]:
-        sums = self.sums.new_empty(2)
-        counts = self.counts.new_empty(2)
-        finish_kernel[(1,)](
-            self.sums, self.counts, self.programs, self.sums[self.programs :], self.counts[self.programs :],
-            self.rows.rows, self.rows.inverse, self.columns.inverse, self.columns.rows,
-            self.problem.margins, sums, counts, self.poison,
-            BLOCK=1024, SELF=self.is_self, num_warps=4,
+        sums, counts = self.sums.new_empty(2), self.counts.new_empty(2)
+        programs = finish.programs_for(max(self.partials, self.columns.rows))
+        finish_kernel[(programs,)](
+            self.sums, self.counts, self.partials,
+            self.rows.inverse, self.rows.rows, self.columns.inverse, self.columns.rows,
+            self.problem.margins, self.sums.new_empty((programs, 3)), self.counts.new_empty((programs, 2)),
+            self.ended, sums, counts, self.poison,
+            BLOCK=finish.BLOCK, MOST_PROGRAMS=finish.MOST_PROGRAMS, SELF=self.is_self, num_warps=4,
         )  # fmt: skip
         return sums, counts
 
 
 def _sides(problem: Problem, emb: Tensor, other: Tensor, *, codes: bool) -> tuple[Side, Side]:
     of_rows, of_columns = label_orders(problem)
-    rows = prepare(emb, of_rows, codes=codes)
-    return rows, rows if problem.ref is None else prepare(other, of_columns, codes=codes)
+    rows = prepare(emb, of_rows, of_columns.label, codes=codes)
+    if problem.ref is None:
+        return rows, rows
+    return rows, prepare(other, of_columns, of_rows.label, codes=codes)
 
 
 def _programs(x: Tensor, most: int) -> int:

@@ -15,7 +15,15 @@ import triton.language as tl
 from . import bits, totals
 from .rules import hinge, thresholds
 from .screen import is_sparse, is_useless
-from .tiles import decided, hard_negatives, hard_positives, of_one_class, pairs_of_word, tile_at
+from .tiles import (
+    decided,
+    hard_negatives,
+    hard_positives,
+    number_of_tiles,
+    of_one_class,
+    pairs_of_word,
+    tile_at,
+)
 
 
 @triton.jit
@@ -78,11 +86,9 @@ def full_tiles_kernel(
     program = tl.program_id(0)
     sum_positive, sum_negative = tl.zeros((), tl.float64), tl.zeros((), tl.float64)
     all_positives, all_negatives = tl.zeros((), tl.int64), tl.zeros((), tl.int64)
-    for t in range(program, row_tiles * column_tiles, tl.num_programs(0)):
-        a, b = tile_at(t, row_tiles, column_tiles)
-        wanted, mirrors = a >= 0, a >= 0
-        if DIAGONAL:
-            wanted, mirrors = a <= b, a < b
+    for t in range(program, number_of_tiles(row_tiles, column_tiles, DIAGONAL), tl.num_programs(0)):
+        a, b = tile_at(t, row_tiles, column_tiles, DIAGONAL)
+        wanted = a >= 0
         if SCREENED:
             if wanted & (every == 0):
                 wanted = tl.load(directory_ptr + a * column_tiles + b) > LIST_MOST
@@ -123,7 +129,9 @@ def full_tiles_kernel(
             all_negatives += hard_negatives(entry).to(tl.int64) * times
             if BY_COLUMN:
                 by_column = column_bits_ptr + b * TILE * row_words + a * (TILE // 32)
-                columns = tl.where(mirrors, TILE, 0)  # a mask takes fewer registers than a branch here
+                columns = tl.where(
+                    (a != b) | (not DIAGONAL), TILE, 0
+                )  # a mask takes fewer registers than a branch here
                 for w in tl.static_range(TILE // 32):
                     of_column = bits.word_of_columns(hard, w, TILE)
                     tl.store(by_column + offs * row_words + w, of_column, mask=offs < columns)

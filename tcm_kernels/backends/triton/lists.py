@@ -1,6 +1,7 @@
 """Add up, few hard pairs: row by row, one partner after the other.
 
-A program owns a row. It walks the words of the row's bits in order and takes the partners one by one: one
+A program owns a row. It looks at the directory first, 32 tiles at a time, and walks the words of those alone
+in which there is something: of benchmark rows at density 1e-3, an eighth. Partners are taken one by one: one
 read of the partner's embedding gives the similarity of a candidate, the decision, its penalty and its share
 of P or Q. Bytes: D elements a candidate and direction, from the L2 cache; at density 1e-3, N = 32,768, D =
 512 in bfloat16 that is 1 GB. Programs of one warp are many, so that some read while others add. Not yet
@@ -26,24 +27,30 @@ from .tiles import (
     takes_whole,
 )
 
-LANES = tl.constexpr(32)  # words of a row that are looked at together
+LANES = tl.constexpr(32)  # tiles, and then words of a row, that are looked at together
+
+
+@triton.jit
+def filled_tiles(entries_ptr, first, tiles, stride):
+    """A word whose bits are those of LANES tiles, from `first` on, that have an entry."""
+    tile = first + tl.arange(0, LANES)
+    entry = tl.load(entries_ptr + tile * stride, mask=tile < tiles, other=0)
+    return tl.sum((entry != 0).to(tl.int32) << tl.arange(0, LANES), axis=0)
 
 
 @triton.jit
 def words_to_take(
-    row_bits_ptr, c, words_a_row, entries_ptr, other_stride, own_rows, others, same_begin, same_end,
+    row_bits_ptr, word, inside, entries_ptr, other_stride, own_rows, others, same_begin, same_end,
     TILE: tl.constexpr, LIST_MOST: tl.constexpr,
 ):  # fmt: skip
-    """The pairs to take of LANES words of a row, and what they are.
+    """The pairs to take of LANES words of a row, those `inside`, whole tiles of them; and what they are.
 
     Returns the pairs to take, the row's own bits, which words are of a tile whose sum has too much in it for
     this row, and the tiles' entries.
     """
     WORDS: tl.constexpr = TILE // 32  # noqa: N806
-    word = c * LANES + tl.arange(0, LANES)
-    inside = word < words_a_row
     entry = tl.load(entries_ptr + word // WORDS * other_stride, mask=inside, other=0)
-    hard = tl.load(row_bits_ptr + word, mask=inside & (entry != 0), other=0)
+    hard = tl.load(row_bits_ptr + word, mask=inside, other=0)
     same = bits.between(same_begin - word * 32, same_end - word * 32)
     there = bits.below(others - word * 32)
 
@@ -95,50 +102,56 @@ def lists_kernel(
     entries_ptr = directory_ptr + tile * own_stride
     row_bits_ptr = bits_ptr + in_super * words_a_row
     lane = tl.arange(0, LANES)
+    WORDS: tl.constexpr = TILE // 32  # noqa: N806
+    other_tiles = words_a_row // WORDS
 
     p, q = tl.zeros((BLOCK_D,), tl.float32), tl.zeros((BLOCK_D,), tl.float32)
     pulls, pushes = tl.zeros((), tl.float64), tl.zeros((), tl.float64)
     positives, negatives = tl.zeros((), tl.int64), tl.zeros((), tl.int64)
     touched_p, touched_q = tl.zeros((), tl.int32), tl.zeros((), tl.int32)
-    for c in range(0, (words_a_row + LANES - 1) // LANES):
-        words, hard_words, less, entry = words_to_take(
-            row_bits_ptr, c, words_a_row, entries_ptr, other_stride, rows_of_tile, others,
-            same_begin, same_end, TILE, LIST_MOST,
-        )  # fmt: skip
-        while tl.max((words != 0).to(tl.int32), axis=0) > 0:
-            first = tl.min(tl.where(words != 0, lane, LANES), axis=0)
-            at_first = lane == first
-            word = tl.sum(tl.where(at_first, words, 0), axis=0)
-            lowest = word & -word
-            words = tl.where(at_first, words ^ lowest, words)
-            was_set = (tl.sum(tl.where(at_first, hard_words, 0), axis=0) & lowest) != 0
-            of_tile = tl.sum(tl.where(at_first, entry, 0), axis=0)
-            too_much = tl.sum(tl.where(at_first & less, 1, 0), axis=0) != 0
+    for first_tile in range(0, other_tiles, LANES):
+        filled = filled_tiles(entries_ptr, first_tile, other_tiles, other_stride)
+        for taken in range(0, bits.count(filled), LANES // WORDS):
+            number = taken + lane // WORDS  # among the tiles that have an entry
+            word = (first_tile + bits.position_of(filled, number)) * WORDS + lane % WORDS
+            words, hard_words, less, entry = words_to_take(
+                row_bits_ptr, word, number < bits.count(filled), entries_ptr, other_stride, rows_of_tile,
+                others, same_begin, same_end, TILE, LIST_MOST,
+            )  # fmt: skip
+            while tl.max((words != 0).to(tl.int32), axis=0) > 0:
+                first = tl.min(tl.where(words != 0, lane, LANES), axis=0)
+                at_first = lane == first
+                bits_left = tl.sum(tl.where(at_first, words, 0), axis=0)
+                lowest = bits_left & -bits_left
+                words = tl.where(at_first, words ^ lowest, words)
+                was_set = (tl.sum(tl.where(at_first, hard_words, 0), axis=0) & lowest) != 0
+                of_tile = tl.sum(tl.where(at_first, entry, 0), axis=0)
+                too_much = tl.sum(tl.where(at_first & less, 1, 0), axis=0) != 0
 
-            partner = (c * LANES + first) * 32 + bits.count(lowest - 1)
-            same = (partner >= same_begin) & (partner < same_end)
-            inverse = tl.load(inverse_ptr + other0 + partner)
-            row = tl.load(order_ptr + other0 + partner)
-            x = tl.load(x_ptr + row * DIM + offs_d, mask=in_row, other=0.0).to(tl.float32)
-            times_p = (same & was_set).to(tl.float32)
-            times_q = tl.where(too_much, -1.0, tl.where(same, 0.0, 1.0))
-            if is_decided(of_tile) == 0:
-                s = tl.sum(own * x, axis=0) * (own_inverse * inverse)
-                beyond = hinge(s, same, threshold_plus, threshold_minus)
-                hard = beyond >= 0
-                times_p = (hard & same).to(tl.float32)
-                times_q = (hard & (same == 0)).to(tl.float32)
-                violation = tl.where(hard, beyond, 0.0)
-                pulls += tl.where(same, violation, 0.0).to(tl.float64)
-                pushes += tl.where(same, 0.0, violation).to(tl.float64)
-                positives += (hard & same).to(tl.int64)
-                negatives += (hard & (same == 0)).to(tl.int64)
-            if NEED_GRAD:
-                unit = x * inverse
-                p += times_p * unit
-                q += times_q * unit
-                touched_p |= (times_p != 0).to(tl.int32)
-                touched_q |= (times_q != 0).to(tl.int32)
+                partner = tl.sum(tl.where(at_first, word, 0), axis=0) * 32 + bits.count(lowest - 1)
+                same = (partner >= same_begin) & (partner < same_end)
+                inverse = tl.load(inverse_ptr + other0 + partner)
+                row = tl.load(order_ptr + other0 + partner)
+                x = tl.load(x_ptr + row * DIM + offs_d, mask=in_row, other=0.0).to(tl.float32)
+                times_p = (same & was_set).to(tl.float32)
+                times_q = tl.where(too_much, -1.0, tl.where(same, 0.0, 1.0))
+                if is_decided(of_tile) == 0:
+                    s = tl.sum(own * x, axis=0) * (own_inverse * inverse)
+                    beyond = hinge(s, same, threshold_plus, threshold_minus)
+                    hard = beyond >= 0
+                    times_p = (hard & same).to(tl.float32)
+                    times_q = (hard & (same == 0)).to(tl.float32)
+                    violation = tl.where(hard, beyond, 0.0)
+                    pulls += tl.where(same, violation, 0.0).to(tl.float64)
+                    pushes += tl.where(same, 0.0, violation).to(tl.float64)
+                    positives += (hard & same).to(tl.int64)
+                    negatives += (hard & (same == 0)).to(tl.int64)
+                if NEED_GRAD:
+                    unit = x * inverse
+                    p += times_p * unit
+                    q += times_q * unit
+                    touched_p |= (times_p != 0).to(tl.int32)
+                    touched_q |= (times_q != 0).to(tl.int32)
     if NEED_GRAD:
         to = own_row * DIM + offs_d
         if touched_p != 0:

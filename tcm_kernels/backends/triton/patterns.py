@@ -119,13 +119,13 @@ def patterns_kernel(
     position = tl.minimum(position, n - 1)
     same_begin = tl.load(same_begin_ptr + position) - other0  # in the super-tile
     same_end = tl.load(same_end_ptr + position) - other0
-    first, last = 0, other_tiles
-    if positive:  # the tiles that hold the block's classes
-        last_row = tl.minimum(own0 + a * TILE + TILE, n) - 1
-        least = tl.load(same_begin_ptr + own0 + a * TILE) - other0
-        most = tl.load(same_end_ptr + last_row) - other0
-        first = tl.minimum(tl.maximum(least, 0) // TILE, other_tiles)
-        last = tl.minimum((tl.maximum(most, 0) + TILE - 1) // TILE, other_tiles)
+    # The tiles that hold the block's classes: a band.
+    last_row = tl.minimum(own0 + a * TILE + TILE, n) - 1
+    least = tl.load(same_begin_ptr + own0 + a * TILE) - other0
+    most = tl.load(same_end_ptr + last_row) - other0
+    band_begin = tl.minimum(tl.maximum(least, 0) // TILE, other_tiles)
+    band_end = tl.minimum((tl.maximum(most, 0) + TILE - 1) // TILE, other_tiles)
+    first, last = tl.where(positive, band_begin, 0), tl.where(positive, band_end, other_tiles)
 
     acc = tl.zeros((TILE, BLOCK_D), dtype=tl.float32)
     touched = 0
@@ -149,8 +149,9 @@ def patterns_kernel(
                 for w in range(0, TILE // 32):
                     column = b * TILE + w * 32
                     hard = tl.load(of_block + offs * words_a_row + w)
-                    same = bits.between(same_begin - column, same_end - column)
-                    hard = hard & tl.where(positive, same, ~same)
+                    if (b >= band_begin) & (b < band_end):  # elsewhere all pairs are of two classes
+                        same = bits.between(same_begin - column, same_end - column)
+                        hard = hard & tl.where(positive, same, ~same)
                     pattern = (hard[:, None] >> lane[None, :]) & 1
                     offs_n = other0 + column + lane
                     there = offs_n < m

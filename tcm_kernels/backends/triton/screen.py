@@ -19,68 +19,54 @@ import triton
 import triton.language as tl
 
 from . import bits
-from .rules import similarity_error, thresholds
-from .tiles import tile_at
+from .rules import column_offset, errors_at_most, inverse_scale, row_threshold, thresholds
+from .tiles import number_of_tiles, of_one_class, tile_at
 
 SAMPLES = 32  # tiles of the sample
 # Share of the sample's pairs that may be candidates for the sweep to pay: as many as a list holds. Not yet
 # measured on a GPU.
 USELESS_FROM = 1.0 / 256
 
-LARGEST_PRODUCT = tl.constexpr(2147483520.0)  # a float32, and more than any product of codes
-NEVER = tl.constexpr(2147483647)  # more than that, too
+NEVER = tl.constexpr(2147483647)  # more than any product and offset
 
 
 @triton.jit
-def products(
-    row_code_ptr, column_code_ptr, first_m, first_n,
+def add_products(
+    acc, row_code_ptr, first_m, column_code_ptr, first_n, step,
     TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr,
 ):  # fmt: skip
-    """(TILE, TILE) int32 products of the codes of a tile, which may go on behind the last row.
+    """Acc (TILE, TILE) int32 plus BLOCK_K terms of products of codes, also of rows that are not there.
 
     Addresses are one number and constants: that is why codes have whole tiles of rows, and CODE_DIM is known.
     """
-    tl.static_assert(CODE_DIM % BLOCK_K == 0, "codes are read in whole blocks")
     offs, offs_k = tl.arange(0, TILE), tl.arange(0, BLOCK_K)
-    rows = row_code_ptr + first_m.to(tl.int64) * CODE_DIM + offs[:, None] * CODE_DIM + offs_k[None, :]
-    columns = column_code_ptr + first_n.to(tl.int64) * CODE_DIM + offs[None, :] * CODE_DIM + offs_k[:, None]
-    acc = tl.zeros((TILE, TILE), dtype=tl.int32)
-    for k in range(0, CODE_DIM, BLOCK_K):
-        acc = tl.dot(tl.load(rows + k), tl.load(columns + k), acc, out_dtype=tl.int32)
-    return acc
+    rows = row_code_ptr + (first_m.to(tl.int64) * CODE_DIM + step * BLOCK_K)
+    columns = column_code_ptr + (first_n.to(tl.int64) * CODE_DIM + step * BLOCK_K)
+    of_rows = tl.load(rows + offs[:, None] * CODE_DIM + offs_k[None, :])
+    of_columns = tl.load(columns + offs[None, :] * CODE_DIM + offs_k[:, None])
+    return tl.dot(of_rows, of_columns, acc, out_dtype=tl.int32)
 
 
 @triton.jit
-def least_product(scale, error, column_scale, column_error, threshold_minus):
-    """(TILE,) per row, the least product at which a pair of two classes could be hard in any column."""
-    reach = threshold_minus - similarity_error(error, tl.max(column_error, axis=0))
-    unit = scale * tl.where(reach > 0, tl.max(column_scale, axis=0), tl.min(column_scale, axis=0))
-    none_or_all = tl.where(reach > 0, LARGEST_PRODUCT, -LARGEST_PRODUCT)
-    least = tl.where(unit > 0, reach / tl.where(unit > 0, unit, 1.0), none_or_all)
-    least = least - tl.abs(least) * 1e-6 - 1.0  # more than the rounding of this, to the safe side
-    is_number = least == least  # noqa: PLR0124
-    least = tl.where(is_number, least, -LARGEST_PRODUCT)
-    return tl.minimum(tl.maximum(least, -LARGEST_PRODUCT), LARGEST_PRODUCT).to(tl.int32)
-
-
-@triton.jit
-def products_and_least(
-    row_code_ptr, row_scale_ptr, row_error_ptr, first_m, n,
-    column_code_ptr, column_scale_ptr, column_error_ptr, first_n, m,
-    threshold_minus, TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr,
+def offsets_and_least(
+    row_scale_ptr, row_error_ptr, first_m, n, column_scale_ptr, column_error_ptr, first_n, m,
+    threshold_minus, TILE: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
-    """Products of a tile, and per row the least that is not harmless, were the pair of two classes.
+    """(TILE,) what is added to the products of a column; (TILE,) the least of a row that is not harmless.
 
-    A row that is not there has no such product; columns that are not there have some.
+    That is, were the pair of two classes. A row that is not there has no such product; columns that are not
+    there have some.
     """
     offs = tl.arange(0, TILE)
-    offs_m, offs_n = tl.minimum(first_m + offs, n - 1), tl.minimum(first_n + offs, m - 1)
-    acc = products(row_code_ptr, column_code_ptr, first_m, first_n, TILE, BLOCK_K, CODE_DIM)
-    least = least_product(
-        tl.load(row_scale_ptr + offs_m), tl.load(row_error_ptr + offs_m),
-        tl.load(column_scale_ptr + offs_n), tl.load(column_error_ptr + offs_n), threshold_minus,
-    )  # fmt: skip
-    return acc, tl.where(first_m + offs < n, least, NEVER)
+    row_scale, column_scale = (
+        tl.load(row_scale_ptr + first_m // TILE),
+        tl.load(column_scale_ptr + first_n // TILE),
+    )
+    inverse = inverse_scale(row_scale, column_scale)
+    column_error = tl.load(column_error_ptr + first_n + offs, mask=first_n + offs < m, other=0.0)
+    row_error = tl.load(row_error_ptr + first_m + offs, mask=first_m + offs < n, other=0.0)
+    least = row_threshold(row_error, errors_at_most(column_scale, DIM), inverse, threshold_minus)
+    return column_offset(column_error, inverse), tl.where(first_m + offs < n, least, NEVER)
 
 
 @triton.jit
@@ -115,7 +101,8 @@ def sample_kernel(
     column_code_ptr, column_scale_ptr, column_error_ptr, m,
     margins_ptr, row_tiles, column_tiles,
     samples_ptr,  # (SAMPLES,) int32, candidates of two classes in each sampled tile
-    TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr, SAMPLES: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr, DIM: tl.constexpr,
+    SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """Candidates of two classes in SAMPLES tiles spread over the matrix."""
     _, threshold_minus = thresholds(margins_ptr)
@@ -125,19 +112,21 @@ def sample_kernel(
     a = p * row_tiles // SAMPLES
     b = (p * 0.6180339887 - tl.floor(p * 0.6180339887)) * column_tiles
     first_m, first_n = a * TILE, tl.minimum(b.to(tl.int32), column_tiles - 1) * TILE
-    acc, least = products_and_least(
-        row_code_ptr, row_scale_ptr, row_error_ptr, first_m, n,
-        column_code_ptr, column_scale_ptr, column_error_ptr, first_n, m,
-        threshold_minus, TILE, BLOCK_K, CODE_DIM,
+    acc = tl.zeros((TILE, TILE), tl.int32)
+    for step in range(CODE_DIM // BLOCK_K):
+        acc = add_products(
+            acc, row_code_ptr, first_m, column_code_ptr, first_n, step, TILE, BLOCK_K, CODE_DIM
+        )
+    offset, least = offsets_and_least(
+        row_scale_ptr, row_error_ptr, first_m, n, column_scale_ptr, column_error_ptr, first_n, m,
+        threshold_minus, TILE, DIM,
     )  # fmt: skip
     position = tl.minimum(first_m + tl.arange(0, TILE), n - 1)
     same_begin, same_end = tl.load(same_begin_ptr + position), tl.load(same_end_ptr + position)
-    left, count = acc >= least[:, None], tl.zeros((TILE,), tl.int32)
-    for w in tl.static_range(TILE // bits.WORD):
-        first = first_n + w * bits.WORD
-        same = bits.between(same_begin - first, same_end - first)
-        count += bits.count(bits.word_of_rows(left, w, TILE) & ~same & bits.below(m - first))
-    tl.store(samples_ptr + p, tl.sum(count, axis=0))
+    offs_n = first_n + tl.arange(0, TILE)
+    of_two_classes = (offs_n < m)[None, :] & (of_one_class(offs_n, same_begin, same_end) == 0)
+    left = (acc + offset[None, :] >= least[:, None]) & of_two_classes
+    tl.store(samples_ptr + p, tl.sum(tl.sum(left.to(tl.int32), axis=1), axis=0))
 
 
 @triton.jit(
@@ -157,7 +146,7 @@ def sweep_kernel(
     column_bits_ptr,  # (column_tiles * TILE, row_words), written BY_COLUMN; row_bits itself on the diagonal
     column_words, row_words,
     directory_ptr,  # (row_tiles, column_tiles) int32
-    TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr, DIM: tl.constexpr,
     DIAGONAL: tl.constexpr, BY_COLUMN: tl.constexpr, LIST_MOST: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """Screens the tiles of a super-tile; on the diagonal, those on and above it."""
@@ -165,26 +154,34 @@ def sweep_kernel(
         return
     _, threshold_minus = thresholds(margins_ptr)
     offs = tl.arange(0, TILE)
-    for t in range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0)):
-        a, b = tile_at(t, row_tiles, column_tiles)
-        visited, mirrors = a >= 0, a >= 0
-        if DIAGONAL:
-            visited, mirrors = a <= b, a < b
-        if visited:
-            first_m, first_n = row0 + a * TILE, column0 + b * TILE
-            acc, least = products_and_least(
-                row_code_ptr, row_scale_ptr, row_error_ptr, first_m, n,
-                column_code_ptr, column_scale_ptr, column_error_ptr, first_n, m,
-                threshold_minus, TILE, BLOCK_K, CODE_DIM,
+    tl.static_assert(CODE_DIM % BLOCK_K == 0, "codes are read in whole blocks")
+    STEPS: tl.constexpr = CODE_DIM // BLOCK_K  # noqa: N806
+    program, programs = tl.program_id(0), tl.num_programs(0)
+    visited = number_of_tiles(row_tiles, column_tiles, DIAGONAL)
+    acc = tl.zeros((TILE, TILE), tl.int32)
+    # One loop over tiles and steps, so that the next tile's codes are on their way while a tile is looked at.
+    for i in range((visited - program + programs - 1) // programs * STEPS):
+        a, b = tile_at(program + i // STEPS * programs, row_tiles, column_tiles, DIAGONAL)
+        first_m, first_n = row0 + a * TILE, column0 + b * TILE
+        acc = add_products(
+            acc, row_code_ptr, first_m, column_code_ptr, first_n, i % STEPS, TILE, BLOCK_K, CODE_DIM
+        )
+        if i % STEPS == STEPS - 1:
+            offset, least = offsets_and_least(
+                row_scale_ptr, row_error_ptr, first_m, n, column_scale_ptr, column_error_ptr, first_n, m,
+                threshold_minus, TILE, DIM,
             )  # fmt: skip
-            left = acc >= least[:, None]
+            product = acc + offset[None, :]
+            acc = tl.zeros((TILE, TILE), tl.int32)
             # Classes stand together, so only tiles in a band can hold pairs of one class.
             last_m = tl.minimum(first_m + TILE, n) - 1
             in_band = (tl.load(row_begin_ptr + first_m) < first_n + TILE) & (
                 tl.load(row_end_ptr + last_m) > first_n
             )
             count = 0
-            if in_band | (tl.max(tl.max(left.to(tl.int32), axis=1), axis=0) > 0):
+            some = tl.max((tl.max(product, axis=1) >= least).to(tl.int32), axis=0)
+            if in_band | (some > 0):
+                left = product >= least[:, None]
                 position = tl.minimum(first_m + offs, n - 1)
                 begin, end = tl.load(row_begin_ptr + position), tl.load(row_end_ptr + position)
                 twin = tl.load(row_twin_ptr + position)
@@ -200,7 +197,7 @@ def sweep_kernel(
                 if count > LIST_MOST:
                     tl.atomic_max(crowded_ptr, 1)
                 if BY_COLUMN:
-                    if mirrors & (count > 0) & (count <= LIST_MOST):
+                    if ((a != b) | (not DIAGONAL)) & (count > 0) & (count <= LIST_MOST):
                         position = tl.minimum(first_n + offs, m - 1)
                         begin, end = tl.load(column_begin_ptr + position), tl.load(column_end_ptr + position)
                         twin = tl.load(column_twin_ptr + position)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..contract import Problem
 from ..gpu.residual import counter_of, views_of
 from .configs import is_interpreted
-from .finish import store_result
+from .finish import end_program
 from .patterns import add_product, way_of_patterns
 from .rules import hinge, inverse_norms, not_finite, thresholds
 
@@ -43,10 +43,12 @@ def unit_rows(x_ptr, offs, n, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
 
 @triton.jit
 def inner_products(x, y, IN_PARTS: tl.constexpr, UPCAST: tl.constexpr):
-    """(BLOCK_M, BLOCK_N) float32 products of rows; the same bits if x and y change places.
+    """(BLOCK_M, BLOCK_N) float32 products of rows.
 
-    Both sides of a rectangle then agree about a pair on a margin, though each decides it by itself. Float32
-    rows are, IN_PARTS, split into two parts of TF32 with 22 bits together.
+    Rows of 16 bits give the same bits if x and y change places, so that both sides of a rectangle agree about
+    a pair on a margin, though each decides it by itself. Float32 rows are, IN_PARTS, split into two parts of
+    TF32 with 22 bits together; the two crossed products are then added in another order from the other side,
+    so that sides may disagree about a pair within rounding of a margin.
     """
     if UPCAST:
         return tl.dot(x.to(tl.float32), tl.trans(y.to(tl.float32)))
@@ -57,25 +59,6 @@ def inner_products(x, y, IN_PARTS: tl.constexpr, UPCAST: tl.constexpr):
         crossed += tl.dot(x - x_high, tl.trans(y_high), input_precision="tf32")
         return crossed + tl.dot(x_high, tl.trans(y_high), input_precision="tf32")
     return tl.dot(x, tl.trans(y), input_precision="tf32")
-
-
-@triton.jit
-def add_partial_sums(
-    partial_sums_ptr, partial_counts_ptr, margins_ptr, sums_ptr, counts_ptr, poison_ptr,
-    MOST_PROGRAMS: tl.constexpr,
-):  # fmt: skip
-    """The result, from what every program has stored."""
-    offs, sign = tl.arange(0, MOST_PROGRAMS), tl.arange(0, 2)
-    there = offs < tl.num_programs(0)
-    # Past the L1 cache, which may hold what stood there before other programs wrote.
-    found = tl.load(partial_sums_ptr + offs * 3 + 2, mask=there, other=0.0, cache_modifier=".cg")
-    at = offs[:, None] * 3 + sign[None, :]
-    sums = tl.load(partial_sums_ptr + at, mask=there[:, None], other=0.0, cache_modifier=".cg")
-    at = offs[:, None] * 2 + sign[None, :]
-    counts = tl.load(partial_counts_ptr + at, mask=there[:, None], other=0, cache_modifier=".cg")
-    poisoned = tl.sum(found, axis=0) > 0
-    sums, counts = tl.sum(sums, axis=0), tl.sum(counts, axis=0)
-    store_result(sums, counts, poisoned, margins_ptr, sums_ptr, counts_ptr, poison_ptr)
 
 
 @triton.jit(do_not_specialize=["n", "m", "twin_offset"])
@@ -128,20 +111,16 @@ def small_kernel(
         tl.store(p_ptr + at, p, mask=mask)
         tl.store(q_ptr + at, q, mask=mask)
     if NEED_SUMS:
-        of_program = partial_sums_ptr + program * 3
-        tl.store(of_program, tl.sum(tl.sum(pulls.to(tl.float64), axis=1), axis=0))
-        tl.store(of_program + 1, tl.sum(tl.sum(pushes.to(tl.float64), axis=1), axis=0))
-        tl.store(of_program + 2, poisoned.to(tl.float64))
-        counts_of_program = partial_counts_ptr + program * 2
-        tl.store(counts_of_program, tl.sum(tl.sum(positives, axis=1), axis=0).to(tl.int64))
-        tl.store(counts_of_program + 1, tl.sum(tl.sum(negatives, axis=1), axis=0).to(tl.int64))
-        tl.debug_barrier()  # all of the program has stored before it counts as ended
-        if tl.atomic_add(ended_ptr, 1, sem="acq_rel") == tl.num_programs(0) - 1:
-            add_partial_sums(
-                partial_sums_ptr, partial_counts_ptr, margins_ptr, sums_ptr, counts_ptr, poison_ptr,
-                MOST_PROGRAMS,
-            )  # fmt: skip
-            tl.store(ended_ptr, 0)
+        sign = tl.arange(0, 2)
+        pulled = tl.sum(tl.sum(pulls.to(tl.float64), axis=1), axis=0)
+        pushed = tl.sum(tl.sum(pushes.to(tl.float64), axis=1), axis=0)
+        n_positive = tl.sum(tl.sum(positives, axis=1), axis=0).to(tl.int64)
+        n_negative = tl.sum(tl.sum(negatives, axis=1), axis=0).to(tl.int64)
+        end_program(
+            tl.where(sign == 0, pulled, pushed), tl.where(sign == 0, n_positive, n_negative), poisoned,
+            partial_sums_ptr, partial_counts_ptr, ended_ptr, margins_ptr, sums_ptr, counts_ptr, poison_ptr,
+            MOST_PROGRAMS,
+        )  # fmt: skip
 
 
 def takes(rows: int, columns: int, row_bytes: int) -> bool:

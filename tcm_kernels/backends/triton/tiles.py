@@ -28,12 +28,47 @@ COUNT = tl.constexpr((1 << 15) - 1)
 
 
 @triton.jit
-def tile_at(t, row_tiles, column_tiles):
-    """Tile number t of a super-tile, as (row, column) of tiles."""
+def number_of_tiles(row_tiles, column_tiles, DIAGONAL: tl.constexpr):
+    """Tiles of a super-tile that are visited: on the diagonal, those on and above it."""
+    if DIAGONAL:
+        return row_tiles * (row_tiles + 1) // 2
+    return row_tiles * column_tiles
+
+
+@triton.jit
+def tile_at(t, row_tiles, column_tiles, DIAGONAL: tl.constexpr):
+    """Tile number t of those visited, as (row, column) of tiles: GROUP rows at a time, column by column."""
+    if DIAGONAL:
+        return _tile_above(t, row_tiles)
     in_group = GROUP * column_tiles
     first = t // in_group * GROUP
     rows = tl.minimum(row_tiles - first, GROUP)
     return first + t % in_group % rows, t % in_group // rows
+
+
+@triton.jit
+def _above_group(g, edge):
+    """Visited tiles of all groups before group g of a triangle with `edge` tiles along its edge."""
+    return g * (GROUP * edge + GROUP // 2 - GROUP * GROUP // 2 * g)
+
+
+@triton.jit
+def _tile_above(t, edge):
+    """The same on the diagonal. A group begins with its own triangle, columns of 1 to GROUP tiles."""
+    # _above_group(g) = t, solved for g; rounding can miss it by one, which is mended in integers.
+    b = 1.0 * GROUP * edge + GROUP // 2
+    g = (b - tl.sqrt(tl.maximum(b * b - 2.0 * GROUP * GROUP * t, 0.0))) / (GROUP * GROUP)
+    groups = (edge + GROUP - 1) // GROUP
+    g = tl.minimum(g.to(tl.int32), groups - 1)
+    g = tl.where(_above_group(g, edge) > t, g - 1, g)
+    g = tl.where((g + 1 < groups) & (_above_group(g + 1, edge) <= t), g + 1, g)
+    first, in_group = g * GROUP, t - _above_group(g, edge)
+    rows = tl.minimum(edge - first, GROUP)
+    behind = in_group - rows * (rows + 1) // 2  # behind the group's triangle
+    # Column c of the triangle begins at tile c (c + 1) / 2 of it; the square root need not be exact.
+    c = ((tl.sqrt(8.0 * in_group + 1.0) - 0.99) * 0.5).to(tl.int32)
+    row = tl.where(behind < 0, in_group - c * (c + 1) // 2, behind % rows)
+    return first + row, first + tl.where(behind < 0, c, rows + behind // rows)
 
 
 @triton.jit

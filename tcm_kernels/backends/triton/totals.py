@@ -13,7 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def of_vector(x):
-    """Sum of the elements of x (n,), none of them negative; a NaN among them makes it NaN."""
+    """Sum of the elements of x (n,), none negative and none a NaN, which a GPU's maximum passes over."""
     return tl.max(tl.cumsum(x, axis=0), axis=0)
 
 

@@ -1,0 +1,97 @@
+"""What the GPU's screening leaves: hardly more than the pair's own bound, and by the kernels just that."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from engines import interprets_triton
+from screening_rule import BestCodes, TileCodes
+from torch import Tensor
+
+from tcm_kernels.backends.contract import Problem
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
+
+from benchmarks import workload  # noqa: E402
+from benchmarks.workload import Case  # noqa: E402
+
+N = 8192
+TILE = 128
+KINDS = ("clusters", "correlated", "spectrum")
+DENSITIES = (1e-5, 1e-4, 1e-3, 1e-2)
+
+
+def rows(kind: str, d: int, density: float) -> tuple[Tensor, Tensor, float]:
+    """The benchmark's embeddings in label order, their labels, and its m- at this density."""
+    work = workload.make(Case(N, d, kind=kind, dtype="bfloat16", density=density))
+    labels, order = work.labels.sort(stable=True)
+    return work.emb[order], labels, work.margin_minus
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_most_2_1_times_the_candidates_of_the_pairs_own_bound(kind: str) -> None:
+    d = 512
+    emb, labels, _ = rows(kind, d, DENSITIES[0])
+    best, ours = BestCodes(emb, labels, TILE), TileCodes(emb, labels, TILE)
+    for density in DENSITIES:
+        margin_minus = rows(kind, d, density)[2]
+        least = int(best.candidates(margin_minus).sum())
+        found = int(ours.candidates(margin_minus).sum())
+        assert least > 0
+        assert found <= 2.1 * least, f"{density:g}: {found / least:.2f} times as many"
+
+
+# Four tiles of rows: ten of pairs on and above the diagonal. With 8 classes a group and 4 samples a class,
+# rows that are alike are multiples of 8 tiles apart.
+ROW_TILES = (3, 11, 19, 40)
+
+
+def few_tiles(kind: str, density: float) -> tuple[Tensor, Tensor, float]:
+    emb, labels, margin_minus = rows(kind, 128, density)
+    chosen = torch.cat([torch.arange(TILE * t, TILE * (t + 1)) for t in ROW_TILES])
+    return emb[chosen], labels[chosen], margin_minus
+
+
+def unpacked(words: Tensor) -> Tensor:
+    """(N, M) bool of (N, M / 32) int32."""
+    return (words[:, :, None] >> torch.arange(32, dtype=torch.int32) & 1).bool().flatten(1)
+
+
+def left_by_triton(emb: Tensor, labels: Tensor, margin_minus: float, patch: pytest.MonkeyPatch) -> Tensor:
+    """(N, N) candidates of the interpreted kernels, in whole tiles on and above the diagonal."""
+    forward = importlib.import_module("tcm_kernels.backends.triton.forward")
+    tiles = importlib.import_module("tcm_kernels.backends.triton.tiles")
+    residual = importlib.import_module("tcm_kernels.backends.gpu.residual")
+    patch.setenv("TCM_KERNELS_GPU_SCREENING", "int8")
+    patch.setattr(tiles, "LIST_MOST", TILE**2)  # nothing is crowded, so that all bits are written both ways
+    margins = torch.tensor([0.9, margin_minus], dtype=torch.float64)
+    problem = Problem(emb, labels, None, None, margins, None, False, False, "highest")
+    call = forward.Call(problem, torch.zeros(residual.residual_bytes(problem), dtype=torch.uint8))
+    (part,) = call.parts
+    call._sweep(part, (call.samples, call.most_left, call.crowded))
+    edge = part.rows
+    filled = call.directory.view(edge, edge).repeat_interleave(TILE, 0).repeat_interleave(TILE, 1) != 0
+    return unpacked(call.row_bits.view(edge * TILE, -1)) & filled
+
+
+@pytest.mark.no_cover
+@pytest.mark.skipif(not interprets_triton(), reason="triton is not installed, or runs on a GPU here")
+@pytest.mark.parametrize(("kind", "density"), [*zip(KINDS, (1e-3, 1e-2, 1e-4), strict=True)])
+def test_the_triton_kernels_leave_what_the_rule_leaves(
+    kind: str, density: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emb, labels, margin_minus = few_tiles(kind, density)
+    ours = TileCodes(emb, labels, TILE)
+    found = left_by_triton(emb, labels, margin_minus, monkeypatch)
+    expected = ours.candidates(margin_minus)
+    assert expected.any()
+    above = torch.ones(len(ROW_TILES), len(ROW_TILES)).triu().bool()
+    above = above.repeat_interleave(TILE, 0).repeat_interleave(TILE, 1)
+    assert torch.equal(found & ours.of_two_classes & above, expected & above)
