@@ -3,13 +3,13 @@
 `tcm_kernels._cpu`, the C++ kernel, is built wherever there is a C++ compiler, `tcm_kernels._cuda`, the CUDA
 kernels, wherever there is nvcc besides: neither needs a GPU, nor a torch that was built for one. Without a
 compiler, or with TCM_KERNELS_NO_EXTENSIONS=1, a pure-Python package is installed, which runs through the
-`torch` and `triton` backends. A build that is attempted and fails, fails the installation. Both modules use
-libtorch's stable ABI and Python's limited API: one binary serves every torch >= 2.10 and every
-Python >= 3.10.
+`torch` and `triton` backends. A build of the C++ kernel that fails, fails the installation; one of the CUDA
+kernels leaves them out and says so, because everything runs without them. Both modules use libtorch's stable
+ABI and Python's limited API: one binary serves every torch >= 2.10 and every Python >= 3.10.
 
     TORCH_CUDA_ARCH_LIST    which GPUs, as for torch: "9.0a" or "8.0;8.6+PTX"; all from 8.0 on by default
     TCM_KERNELS_NO_CUDA     1 leaves the CUDA kernels out
-    TCM_KERNELS_STRICT      1 makes errors of warnings, as `make` does
+    TCM_KERNELS_STRICT      1 makes errors of warnings, and of CUDA kernels that do not build, as `make` does
     MAX_JOBS                compilations at once; as many as there are processors by default
 """
 
@@ -170,6 +170,42 @@ def cuda_module(torch_extension, nvcc: str):
     )
 
 
+def cuda_failed(error: Exception) -> None:
+    """Says that the CUDA kernels are left out, or fails where the build is strict."""
+    if STRICT:
+        raise error
+    rule = "*" * 100
+    print(
+        f"{rule}\ntcm_kernels: WARNING: the CUDA kernels could not be built, and are left out: the backend "
+        f"'cuda' will not run.\n  {type(error).__name__}: {error}\n"
+        "  TCM_KERNELS_STRICT=1 makes this an error, TCM_KERNELS_NO_CUDA=1 does not try.\n"
+        f"{rule}",
+        file=sys.stderr,
+    )
+
+
+def usable_nvcc() -> str | None:
+    """The CUDA compiler the build would use, or None."""
+    nvcc = None if is_set("TCM_KERNELS_NO_CUDA") or sys.platform != "linux" else find_nvcc()
+    if nvcc is None:
+        return None
+    try:
+        version = nvcc_version(nvcc)
+    except (OSError, subprocess.CalledProcessError) as error:
+        cuda_failed(error)
+        return None
+    if version < OLDEST_NVCC:
+        print(f"tcm_kernels: WARNING: the CUDA kernels need nvcc {OLDEST_NVCC[0]} or newer, leaving them out")
+        return None
+    return nvcc
+
+
+def inplace_path(build, name: str) -> str:
+    """Where `build_ext --inplace` puts the module."""
+    package = build.get_finalized_command("build_py").get_package_dir(name.rpartition(".")[0])
+    return os.path.join(package, os.path.basename(build.get_ext_filename(name)))
+
+
 def extensions() -> dict[str, object]:
     """Keyword arguments of setup() for the compiled part; none for a pure-Python package."""
     if is_set("TCM_KERNELS_NO_EXTENSIONS"):
@@ -189,10 +225,7 @@ def extensions() -> dict[str, object]:
             "or set TCM_KERNELS_NO_EXTENSIONS=1 for a pure-Python package"
         )
     modules = [cpu_module(cpp_extension)]
-    nvcc = None if is_set("TCM_KERNELS_NO_CUDA") or sys.platform != "linux" else find_nvcc()
-    if nvcc is not None and nvcc_version(nvcc) < OLDEST_NVCC:
-        print(f"tcm_kernels: WARNING: the CUDA kernels need nvcc {OLDEST_NVCC[0]} or newer, leaving them out")
-        nvcc = None
+    nvcc = usable_nvcc()
     if nvcc is not None:
         modules.append(cuda_module(cpp_extension, nvcc))
 
@@ -200,12 +233,21 @@ def extensions() -> dict[str, object]:
         """Compiles .cu files before the module that they belong to is linked."""
 
         def build_extension(self, extension):
-            if extension.name == "tcm_kernels._cuda":
+            if extension.name != "tcm_kernels._cuda":
+                super().build_extension(extension)
+                return
+            try:
                 sources = sorted(Path("csrc/cuda").glob("*.cu"))
                 includes = cpp_extension.include_paths()
                 folder = Path(self.build_temp) / "cuda"
                 extension.extra_objects = compile_cuda(nvcc, sources, includes, folder)
-            super().build_extension(extension)
+                super().build_extension(extension)
+            except Exception as error:
+                cuda_failed(error)
+                extension.optional = True  # setuptools then goes on without its file
+                # One of an earlier build would be kernels of other sources.
+                for path in (self.get_ext_fullpath(extension.name), inplace_path(self, extension.name)):
+                    Path(path).unlink(missing_ok=True)
 
     return {
         "ext_modules": modules,

@@ -68,11 +68,11 @@ def choose(backend: str, device_type: str, dtype: torch.dtype, names: Sequence[s
     for cannot take embeddings of this device type and dtype.
     """
     if backend == "auto":
-        reasons = {name: why_not(name, device_type, dtype) for name in names}
-        for name, reason in reasons.items():
-            if reason is None:
+        for name in names:
+            # The input first: what does not take it need not ask the machine.
+            if _TABLE[name].why_not(device_type, dtype) is None and why_not_here(name) is None:
                 return name
-        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        why = "; ".join(f"{name}: {why_not(name, device_type, dtype)}" for name in names)
         raise RuntimeError(f"no backend runs {dtype} embeddings on {device_type} ({why})")
     check_name(backend, names)
     reason = why_not(backend, device_type, dtype)

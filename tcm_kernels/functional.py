@@ -18,6 +18,7 @@ from torch import Tensor
 
 from . import dispatch, ops
 from .backends.contract import Problem
+from .backends.gpu.machine import constant_in_graphs
 from .stats import PairStats, mean_violation
 from .validation import check_inputs, check_lambda, check_margin
 
@@ -151,11 +152,20 @@ def _margins(emb: Tensor, margin_plus: float | Tensor, margin_minus: float | Ten
 def fp32_precision(emb: Tensor) -> str:
     """What torch allows for float32 products of emb: "highest", "high" or "medium".
 
-    Only GPUs have a choice here: float32 on a CPU is computed in float32. torch's newer switch is read
-    first, because the older getter raises once the newer one has been used.
+    Only GPUs have a choice here: float32 on a CPU is computed in float32.
     """
     if emb.device.type != "cuda" or emb.dtype != torch.float32:
         return "highest"
+    return _allowed_on_gpus()
+
+
+@constant_in_graphs
+def _allowed_on_gpus() -> str:
+    """What torch's newer switch says: the older getter raises once the newer one has been used.
+
+    torch.compile refuses to trace either. A graph keeps the answer, and follows the switch all the same:
+    torch compiles anew where it has moved.
+    """
     allowed = torch.backends.cuda.matmul.fp32_precision
     return {"ieee": "highest", "tf32": "high"}.get(allowed, "highest")
 

@@ -129,10 +129,13 @@ def rounding_band(dtype: torch.dtype, d: int) -> float:
     return UNIT_ROUNDOFF[computed_in(dtype)] * (4 + 2 * math.sqrt(d))
 
 
-def truth_of(inputs: Inputs) -> Truth:
-    """Loss and gradients from the reference, and what the rounding band allows, densely in float64."""
+def truth_of(inputs: Inputs, device: str = "cpu") -> Truth:
+    """Loss and gradients from the reference, and what the rounding band allows, densely in float64.
+
+    device: where that is computed; thousands of rows take a GPU, if they are there, or minutes.
+    """
     dtype, d = inputs.emb.dtype, inputs.emb.shape[1]
-    emb, labels, ref, ref_labels = (None if x is None else x.detach().cpu() for x in inputs.tensors)
+    emb, labels, ref, ref_labels = (None if x is None else x.detach().to(device) for x in inputs.tensors)
     emb, ref = (None if x is None else x.double().requires_grad_() for x in (emb, ref))
     leaves = [x for x in (emb, ref) if x is not None]
     loss = reference.tcm_loss(emb, labels, ref, ref_labels, **inputs.settings)
@@ -145,9 +148,7 @@ def truth_of(inputs: Inputs) -> Truth:
         same, different = _pairs(labels, labels if ref is None else ref_labels, inputs, s.shape)
         band = 0.0 if inputs.similarities_are_exact else rounding_band(dtype, d)
         signs = []
-        scales = [torch.zeros(len(x)) for x in leaves]
-        slacks = [torch.zeros(len(x)) for x in leaves]
-        lengths = [torch.zeros(len(x)) for x in leaves]
+        scales, slacks, lengths = ([torch.zeros(len(x), device=device) for x in leaves] for _ in range(3))
         for takes_part, violation, weight in (
             (same, inputs.margin_plus - s, weights[0]),
             (different, s - inputs.margin_minus, weights[1]),
@@ -172,7 +173,7 @@ def truth_of(inputs: Inputs) -> Truth:
     mine = weights[0] * signs[0].term + weights[1] * signs[1].term
     assert abs(mine - float(loss.detach())) <= 1e-12, "reference.py and agreement.py disagree"
     sides = (
-        _Side(grad, scale / norm, length / norm, slack / norm)
+        _Side(*(x.cpu() for x in (grad, scale / norm, length / norm, slack / norm)))
         for grad, scale, length, slack, norm in zip(grads, scales, lengths, slacks, norms, strict=True)
     )
     tolerance = TERM_TOLERANCE[computed_in(dtype)] + rounding_band(dtype, d)
@@ -185,7 +186,7 @@ def _pairs(labels: Tensor, other_labels: Tensor, inputs: Inputs, shape: torch.Si
     different = ~same
     offset = 0 if inputs.ref_emb is None else inputs.self_offset
     if offset is not None:
-        i = torch.arange(shape[0])
+        i = torch.arange(shape[0], device=labels.device)
         same[i, i + offset] = different[i, i + offset] = False
     return same, different
 

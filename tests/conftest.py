@@ -32,11 +32,16 @@ hypothesis.settings.load_profile("repeatable")
 
 
 # Files that take a minute or more: begun first, so that no process waits for another at the end.
-LONG = ("test_triton_interpreted", "test_cuda_planted_faults", "test_triton_compiled", "test_triton_rules")
+LONG = (
+    *("test_triton_interpreted", "test_gpu_settings", "test_cuda_planted_faults"),
+    *("test_triton_compiled", "test_triton_rules"),
+)
+# Whether a GPU's results are right is to be known before how it gets there: streams, graphs, memory, time.
+LAST = ("test_gpu",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    items.sort(key=lambda item: (item.path.stem in LAST, item.path.stem not in LONG))
 
 
 @pytest.fixture(params=ENGINES)

@@ -1,13 +1,21 @@
-"""How setup.py finds the CUDA compiler, and for which GPUs. What comes of it is in test_cuda_binary.py."""
+"""How setup.py finds the CUDA compiler, for which GPUs it builds, and what it leaves where that fails.
+
+What comes of it is in test_cuda_binary.py.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+import tcm_kernels
 
 ROOT = Path(__file__).parent.parent
 
@@ -116,3 +124,86 @@ def test_an_old_compiler_leaves_them_out_with_a_word(
     monkeypatch.chdir(ROOT)
     assert [module.name for module in setup.extensions()["ext_modules"]] == ["tcm_kernels._cpu"]
     assert "need nvcc 12 or newer" in capsys.readouterr().out
+
+
+def test_where_nvcc_is_installed_the_cuda_module_was_built(setup: ModuleType) -> None:
+    if setup.is_set("TCM_KERNELS_NO_CUDA") or setup.usable_nvcc() is None:
+        pytest.skip("there is no nvcc of a release that can build it")
+    assert (Path(tcm_kernels.__file__).parent / "_cuda.abi3.so").exists(), (
+        "nvcc is here, but it was not built"
+    )
+
+
+# As much of a project as setup.py reads: a module that is built in a second, and one that needs nvcc.
+PROJECT = {
+    "setup.py": (ROOT / "setup.py").read_text(),
+    "tcm_kernels/__init__.py": "",
+    "tcm_kernels/_cuda.abi3.so": "of an earlier build",
+    "csrc/cpu/a.cpp": (
+        "#include <Python.h>\n"
+        'static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, nullptr};\n'
+        'extern "C" __attribute__((visibility("default"))) PyObject* PyInit__cpu() '
+        "{ return PyModule_Create(&definition); }\n"
+    ),
+    "csrc/cuda/a.cpp": "",
+    "csrc/cuda/a.cu": "",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    pytest.importorskip("setuptools")
+    if shutil.which("c++") is None:
+        pytest.skip("there is no C++ compiler")
+    for name, text in PROJECT.items():
+        path = tmp_path / "project" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "project"
+
+
+def _built(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    dropped = ("TCM_KERNELS_STRICT", "TCM_KERNELS_NO_CUDA", "TCM_KERNELS_NO_EXTENSIONS")
+    inherited = {name: value for name, value in os.environ.items() if name not in dropped}
+    return subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        cwd=project,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def a_failing_nvcc(tmp_path: Path, *, knows_its_version: bool) -> Path:
+    """The toolkit's folder. It says what it is, or not even that, and compiles nothing."""
+    nvcc = Path(an_nvcc(tmp_path, NEW, "13.0"))
+    fails = "exit 1\n"
+    nvcc.write_text(nvcc.read_text().replace("esac\n", f"*) {fails.strip()};; esac\n"))
+    if not knows_its_version:
+        nvcc.write_text(f"#!/bin/sh\n{fails}")
+    return tmp_path / "toolkit"
+
+
+@pytest.mark.parametrize("knows_its_version", [True, False], ids=["fails at a file", "fails at anything"])
+def test_cuda_kernels_that_do_not_build_leave_the_cpp_kernel(
+    knows_its_version: bool, project: Path, tmp_path: Path
+) -> None:
+    toolkit = a_failing_nvcc(tmp_path, knows_its_version=knows_its_version)
+    done = _built(project, CUDA_HOME=str(toolkit))
+    assert done.returncode == 0, done.stderr
+    assert "WARNING: the CUDA kernels could not be built, and are left out" in done.stderr
+    assert (project / "tcm_kernels/_cpu.abi3.so").stat().st_size > 0
+    if knows_its_version:
+        assert not (project / "tcm_kernels/_cuda.abi3.so").exists(), "kernels of other sources were left"
+
+
+@pytest.mark.parametrize("knows_its_version", [True, False], ids=["fails at a file", "fails at anything"])
+def test_a_strict_build_fails_where_the_cuda_kernels_do(
+    knows_its_version: bool, project: Path, tmp_path: Path
+) -> None:
+    toolkit = a_failing_nvcc(tmp_path, knows_its_version=knows_its_version)
+    done = _built(project, CUDA_HOME=str(toolkit), TCM_KERNELS_STRICT="1")
+    assert done.returncode != 0
+    assert "CalledProcessError" in done.stderr

@@ -60,6 +60,16 @@ def test_batches_of_changing_size_share_one_graph(engine: Engine, relation: str)
     assert counter.frame_count == 1
 
 
+def test_the_choice_of_the_backend_compiles_too() -> None:
+    """And leaves nothing behind that torch would warn of, or compile again for."""
+    auto = Engine("auto", "cpu")
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(_loss(auto), backend=counter, fullgraph=True, dynamic=True)
+    for n in (20, 33):
+        _assert_same(compiled, _loss(auto), Case(n=n, d=8), device="cpu")
+    assert counter.frame_count == 1
+
+
 def test_margins_in_tensors_move_without_a_new_graph(engine: Engine) -> None:
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(_loss(engine), backend=counter, fullgraph=True)

@@ -1,13 +1,12 @@
 """The CUDA kernels' own source, run on the CPU twin: every path they have, at small sizes.
 
 The twin (csrc/twin) is exact where a GPU is and strict where it is not: a barrier too few or a bank conflict
-is an error here. What it cannot show, the binary does (test_cuda_binary.py), and what neither shows needs a
-GPU, where the shared tests run the backend like any other.
+is an error here. Settings are those of gpu_settings.py; test_gpu_settings.py runs each of them, on a GPU as
+well. What the twin cannot show, the binary does (test_cuda_binary.py), and what neither shows needs a GPU,
+where the shared tests run the backend like any other.
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 import cuda_twin
 import pytest
@@ -22,50 +21,18 @@ from gpu_kernels import (
     assert_one_graph_for_all_sizes,
     assert_same_bits_every_time,
 )
+from gpu_settings import CUDA as SETTINGS
+from gpu_settings import Setting
 from test_screening import ADVERSARIES, generator
 
 import tcm_kernels
 from tcm_kernels import dispatch, reference
-from tcm_kernels.backends import cuda
 from tcm_kernels.backends.contract import Problem
 
 cuda_twin.skip_module_unless_here()
 
 ENGINE = Engine("cuda", "cpu")
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """How a matrix is cut and screened."""
-
-    screening: str
-    pool_mib: float = 64
-    list_most: int = cuda.LIST_MOST
-    useless_from: float = cuda.USELESS_FROM  # share of candidates from which on the sweep does not run
-    rows: int = 300  # pair by pair takes 20 us each here
-    shared_kib: int = 228  # of a multiprocessor: two buffers or four
-
-    def apply(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cuda, "LIST_MOST", self.list_most)
-        monkeypatch.setattr(cuda, "USELESS_FROM", self.useless_from)
-        monkeypatch.setenv("TCM_KERNELS_GPU_SCREENING", self.screening)
-        monkeypatch.setenv("TCM_KERNELS_GPU_POOL_MIB", str(self.pool_mib))
-        monkeypatch.setenv("TCM_TWIN_SHARED_BYTES", str(self.shared_kib * 1024))
-
-
-SETTINGS = {
-    "as the shape asks": Setting(""),
-    "screened, with little shared memory": Setting("int8", shared_kib=100),
-    "screened, candidates decided one by one": Setting(
-        "int8", list_most=128 * 128, useless_from=1.0, rows=140
-    ),
-    "screened, many candidates a tile": Setting("int8", list_most=8, useless_from=1.0),
-    "screened, in super-tiles of 256 rows": Setting("int8", pool_mib=1e-6, useless_from=1.0),
-    "everything in full precision": Setting("full", list_most=8),
-    "full precision, with little shared memory": Setting("full", shared_kib=100),
-    "full precision, in super-tiles of 256 rows": Setting("full", pool_mib=1e-6),
-}
 
 
 @pytest.fixture(params=SETTINGS, ids=str)
@@ -94,27 +61,6 @@ def test_agrees_with_the_float64_reference(case: Case, monkeypatch: pytest.Monke
     settings[QUICK.index(case) % len(settings)].apply(monkeypatch)
     inputs = case.build()
     assert_agrees(run(ENGINE, inputs), inputs, truth_of(inputs))
-
-
-@pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.parametrize(
-    ("dtype", "d"), [(torch.float32, 72), (torch.bfloat16, 136), (torch.float16, 41)], ids=str
-)
-@pytest.mark.parametrize(
-    ("relation", "look"),
-    [
-        ("self", "random"),
-        ("self", "clustered"),
-        ("self", "everything_hard"),
-        ("rectangular_with_self_offset", "collapsed"),
-    ],
-)
-def test_every_setting_gives_the_loss(
-    setting: Setting, relation: str, look: str, dtype: torch.dtype, d: int
-) -> None:
-    """Dimensions: a block of columns and a bit for either kind of pattern, and rows that begin anywhere."""
-    inputs = Case(relation=relation, n=setting.rows, d=d, look=look, extra=20, seed=5, dtype=dtype).build()
-    assert_agrees(run(ENGINE, inputs), inputs)
 
 
 @pytest.mark.parametrize("precision", ["highest", "high"])

@@ -1,19 +1,19 @@
 """What only a GPU can show of the backends written for it: streams, graphs, no waiting, memory, cold start.
 
-Results are held against the reference by the shared tests, which run on every device there is.
+Results are held against the reference by the shared tests, which run on every device there is, by
+test_gpu_settings.py and by test_thousands_of_rows.py; all of them are run before this file (conftest.py).
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import first_calls
 import pytest
 import torch
 from cases import Case, Inputs
+from gpu_waiting import waiting_is_an_error
 from torch import Tensor
 
 import tcm_kernels
@@ -46,13 +46,6 @@ def inputs(request: pytest.FixtureRequest) -> Inputs:
     return request.param.build("cuda")
 
 
-@pytest.fixture
-def waiting_is_an_error() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
-
-
 def step(inputs: Inputs, backend: str) -> Callable[[], list[Tensor]]:
     """Loss and gradients."""
     sides = [x for x in (inputs.emb, inputs.ref_emb) if x is not None]
@@ -69,13 +62,11 @@ def assert_same_bits(found: list[Tensor], expected: list[Tensor]) -> None:
         assert torch.equal(one, other)
 
 
-def test_neither_forward_nor_backward_waits_for_the_device(
-    inputs: Inputs, backend: str, request: pytest.FixtureRequest
-) -> None:
+def test_neither_forward_nor_backward_waits_for_the_device(inputs: Inputs, backend: str) -> None:
     run = step(inputs, backend)
     run()  # compiles
-    request.getfixturevalue("waiting_is_an_error")
-    run()
+    with waiting_is_an_error():
+        run()
 
 
 def test_a_captured_graph_replays_on_new_embeddings(inputs: Inputs, backend: str) -> None:
@@ -120,6 +111,7 @@ def test_two_streams_at_once_do_not_disturb_each_other(backend: str) -> None:
         assert_same_bits(result, expected[i % 2])
 
 
+@pytest.mark.slow
 def test_a_hundred_runs_beside_other_work_give_the_same_bits(inputs: Inputs, backend: str) -> None:
     run = step(inputs, backend)
     expected = run()
@@ -146,6 +138,7 @@ def test_the_device_of_the_embeddings_does_the_work(backend: str) -> None:
     assert_same_bits([x.to("cuda:0") for x in found], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_memory_stays_within_what_is_promised(backend: str, dtype: torch.dtype) -> None:
     """2.5 float32 arrays of the embeddings' shape and 64 MiB, beyond inputs and gradient."""
@@ -163,15 +156,7 @@ def test_memory_stays_within_what_is_promised(backend: str, dtype: torch.dtype) 
     assert used <= 2.5 * n * d * 4 + 64 * 2**20
 
 
-FIRST_CALL = """
-import torch, tcm_kernels
-emb = torch.randn(8192, 512, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-labels = torch.arange(8192, device="cuda") // 4
-tcm_kernels.fused_tcm_loss(emb, labels, backend={backend!r}).backward()
-torch.cuda.synchronize()
-"""
-
-
+@pytest.mark.slow
 def test_running_out_of_memory_is_torchs_own_error_and_leaves_everything_usable(
     inputs: Inputs, backend: str
 ) -> None:
@@ -196,21 +181,11 @@ def test_running_out_of_memory_is_torchs_own_error_and_leaves_everything_usable(
     assert_same_bits(run(), expected)
 
 
-# Seconds: what is compiled at its first call, and what is not.
+# What is compiled at its first call, and what is not.
 FIRST_CALL_S = {"triton": 10.0, "cuda": 0.5}
 
 
 @pytest.mark.slow
-def test_the_first_call_after_installation_takes_seconds(
-    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    start = "import torch, tcm_kernels; torch.zeros(1, device='cuda'); torch.cuda.synchronize()"
-    took_s = []
-    for code in (start, FIRST_CALL.format(backend=backend)):
-        begin = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=True, timeout=120
-        )
-        took_s.append(time.perf_counter() - begin)
-    assert took_s[1] - took_s[0] < FIRST_CALL_S[backend]
+def test_the_first_call_after_installation_takes_seconds(backend: str, tmp_path: Path) -> None:
+    first, _ = first_calls.seconds(backend, "cuda", cache=tmp_path)
+    assert first < FIRST_CALL_S[backend]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import gpu_settings
 import pytest
 from compiling_python import python
 
@@ -79,6 +80,34 @@ def test_products_use_matrix_units(
         assert {report["case"].split(",")[0] for report in of_kernel} == set(CASES)
     for report in of_kernel:
         assert instructions[report["chip"]] & set(report["matrix"]), f"{_where(report)}: {report['matrix']}"
+
+
+@pytest.fixture(scope="module")
+def reports_of_settings(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    path = tmp_path_factory.mktemp("triton-settings") / "report"
+    python("tests/triton_launches.py", str(path), "settings")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", gpu_settings.TRITON)
+def test_what_tests_on_a_gpu_run_in_small_tiles_compiles_and_fits(
+    name: str, reports_of_settings: list[dict[str, Any]]
+) -> None:
+    """Registers may spill there: it is the paths that those tests are about, and not their time."""
+    setting = gpu_settings.TRITON[name]
+    found = [report for report in reports_of_settings if report["case"].startswith(f"{name}, ")]
+    kernels = {report["kernel"] for report in found}
+    assert ("small_kernel" in kernels) == (not setting.screening)
+    assert ("sweep_kernel" in kernels) == (setting.screening == "int8")
+    assert ("lists_kernel" in kernels) == bool(setting.screening)
+    for report in found:
+        assert report["shared"] <= SHARED[report["chip"]], _where(report)
+        constants = report["constants"]
+        if setting.tile is not None:
+            assert constants.get("TILE", setting.tile) == setting.tile
+        if setting.list_most is not None:
+            assert constants.get("LIST_MOST", setting.list_most) == setting.list_most
 
 
 COUNT = """

@@ -1,14 +1,14 @@
 """The Triton kernels, run by Triton's interpreter on the CPU: every path they have, at small sizes.
 
 The interpreter runs a program at a time, so tiles are made small here: a matrix of 130 rows then has as
-many tiles, super-tiles and programs as one of thousands. What the interpreter cannot show, the compiler's
-report does (test_triton_compiled.py), and what neither shows needs a GPU, where the shared tests run the
-backend like any other.
+many tiles, super-tiles and programs as one of thousands (gpu_settings.py; test_gpu_settings.py runs each of
+them, on a GPU as well). What the interpreter cannot show, the compiler's report does
+(test_triton_compiled.py), and what neither shows needs a GPU, where the shared tests run the backend like any
+other.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 
 import pytest
@@ -22,14 +22,15 @@ from gpu_kernels import (
     assert_one_graph_for_all_sizes,
     assert_same_bits_every_time,
 )
+from gpu_settings import TRITON as SETTINGS
+from gpu_settings import Setting
 from test_ops import _arguments, _residual_bytes
 
 if not interprets_triton():
     pytest.skip("the kernels run on a GPU here, or triton is not installed", allow_module_level=True)
 
-forward, plan, small, tiles = (
-    importlib.import_module(f"tcm_kernels.backends.triton.{name}")
-    for name in ("forward", "plan", "small", "tiles")
+plan, small, tiles = (
+    importlib.import_module(f"tcm_kernels.backends.triton.{name}") for name in ("plan", "small", "tiles")
 )
 ENGINE = Engine("triton", "cpu")
 pytestmark = [
@@ -37,40 +38,6 @@ pytestmark = [
     # Gradients of rows of zeros are beyond float16, in which numpy, unlike a GPU, finds something to say.
     pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning"),
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """How a matrix is cut and screened."""
-
-    name: str
-    tile: int
-    list_most: int
-    screening: str
-    pool_mib: float
-    useless_from: float = forward.USELESS_FROM  # share of candidates from which on the sweep does not run
-    rows: int = 67
-
-    def apply(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tiles, "TILE", self.tile)
-        monkeypatch.setattr(tiles, "LIST_MOST", self.list_most)
-        monkeypatch.setattr(forward, "USELESS_FROM", self.useless_from)
-        monkeypatch.setenv("TCM_KERNELS_GPU_SCREENING", self.screening)
-        monkeypatch.setenv("TCM_KERNELS_GPU_POOL_MIB", str(self.pool_mib))
-
-
-SETTINGS = {
-    setting.name: setting
-    for setting in (
-        Setting("in one launch", 32, 64, "", 64),
-        Setting("screened, candidates decided one by one", 32, 1024, "int8", 64, useless_from=1.0, rows=34),
-        Setting("screened, three super-tiles", 32, 64, "int8", 1e-6),
-        Setting("screened, many candidates a tile", 32, 8, "int8", 64),
-        Setting("everything in full precision", 32, 8, "full", 64),
-        Setting("full precision, three super-tiles", 32, 8, "full", 1e-6),
-        Setting("as on a GPU", 128, 64, "int8", 64),
-    )
-}
 
 
 @pytest.fixture(params=SETTINGS, ids=str)
@@ -115,21 +82,6 @@ def is_small_batch(case: Case) -> bool:
 def test_small_batches_in_one_launch_agree_with_the_reference(case: Case) -> None:
     inputs = case.build()
     assert_agrees(run(ENGINE, inputs), inputs, truth_of(inputs))
-
-
-@pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.parametrize(
-    ("relation", "look"),
-    [
-        ("self", "clustered"),
-        ("self", "collapsed"),
-        ("self", "everything_hard"),
-        ("rectangular_with_self_offset", "random"),
-    ],
-)
-def test_every_setting_gives_the_loss(setting: Setting, relation: str, look: str) -> None:
-    inputs = Case(relation=relation, n=setting.rows, d=40, look=look, extra=20, seed=5).build()
-    assert_agrees(run(ENGINE, inputs), inputs)
 
 
 @pytest.mark.parametrize("name", ["in one launch", "screened, many candidates a tile"])

@@ -2,7 +2,8 @@
 
 Run as `python tests/triton_launches.py REPORT`: for every chip, dtype and dimension below it records a
 forward and a backward on tensors in main memory without running a kernel, compiles what was recorded, and
-writes one JSON object a kernel. A process of its own, because the other tests may have told triton to
+writes one JSON object a kernel. With `settings` as another argument, it does so for the settings and inputs
+of gpu_settings.py on an H100. A process of its own, because the other tests may have told triton to
 interpret.
 """
 
@@ -17,11 +18,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+import gpu_settings
+import pytest
 import torch
 
 from benchmarks.launches import Launch, compiled, forward_and_backward, of_chip, problem_of, recorded
 from benchmarks.sass.compiled import dump_of, resources
 
+CHIP_OF_SETTINGS = 90
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 # Dimensions, multiples of 128, of 16, of 8 and of nothing, by chip: what differs between them is seen on one.
 DIMS = {80: (3, 512), 90: (80, 512, 513, 1000, 4096), 100: (3, 512)}
@@ -84,17 +88,34 @@ def _every_launch(chip: int) -> Iterator[tuple[str, Launch]]:
                         yield f"{dtype}, D={d}, {precision}".removeprefix("torch."), launch
 
 
-def _reports(chip: int) -> list[dict[str, Any]]:
-    return [{"case": case} | _report(launch, chip) for case, launch in _every_launch(chip)]
+def _launches_of_setting(name: str) -> Iterator[tuple[str, Launch]]:
+    """What the tests of this setting launch on a GPU."""
+    setting = gpu_settings.TRITON[name]
+    seen = set()
+    with pytest.MonkeyPatch.context() as patch, of_chip(CHIP_OF_SETTINGS):
+        setting.apply(patch)
+        for case in gpu_settings.inputs_of(setting):
+            m = None if case.relation == "self" else case.m
+            for launch in recorded(forward_and_backward(case.n, case.d, case.dtype, m)):
+                if launch.key not in seen:
+                    seen.add(launch.key)
+                    yield f"{name}, {case.id}", launch
 
 
-def main(report: str) -> None:
+def _reports(of: int | str) -> list[dict[str, Any]]:
+    """Of a chip, or of a setting."""
+    chip = of if isinstance(of, int) else CHIP_OF_SETTINGS
+    launches = _every_launch(of) if isinstance(of, int) else _launches_of_setting(of)
+    return [{"case": case} | _report(launch, chip) for case, launch in launches]
+
+
+def main(report: str, what: str = "chips") -> None:
     """Write the reports of all kernels, one JSON object a line."""
     processes = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
     with processes as pool, open(report, "w") as out:
-        for of_chip in pool.map(_reports, DIMS):
-            out.writelines(json.dumps(of_kernel) + "\n" for of_kernel in of_chip)
+        for reports in pool.map(_reports, DIMS if what == "chips" else gpu_settings.TRITON):
+            out.writelines(json.dumps(of_kernel) + "\n" for of_kernel in reports)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -21,6 +21,10 @@ from .configs import is_interpreted
 
 __all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
 
+# When the package is imported: torch.compile cannot trace the look for it, which takes longer than a small
+# batch, too.
+_is_installed = importlib.util.find_spec("triton") is not None
+
 
 def _forward() -> ModuleType:
     return importlib.import_module("tcm_kernels.backends.triton.forward")
@@ -32,7 +36,7 @@ def _backward() -> ModuleType:
 
 def why_not_here() -> str | None:
     """None where triton is installed and there is a GPU for it, else what is missing."""
-    if importlib.util.find_spec("triton") is None:
+    if not _is_installed:
         return "triton is not installed: pip install triton"
     return None if is_interpreted() else why_no_gpu()
 
