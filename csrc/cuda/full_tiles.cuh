@@ -56,10 +56,14 @@ struct FullTiles {
     return every || output.entry(at) > static_cast<uint32_t>(found.list_most);
   }
 
-  TCM_DEVICE void begin(TilePlace at) {
+  TCM_DEVICE void ask(int, int, int) const {}
+  TCM_DEVICE void start(Products<float>& acc) const { acc.clear(); }
+
+  TCM_DEVICE void begin(TilePlace at, int) {
     const int row = part.first_row(at) + thread_index(), column = part.first_column(at) + thread_index();
     RowFacts of_row{NAN, 0, 0, -1};
-    if (row < rows.n) of_row = {rows.inverse[row], rows.same_begin[row], rows.same_end[row], rows.twin[row]};
+    if (row < rows.n)
+      of_row = {rows.inverse[row], rows.same_begin[row], rows.same_end[row], rows.twin_of(row)};
     facts[thread_index()] = of_row;
     inverses[thread_index()] = column < columns.n ? columns.inverse[column] : NAN;
   }

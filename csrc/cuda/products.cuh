@@ -99,12 +99,20 @@ struct Products {
   Acc value[kFragmentRows][kFragmentColumns][4];
 
   TCM_DEVICE void clear() {
+    begin([](int) { return 0; }, [](int, int) { return Acc{}; });
+  }
+
+  // Products begin at `of(load(j), odd)` in each column.
+  template <class Load, class Of>
+  TCM_DEVICE void begin(Load load, Of of) {
 #pragma unroll
-    for (int i = 0; i < kFragmentRows; ++i) {
+    for (int j = 0; j < kFragmentColumns; ++j) {
+      const auto pair = load(j);
 #pragma unroll
-      for (int j = 0; j < kFragmentColumns; ++j) {
+      for (int odd = 0; odd < 2; ++odd) {
+        const Acc first = of(pair, odd);
 #pragma unroll
-        for (int e = 0; e < 4; ++e) value[i][j][e] = Acc{};
+        for (int i = 0; i < kFragmentRows; ++i) value[i][j][odd] = value[i][j][2 + odd] = first;
       }
     }
   }
@@ -144,12 +152,12 @@ TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char
   }
 }
 
-// Visits every `step`-th tile of a super-tile from number `first` on: `work` says which it wants, is told
-// where one begins (a barrier comes before its end) and gets its products. Needs kPipelineBytes of shared
-// memory.
+// Visits every `step`-th tile of a super-tile from number `first` on. `work` says which it wants, asks, when the
+// copies of a tile begin, for what it needs of it besides (into a place of its own for each buffer), is told
+// where the tile begins, between barriers, says what its products begin with, and gets them.
 template <class Product, class Rows, class Work>
-TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const Rows& rows,
-                              const Rows& columns, int stages, int buffers, Work& work) {
+TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows rows, Rows columns, int stages,
+                              int buffers, Work& work) {
   const SharedArray<char> shared = shared_memory<char>(buffers);
   TileWalk tile(part, first, step);
   const auto next_wanted = [&](TileWalk& walk) {
@@ -165,14 +173,15 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const 
     const TilePlace at = copied.place(part);
     first_row = part.first_row(at);
     first_column = part.first_column(at);
-    rows.begin_tile(turn, first_row, thread_index());
-    columns.begin_tile(turn, first_column, thread_index());
+    rows.begin_tile(turn, first_row);
+    columns.begin_tile(turn, first_column);
   };
   // Comes after a barrier, since which row numbers of the tile stand in shared memory.
   const auto copy_next = [&](int stage) {
     if (!copied.done(part)) {
-      copy_rows(rows, turn, first_row, copied_step, shared, stage * kStageBytes);
-      copy_rows(columns, turn, first_column, copied_step, shared, stage * kStageBytes + kSideBytes);
+      if (copied_step == 0) work.ask(stage, first_row, first_column);
+      rows.copy_step(turn, copied_step, shared, stage * kStageBytes);
+      columns.copy_step(turn, copied_step, shared, stage * kStageBytes + kSideBytes);
       if (++copied_step == steps) {
         copied_step = 0;
         turn ^= 1;
@@ -192,7 +201,6 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const 
   int stage = 0;
   Products<typename Product::Acc> acc;
   for (; !tile.done(part); tile.advance(part, step), next_wanted(tile)) {
-    acc.clear();
     for (int k = 0; k < steps; ++k) {
       if (stages == kMostStages) {
         wait_copies<kMostStages - 2>();
@@ -200,12 +208,15 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const 
         wait_copies<kFewestStages - 2>();
       }
       sync_block();  // this stage has come, and nobody reads the one before any more
-      if (k == 0) work.begin(tile.place(part));
       copy_next(stage == 0 ? stages - 1 : stage - 1);
+      if (k == 0) {
+        work.begin(tile.place(part), stage);
+        sync_block();
+        work.start(acc);
+      }
       add_stage<Product>(acc, shared, stage * kStageBytes);
       stage = stage + 1 == stages ? 0 : stage + 1;
     }
-    sync_block();
     work.end(tile.place(part), acc);
   }
   wait_copies<0>();
