@@ -259,14 +259,14 @@ const char *probe_screen(int dtype, const void *x, int n, const void *y, int m,
     PreparedSide rows(x, n, 0, x_code, x_error, x_scale),
         columns(y, m, n, y_code, y_error, y_scale);
     Shape shape = shape_of(x, dim, static_cast<Dtype>(dtype));
-    shape.granule =
-        std::min(shape.granule, shape_of(y, dim, static_cast<Dtype>(dtype)).granule);
+    shape.granule = std::min(
+        shape.granule, shape_of(y, dim, static_cast<Dtype>(dtype)).granule);
     shape.code_dim = code_dim;
     int not_finite = 0, crowded = 0, samples[kSamples] = {};
-    prepare(rows.side, shape, static_cast<Dtype>(dtype), columns.label.data(), m,
-            &not_finite);
-    prepare(columns.side, shape, static_cast<Dtype>(dtype), rows.label.data(), n,
-            &not_finite);
+    prepare(rows.side, shape, static_cast<Dtype>(dtype), columns.label.data(),
+            m, &not_finite);
+    prepare(columns.side, shape, static_cast<Dtype>(dtype), rows.label.data(),
+            n, &not_finite);
     const SuperTile part{0, static_cast<int>(tiles_of(n)), 0,
                          static_cast<int>(tiles_of(m)), false};
     const Found found{samples, &crowded, 0, kTile * kTile, true};

@@ -1,7 +1,7 @@
 """The CUDA backend's screening, on the CPU twin: the rule to the bit, and no pair lost where its bound bites.
 
-The rule is written here a second time, from the formulas in csrc/certificate.h: codes with one scale a tile, and
-a comparison of integers that is the bound of each pair.
+The rule is written here a second time, from the formulas in csrc/certificate.h: codes with one scale a tile,
+and a comparison of integers that is the bound of each pair.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import dataclasses
 import cuda_twin
 import pytest
 import torch
-from benchmarks import workload
 from test_cuda_prepare import ROWS
 from test_screening import generator
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from benchmarks import workload
 
 cuda_twin.skip_module_unless_here(beside_a_gpu=True)
 
@@ -166,9 +167,9 @@ def overshooting(n: int, d: int) -> Tensor:
     Two of opposite sign have errors along each other: their products are off by e_i + e_j + e_i e_j.
     """
     steps = 127 / d**0.5
-    largest = steps / (int(steps) + 0.55 if steps % 1 < 0.55 else int(steps) + 1.55)
+    largest = steps / (int(steps) + 0.6 if steps % 1 < 0.6 else int(steps) + 1.6)
     sign = torch.where(torch.arange(n) % 2 == 0, 1.0, -1.0)[:, None]
-    rows = sign * (1.0 + 0.002 * torch.randn(n, d, generator=generator(3)))
+    rows = sign * (1.0 + 0.003 * torch.randn(n, d, generator=generator(3)))
     rows[::TILE] = ((1 - largest**2) / max(d - 1, 1)) ** 0.5
     rows[::TILE, 0] = largest
     return rows
@@ -176,12 +177,12 @@ def overshooting(n: int, d: int) -> Tensor:
 
 @pytest.mark.parametrize("d", [96, 532])
 def test_no_pair_is_lost_whose_errors_lie_along_each_other(d: int) -> None:
-    """A margin just under -1 + 4e-6, where opposite rows are; and e_i e_j is part of their bound."""
+    """Margins just under the similarity of opposite rows; e_i e_j is part of their bound."""
     emb = overshooting(140, d)
     unit = normalize(emb.double())
     s = unit @ unit.T
     errors = coded(emb).error[1:128]
-    assert errors.min() ** 2 > 1e-3, "these rows should be coded badly"
+    assert errors.min() ** 2 > 5e-4, "these rows should be coded badly"
     assert s.min() > -1.0 + 3e-6
     for margin in (-1.0, -1.0 + 2e-6):
         assert screened(emb, emb, margin).candidates.all()

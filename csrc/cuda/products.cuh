@@ -22,7 +22,8 @@ constexpr int kFragmentColumns = kWarpTile / 8;
 template <class Type, class Sum>
 struct PlainProduct {
   using Acc = Sum;
-  static constexpr int kUnroll = 2;  // steps of 32 bytes that are laid out together
+  static constexpr int kUnroll = 2;          // steps of 32 bytes that are laid out together
+  static constexpr bool kKeepsPlace = true;  // of the tile: two registers, or two divisions a tile
   struct A {
     uint32_t word[4];
   };
@@ -58,6 +59,7 @@ struct Tf32Product : PlainProduct<Tf32, float> {
 struct Float32Product {
   using Acc = float;
   static constexpr int kUnroll = 1;
+  static constexpr bool kKeepsPlace = false;
   struct A {
     uint32_t high[4], low[4];
   };
@@ -127,21 +129,25 @@ struct Products {
 // One of the buffers: products of 64 bytes of 128 rows and columns.
 template <class Product>
 TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char> shared, int rows) {
-  const int lane = lane_index(), columns = rows + kSideBytes;
+  const int lane = lane_index();
+  // 16 rows further stand 16 * kStepBytes further, exchanged alike, and two chunks further is one bit: what a
+  // lane has to know are two places, the same for every buffer.
+  const int row_at = rows + swizzled(acc.first_row() + lane % 16, lane / 16);
+  const int column_at =
+      rows + kSideBytes + swizzled(acc.first_column() + lane / 16 * 8 + lane % 8, lane / 8 % 2);
 #pragma unroll(Product::kUnroll)
   for (int k = 0; k < kRowChunks; k += 2) {
     typename Product::A a[kFragmentRows];
 #pragma unroll
     for (int i = 0; i < kFragmentRows; ++i) {
       uint32_t words[4];
-      load_matrices(words, shared, rows + swizzled(acc.first_row() + i * 16 + lane % 16, k + lane / 16));
+      load_matrices(words, shared, (row_at ^ (k * kChunk)) + i * 16 * kStepBytes);
       a[i] = Product::a(words);
     }
 #pragma unroll
     for (int j = 0; j < kFragmentColumns; j += 2) {
       uint32_t words[4];
-      const int column = acc.first_column() + j * 8 + lane / 16 * 8 + lane % 8;
-      load_matrices(words, shared, columns + swizzled(column, k + lane / 8 % 2));
+      load_matrices(words, shared, (column_at ^ (k * kChunk)) + j * 8 * kStepBytes);
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
         const typename Product::B b = Product::b(words + 2 * odd);
@@ -201,6 +207,8 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows r
   int stage = 0;
   Products<typename Product::Acc> acc;
   for (; !tile.done(part); tile.advance(part, step), next_wanted(tile)) {
+    const TilePlace kept = tile.place(part);
+    const auto place = [&] { return Product::kKeepsPlace ? kept : tile.place(part); };
     for (int k = 0; k < steps; ++k) {
       if (stages == kMostStages) {
         wait_copies<kMostStages - 2>();
@@ -210,14 +218,14 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows r
       sync_block();  // this stage has come, and nobody reads the one before any more
       copy_next(stage == 0 ? stages - 1 : stage - 1);
       if (k == 0) {
-        work.begin(tile.place(part), stage);
+        work.begin(place(), stage);
         sync_block();
         work.start(acc);
       }
       add_stage<Product>(acc, shared, stage * kStageBytes);
       stage = stage + 1 == stages ? 0 : stage + 1;
     }
-    work.end(tile.place(part), acc);
+    work.end(place(), acc);
   }
   wait_copies<0>();
 }

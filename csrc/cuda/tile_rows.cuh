@@ -80,38 +80,35 @@ class EmbeddingRows {
   TCM_DEVICE EmbeddingRows(const Side& side, const Shape& shape, int offset)
       : side_(side), shape_(shape), rows_(shared_memory<int>(offset)) {}
   TCM_DEVICE int bytes() const { return shape_.dim * kElement; }
-  // To be followed by a barrier.
+  // To be followed by a barrier. Where there is no row, the last one stands in: nobody looks at its products.
   TCM_DEVICE void begin_tile(int turn, int first) const {
     const int r = thread_index();
-    rows_[turn * kTile + r] = first + r < side_.n ? static_cast<int>(side_.order[first + r]) : -1;
+    rows_[turn * kTile + r] = static_cast<int>(side_.order[min(first + r, side_.n - 1)]);
   }
   TCM_DEVICE void copy_step(int turn, int step, SharedArray<char> shared, int to) const {
     const int at = step * kStepBytes + copied_chunk() * kChunk, left = bytes() - at;
+    const char* data = static_cast<const char*>(side_.x) + (left > 0 ? at : 0);
     to += copied_to();
-    // Calls copy(target, from, bytes) for this thread's chunks, of which so many bytes are there.
+    // Calls copy(target, from) for this thread's chunks, of which `left` bytes are there.
     const auto for_each_chunk = [&](auto copy) {
 #pragma unroll
       for (int i = 0; i < kTile / kApart; ++i) {
         const int row = rows_[turn * kTile + copied_row() + i * kApart];
-        const int there = row >= 0 && left > 0 ? left : 0;
-        const char* data = static_cast<const char*>(side_.x);
-        copy(to + i * kApart * kStepBytes, data + (there > 0 ? int64_t{row} * bytes() + at : 0), there);
+        copy(to + i * kApart * kStepBytes, data + int64_t{row} * bytes());
       }
     };
     if (shape_.vectors()) {
-      for_each_chunk([&](int target, const char* from, int there) {
-        copy_async<kChunk>(shared, target, from, there > 0);
-      });
+      for_each_chunk(
+          [&](int target, const char* from) { copy_async<kChunk>(shared, target, from, left > 0); });
     } else if (shape_.granule == 4) {
-      for_each_chunk([&](int target, const char* from, int there) {
+      for_each_chunk([&](int target, const char* from) {
 #pragma unroll
         for (int b = 0; b < kChunk; b += 4)
-          copy_async<4>(shared, target + b, b < there ? from + b : from, b < there);
+          copy_async<4>(shared, target + b, b < left ? from + b : from, b < left);
       });
     } else {
-      for_each_chunk([&](int target, const char* from, int there) {
-        copy_elements<kElement>(shared, target, from, there);
-      });
+      for_each_chunk(
+          [&](int target, const char* from) { copy_elements<kElement>(shared, target, from, left); });
     }
   }
 
