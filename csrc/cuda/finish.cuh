@@ -1,4 +1,8 @@
 // Finish: partial sums to the result, in a fixed order, by one block; and what the backward reads.
+//
+// A partial sum stands for a block of `lists`, four rows, or a program: at N = 16,384 and beyond (a super-tile)
+// they are 4,360, 140 kB, of which each thread reads 17 times two 16 bytes, four rounds on their way at once.
+// Predicted: 2 to 4 us, latency alone, under 0.003 U at 32,768 x 512. Not yet measured.
 #pragma once
 
 #include "rows.cuh"

@@ -115,8 +115,8 @@ struct PairCounting {
 
   TCM_DEVICE bool wants(TilePlace at) const { return sweep.inside || !is_inside(at); }
 
+  static constexpr bool kBeginsSomewhere = false;
   TCM_DEVICE void ask(int, int, int) const {}
-  TCM_DEVICE void start(Products<float>& acc) const { acc.clear(); }
 
   TCM_DEVICE void begin(TilePlace at, int) {
     const int t = thread_index(), position = part.first_column(at) + t;

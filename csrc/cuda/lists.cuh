@@ -1,7 +1,9 @@
 // Add up, few hard pairs: row by row, one partner after the other.
 //
-// A warp owns a row. It walks the words of the row's bits in order and takes the partners a few at a time, so
-// that several rows are on their way at once: one read of a partner's embedding gives the similarity of a
+// A warp owns a row. It looks at 32 entries of its row of the directory at once, and walks the words of those
+// tiles that have one, eight tiles at a time: a tile without an entry costs its entry, and a row of 128 tiles
+// four reads, where reading along its words took two rounds of 16. Partners are taken a few at a time, so that
+// several rows are on their way at once: one read of a partner's embedding gives the similarity of a
 // candidate, the decision, its penalty and its share of P or Q, which stay in registers. Bytes: D elements a
 // candidate and direction, from the L2 cache; at density 1e-3, N = 32,768, D = 512 in bfloat16 that is 1 GB.
 // Not yet measured.

@@ -6,6 +6,9 @@
 // rows share a line of 128 bytes in shared memory, its 16-byte chunks exchanged so that copies write, and
 // ldmatrix reads, every bank once.
 //
+// Addresses are made once a tile, not once a step: a thread keeps where it copies codes from, and the two
+// places from which it reads fragments; whatever else it needs stands in the instructions as constants.
+//
 // A warpgroup's products (wgmma, sm_90a) would be another Product and another way of reading the buffers,
 // beside add_stage; they wait for a GPU that tells what they bring.
 #pragma once
@@ -22,8 +25,8 @@ constexpr int kFragmentColumns = kWarpTile / 8;
 template <class Type, class Sum>
 struct PlainProduct {
   using Acc = Sum;
-  static constexpr int kUnroll = 2;          // steps of 32 bytes that are laid out together
-  static constexpr bool kKeepsPlace = true;  // of the tile: two registers, or two divisions a tile
+  static constexpr int kUnroll = 2;     // steps of 32 bytes that are laid out together
+  static constexpr bool kKeeps = true;  // places that would else be computed again: registers are left
   struct A {
     uint32_t word[4];
   };
@@ -59,7 +62,7 @@ struct Tf32Product : PlainProduct<Tf32, float> {
 struct Float32Product {
   using Acc = float;
   static constexpr int kUnroll = 1;
-  static constexpr bool kKeepsPlace = false;
+  static constexpr bool kKeeps = false;
   struct A {
     uint32_t high[4], low[4];
   };
@@ -130,24 +133,30 @@ struct Products {
 template <class Product>
 TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char> shared, int rows) {
   const int lane = lane_index();
-  // 16 rows further stand 16 * kStepBytes further, exchanged alike, and two chunks further is one bit: what a
-  // lane has to know are two places, the same for every buffer.
-  const int row_at = rows + swizzled(acc.first_row() + lane % 16, lane / 16);
-  const int column_at =
-      rows + kSideBytes + swizzled(acc.first_column() + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+  // 16 rows further stand 16 * kStepBytes further, exchanged alike, and chunk k + c, of an even k, is one bit
+  // away from chunk c: all that a lane has to know are two places, the same in every buffer.
+  const auto place_of_row = [&](int k) {
+    return rows + swizzled(acc.first_row() + lane % 16, k + lane / 16);
+  };
+  const auto place_of_column = [&](int k) {
+    return rows + kSideBytes + swizzled(acc.first_column() + lane / 16 * 8 + lane % 8, k + lane / 8 % 2);
+  };
+  const int row_at = place_of_row(0), column_at = place_of_column(0);
 #pragma unroll(Product::kUnroll)
   for (int k = 0; k < kRowChunks; k += 2) {
+    const int row = Product::kKeeps ? row_at ^ (k * kChunk) : place_of_row(k);
+    const int column = Product::kKeeps ? column_at ^ (k * kChunk) : place_of_column(k);
     typename Product::A a[kFragmentRows];
 #pragma unroll
     for (int i = 0; i < kFragmentRows; ++i) {
       uint32_t words[4];
-      load_matrices(words, shared, (row_at ^ (k * kChunk)) + i * 16 * kStepBytes);
+      load_matrices(words, shared, row + i * 16 * kStepBytes);
       a[i] = Product::a(words);
     }
 #pragma unroll
     for (int j = 0; j < kFragmentColumns; j += 2) {
       uint32_t words[4];
-      load_matrices(words, shared, (column_at ^ (k * kChunk)) + j * 8 * kStepBytes);
+      load_matrices(words, shared, column + j * 8 * kStepBytes);
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
         const typename Product::B b = Product::b(words + 2 * odd);
@@ -160,7 +169,7 @@ TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char
 
 // Visits every `step`-th tile of a super-tile from number `first` on. `work` says which it wants, asks, when the
 // copies of a tile begin, for what it needs of it besides (into a place of its own for each buffer), is told
-// where the tile begins, between barriers, says what its products begin with, and gets them.
+// where the tile begins, between barriers, says what its products begin with if not with 0, and gets them.
 template <class Product, class Rows, class Work>
 TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows rows, Rows columns, int stages,
                               int buffers, Work& work) {
@@ -208,7 +217,8 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows r
   Products<typename Product::Acc> acc;
   for (; !tile.done(part); tile.advance(part, step), next_wanted(tile)) {
     const TilePlace kept = tile.place(part);
-    const auto place = [&] { return Product::kKeepsPlace ? kept : tile.place(part); };
+    const auto place = [&] { return Product::kKeeps ? kept : tile.place(part); };
+    if constexpr (!Work::kBeginsSomewhere) acc.clear();  // here, where it costs no registers
     for (int k = 0; k < steps; ++k) {
       if (stages == kMostStages) {
         wait_copies<kMostStages - 2>();
@@ -220,7 +230,7 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows r
       if (k == 0) {
         work.begin(place(), stage);
         sync_block();
-        work.start(acc);
+        if constexpr (Work::kBeginsSomewhere) work.start(acc);
       }
       add_stage<Product>(acc, shared, stage * kStageBytes);
       stage = stage + 1 == stages ? 0 : stage + 1;

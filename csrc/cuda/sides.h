@@ -36,7 +36,7 @@ struct Side {
   Sums sums;
   int n;
 
-  // The columns of this side that are rows of the self case.
+  // The position of the same sample on the other side, or -1.
   TCM_HOST_DEVICE int twin_of(int position) const { return twin == nullptr ? position : twin[position]; }
 };
 
