@@ -162,6 +162,7 @@ FAULTS = {
         "screen.cuh",
         right="return pair.offset[odd];",
         wrong="return 0 * pair.offset[odd];",
+        check=CHECK_SCREENING,
     ),
     "the sweep forgets the rows' errors": Fault(
         "screen.cuh",
