@@ -123,7 +123,7 @@ KERNELS = (
 REGISTERS = {"norms": 64, "codes": 64, "block_sums": 64, "chain": 64, "finish": 128, "bin_edges": 64}
 # Bytes, with Float32Product; an entry is a known spill, once a tile or once a row of them, not in its loop.
 # Not to be added to.
-STACK = {"full_tiles": 16, "histogram": 8}
+STACK = {"full_tiles": 8, "histogram": 8}
 
 
 def kernel_of(name: str) -> str:

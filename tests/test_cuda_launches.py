@@ -1,4 +1,4 @@
-"""How many launches and torch ops a call of the CUDA backend takes: under a millisecond they are what it costs.
+"""How many launches and torch ops a call of the CUDA backend takes: for small batches they are what it costs.
 
 Counted on the CPU twin: kernels and clearings of memory, and torch's own ops, but for views and allocations.
 """
