@@ -17,6 +17,25 @@
 // int32 while D <= kLargestDim. A row shorter than kSmallestScale allows is coded as q = 0, c = 0, e = ‖u‖,
 // for which the bound holds as well.
 //
+// Rows may also share a scale. On the GPU the 128 rows of a tile do, c = the largest |element| among them / 127,
+// so that in the product of two tiles c_a c_b is one number, and the bound of every pair costs one comparison
+// of integers. A pair of two classes is harmless where c_a c_b P + e_i + e_j + e_i e_j + kSlack < m-, with
+// P = q_i·q_j. For e_i e_j stands e_i Ē_b, with Ē_b (errors_at_most) no less than any e_j of the tile, known
+// from its scale alone; divided by c_a c_b, what is left has a part of the column and one of the row:
+//
+//   P + C_j < R_i,   C_j >= e_j / (c_a c_b),   R_i <= (m- - kSlack - e_i (1 + Ē_b)) / (c_a c_b),
+//
+// C_j rounded up (column_offset) and R_i rounded down (row_threshold) to an integer. Products begin at C_j
+// instead of 0, and what does not reach R_i is harmless. In floating point: 1 / (c_a c_b) carries two
+// roundings of 2^-24, and each part two or three more: the factors 1e-6 and 2e-6 and the 1 that is added or
+// taken away are more than that. kSlack covers the roundings of the bracket.
+//   Ē_b: an element is off by c/2, and by less than 0.01 c more for the float32 arithmetic that found its
+// code (three roundings of a number up to 127, and one of the sum), so e_j <= 0.51 c √D. Where a tile's scale
+// would be under kSmallestTileScale its codes and its scale are 0, and e_j = ‖u_j‖ <= 127 · 1e-6 √D and a
+// hair. Rows of length 1 have c >= 1 / (127 √D) > 4e-5, so those are tiles of rows that normalisation left
+// short: nothing is lost by that, and every P + C_j keeps within 2^30. For D <= kLargestScreenedDim,
+// |P| <= 127² D < 5.3e8, and C_j <= 0.51 √D / c_a + 2 < 9.3e7.
+//
 // Several rows may share one code: nothing above asks that q be the best one, only that e >= ‖u - c q‖ for
 // each of them.
 //
@@ -75,5 +94,38 @@ static inline float bfloat16_product_error(long dim) {
 }
 
 constexpr float kBfloat16Scale = 0x1p-11f;
+
+// Of tiles that share a scale: see above.
+constexpr long kLargestScreenedDim = 32768;
+constexpr float kSmallestTileScale = 1e-6f;
+constexpr float kShortTile = 128e-6f;          // per √D, no row of a tile without a scale is longer
+constexpr float kInverseOfNoScale = 0x1p20f;   // where every P is 0: any number would do
+constexpr float kFarthestThreshold = 0x1p30f;  // out of reach of every P + C_j
+
+// 1 / (c_a c_b).
+static inline TCM_HOST_DEVICE float inverse_scale(float scale_a, float scale_b) {
+  const float product = scale_a * scale_b;
+  return product > 0.0f ? 1.0f / product : kInverseOfNoScale;
+}
+
+// Ē: no row of a tile of this scale has a larger error.
+static inline TCM_HOST_DEVICE float errors_at_most(float scale, float root_dim) {
+  const float of_element = 0.51f * scale;
+  return root_dim * (of_element > kShortTile ? of_element : kShortTile);
+}
+
+// C_j.
+static inline TCM_HOST_DEVICE int column_offset(float error, float inverse) {
+  return static_cast<int>(ceilf(error * inverse * (1.0f + 1e-6f))) + 1;
+}
+
+// R_i; all pairs are left where the threshold is not a number.
+static inline TCM_HOST_DEVICE int row_threshold(float threshold_minus, float error, float errors_of_columns,
+                                                float inverse) {
+  const float x = (threshold_minus - kSlack - error * (1.0f + errors_of_columns)) * inverse;
+  const float least = floorf(x - fabsf(x) * 2e-6f - 1.0f);
+  if (!(least > -kFarthestThreshold)) return -static_cast<int>(kFarthestThreshold);
+  return static_cast<int>(least < kFarthestThreshold ? least : kFarthestThreshold);
+}
 
 }  // namespace tcm

@@ -1,8 +1,11 @@
 // What tests want of the CUDA sources besides the ops, as plain C functions:
 // host arithmetic, single instructions of the twin, and kernels with a fault
 // that the twin has to find. Each returns "" or the message of what was thrown.
+#include <cmath>
 #include <cstring>
+#include <numeric>
 #include <string>
+#include <vector>
 
 #include "../csrc/certificate.h"
 #include "../csrc/cuda/bin_finder.cuh"
@@ -29,6 +32,41 @@ template <class F> const char *caught(F f) {
 
 const Device kDevice{nullptr, 2, kMostStages};
 
+void prepare(const Side &side, const Shape &shape, Dtype dtype,
+             const int64_t *other_label, int others, int *not_finite) {
+  launch_norms(kDevice, dtype, side, shape, other_label, others, not_finite);
+  launch_codes(kDevice, dtype, side, shape);
+}
+
+// Rows as they lie, of classes of their own from `first_label` on.
+struct PreparedSide {
+  std::vector<int64_t> order, label;
+  std::vector<int32_t> twin, same_begin, same_end;
+  std::vector<float> inverse, own_scale;
+  Side side{};
+
+  PreparedSide(const void *x, int n, int first_label, int8_t *code,
+               float *error, float *scale)
+      : order(n), label(n), twin(n, -1), same_begin(n), same_end(n), inverse(n),
+        own_scale(n) {
+    std::iota(order.begin(), order.end(), 0);
+    std::iota(label.begin(), label.end(), first_label);
+    side = {x,
+            order.data(),
+            label.data(),
+            twin.data(),
+            same_begin.data(),
+            same_end.data(),
+            inverse.data(),
+            own_scale.data(),
+            code,
+            error,
+            scale,
+            {nullptr, nullptr},
+            n};
+  }
+};
+
 } // namespace
 
 extern "C" {
@@ -50,9 +88,9 @@ int64_t probe_walk(int rows, int columns, int diagonal, int first, int step,
 
 // out: bytes, bytes to be zeroed, programs, partial sums, super-tiles, tiles
 // along one, screened, read by column, then first byte and bytes of: samples,
-// crowded, not finite, sums, counts, the rows' inverse, codes, scales, errors
-// and extremes, the columns' likewise, directory, row bits, column bits, block
-// sums.
+// crowded, not finite, sums, counts, the rows' same_begin, same_end, inverse,
+// own scales, codes, errors and scales of tiles, the columns' likewise,
+// directory, row bits, column bits, block sums.
 void probe_plan(int64_t rows, int64_t columns, int64_t dim, int is_self,
                 int need_columns, int64_t pool_bytes, int screening,
                 int multiprocessors, int64_t *out) {
@@ -77,11 +115,13 @@ void probe_plan(int64_t rows, int64_t columns, int64_t dim, int is_self,
     *out++ = at == nullptr ? 0 : size;
   };
   const auto put_side = [&](const Workspace::OfSide &side, int64_t n) {
+    put(side.same_begin, 4 * n);
+    put(side.same_end, 4 * n);
     put(side.inverse, 4 * n);
-    put(side.code, n * plan.code_dim);
-    put(side.scale, 4 * n);
-    put(side.error, 4 * n);
-    put(side.extremes, 12 * tiles_of(n));
+    put(side.own_scale, 4 * n);
+    put(side.code, tiles_of(n) * kTile * plan.code_dim);
+    put(side.error, 4 * tiles_of(n) * kTile);
+    put(side.scale, 4 * tiles_of(n));
   };
   const int64_t r = std::min<int64_t>(plan.edge, tiles_of(rows)),
                 c = std::min<int64_t>(plan.edge, tiles_of(columns));
@@ -178,27 +218,77 @@ void probe_transpose(uint32_t *words) {
       kDevice, {1}, 32, 0, words);
 }
 
-// Norms and codes of rows (n, dim) of dtype 0: float32, 1: float16, 2:
-// bfloat16.
+// Norms, ranges of classes and codes of rows (n, dim) of dtype 0: float32, 1:
+// float16, 2: bfloat16, against the sorted labels of another side.
 const char *probe_prepare(int dtype, const void *x, int n, int dim,
-                          int code_dim, const int64_t *order, float *inverse,
-                          int8_t *code, float *scale, float *error,
-                          float *extremes, int *not_finite) {
+                          int code_dim, const int64_t *order,
+                          const int64_t *label, const int64_t *other_label,
+                          int others, int32_t *same_begin, int32_t *same_end,
+                          float *inverse, float *own_scale, int8_t *code,
+                          float *scale, float *error, int *not_finite) {
   return caught([&] {
     Side side{};
     side.x = x;
     side.order = order;
+    side.label = label;
+    side.same_begin = same_begin;
+    side.same_end = same_end;
     side.inverse = inverse;
+    side.own_scale = own_scale;
     side.code = code;
     side.scale = scale;
     side.error = error;
-    side.extremes = extremes;
     side.n = n;
     Shape shape = shape_of(x, dim, static_cast<Dtype>(dtype));
     shape.code_dim = code_dim;
-    launch_prepare(kDevice, static_cast<Dtype>(dtype), side, shape, not_finite);
+    prepare(side, shape, static_cast<Dtype>(dtype), other_label, others,
+            not_finite);
   });
 }
+
+// Candidates among rows (n, dim) and columns (m, dim), of which no two are of
+// one class: their bits by row and by column, and the directory. Codes, errors
+// and scales of both sides, whole tiles.
+const char *probe_screen(int dtype, const void *x, int n, const void *y, int m,
+                         int dim, int code_dim, const double *margins,
+                         int8_t *x_code, float *x_error, float *x_scale,
+                         int8_t *y_code, float *y_error, float *y_scale,
+                         uint32_t *row_bits, uint32_t *column_bits,
+                         uint32_t *directory) {
+  return caught([&] {
+    PreparedSide rows(x, n, 0, x_code, x_error, x_scale),
+        columns(y, m, n, y_code, y_error, y_scale);
+    Shape shape = shape_of(x, dim, static_cast<Dtype>(dtype));
+    shape.granule = std::min(
+        shape.granule, shape_of(y, dim, static_cast<Dtype>(dtype)).granule);
+    shape.code_dim = code_dim;
+    int not_finite = 0, crowded = 0, samples[kSamples] = {};
+    prepare(rows.side, shape, static_cast<Dtype>(dtype), columns.label.data(),
+            m, &not_finite);
+    prepare(columns.side, shape, static_cast<Dtype>(dtype), rows.label.data(),
+            n, &not_finite);
+    const SuperTile part{0, static_cast<int>(tiles_of(n)), 0,
+                         static_cast<int>(tiles_of(m)), false};
+    const Found found{samples, &crowded, 0, kTile * kTile, true};
+    launch_sweep(kDevice, rows.side, columns.side, shape, margins, part,
+                 {row_bits, column_bits, directory}, found, 3);
+  });
+}
+
+// The parts of the comparison of integers, as csrc/certificate.h has them.
+void probe_rule(float scale_a, float scale_b, int dim, float threshold,
+                const float *error_a, const float *error_b, int n, int *least,
+                int *offset, float *at_most) {
+  const float inverse = tcm::inverse_scale(scale_a, scale_b);
+  *at_most = tcm::errors_at_most(scale_b, std::sqrt(static_cast<float>(dim)));
+  for (int i = 0; i < n; ++i) {
+    least[i] = tcm::row_threshold(threshold, error_a[i], *at_most, inverse);
+    offset[i] = tcm::column_offset(error_b[i], inverse);
+  }
+}
+
+// Launches of kernels and clearings of memory so far.
+int64_t probe_launches() { return tcm::twin::launches; }
 }
 
 // --- single instructions

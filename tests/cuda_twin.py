@@ -85,8 +85,8 @@ def library() -> Path:
 def probes() -> ctypes.CDLL:
     """The functions of cuda_probes.cpp."""
     found = ctypes.CDLL(str(library()))
-    for name in ("prepare", "multiply", "reverse", "reverse_warp", "add", "copy"):
+    for name in ("prepare", "screen", "multiply", "reverse", "reverse_warp", "add", "copy"):
         getattr(found, f"probe_{name}").restype = ctypes.c_char_p
-    for name in ("walk", "columns"):
+    for name in ("walk", "columns", "launches"):
         getattr(found, f"probe_{name}").restype = ctypes.c_int64
     return found

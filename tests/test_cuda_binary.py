@@ -116,16 +116,16 @@ def resources() -> dict[tuple[str, str], dict[str, int]]:
 
 
 KERNELS = (
-    *("prepare", "extremes", "sample", "sweep", "full_tiles"),
+    *("norms", "codes", "sample", "sweep", "full_tiles"),
     *("block_sums", "patterns", "lists", "finish", "chain"),
     *("bin_edges", "histogram"),
 )
 # Two blocks of 128 threads share the 65,536 registers of a multiprocessor, which leaves 255 to a thread; what
 # streams has more threads and fewer registers each.
-REGISTERS = {"prepare": 64, "extremes": 64, "block_sums": 64, "chain": 64, "finish": 128, "bin_edges": 64}
+REGISTERS = {"norms": 64, "codes": 64, "block_sums": 64, "chain": 64, "finish": 128, "bin_edges": 64}
 # Bytes, with Float32Product; an entry is a known spill, once a tile or once a row of them, not in its loop.
 # Not to be added to.
-STACK = {"full_tiles": 16, "histogram": 8}
+STACK = {"full_tiles": 8, "histogram": 8}
 
 
 def kernel_of(name: str) -> str:

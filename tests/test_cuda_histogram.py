@@ -208,8 +208,8 @@ WRONG = {
 def test_the_private_op_refuses(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever Python hands it: bad input must not crash the process."""
     seen: list[object] = []
-    right = torch.ops.tcm_kernels._cuda_pair_histogram
-    monkeypatch.setattr(torch.ops.tcm_kernels, "_cuda_pair_histogram", lambda *args: seen.extend(args))
+    right = torch.ops.tcm_kernels_on_cpu._cuda_pair_histogram
+    monkeypatch.setattr(torch.ops.tcm_kernels_on_cpu, "_cuda_pair_histogram", lambda *args: seen.extend(args))
     dispatch.histogram_module("cuda").pair_histogram(exact_problem("rectangular", 20, 16, bins=5))
     right(*seen)
     place, change = WRONG[wrong]

@@ -15,7 +15,7 @@ POOL = 64 * 2**20
 MILLION = 2**20
 AUTOMATIC, INT8, FULL = range(3)
 HEAD = ("bytes", "zeroed", "programs", "partials", "parts", "edge", "screened", "by_column")
-OF_SIDE = ("inverse", "code", "scale", "error", "extremes")
+OF_SIDE = ("same_begin", "same_end", "inverse", "own_scale", "code", "error", "scale")
 OF_COLUMNS = tuple(f"column_{name}" for name in OF_SIDE)
 ARRAYS = (
     *("samples", "crowded", "not_finite", "sums", "counts"),
@@ -136,7 +136,8 @@ def test_small_matrices_and_endless_rows_are_not_screened() -> None:
     assert not plan(2047, None, 64)[0]["screened"]
     assert plan(100, None, 64, screening=INT8)[0]["screened"]
     assert not plan(100000, None, 64, screening=FULL)[0]["screened"]
-    assert not plan(4096, None, 131073)[0]["screened"], "products of such codes do not fit into 32 bits"
+    assert plan(4096, None, 32768)[0]["screened"]
+    assert not plan(4096, None, 32769)[0]["screened"], "products of such codes may not fit into 30 bits"
     assert not plan(4096, None, 0, screening=INT8)[0]["screened"], "there are no codes"
 
 

@@ -97,6 +97,17 @@ def test_rows_longer_than_registers_hold_are_taken_in_slices(
         assert_agrees(run(ENGINE, inputs), inputs)
 
 
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("look", ["random", "nothing_hard"])
+def test_directories_longer_than_a_warp_are_walked_to_their_end(
+    look: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """35 tiles, of which nearly all have an entry, or those of two classes and of a twin."""
+    SETTINGS["screened, candidates decided one by one"].apply(monkeypatch)
+    inputs = Case(relation="rectangular_with_self_offset", n=3, d=8, look=look, extra=4450).build()
+    assert_agrees(run(ENGINE, inputs), inputs)
+
+
 @pytest.mark.parametrize("name", ["screened, in super-tiles of 256 rows", "everything in full precision"])
 @pytest.mark.parametrize("relation", ["self", "rectangular_with_self_offset"])
 def test_both_ops_pass_opcheck(relation: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,34 @@ for screening, list_most in (("int8", 64), ("int8", 128 * 128), ("full", 8)):
             assert_agrees(run(Engine("cuda", "cpu"), inputs), inputs)
 """
 
+# Margins where only the bound of a pair keeps it.
+CHECK_SCREENING = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+import cuda_twin
+cuda_twin.library = lambda: Path(os.environ["TCM_KERNELS_CUDA_TWIN"])
+import torch
+import test_cuda_screening as screening
+screening.test_no_pair_is_lost_whose_errors_lie_along_each_other(96)
+for rows in (screening.overshooting, *screening.ROWS.values()):
+    screening.test_no_pair_at_the_margin_is_lost(rows, 96, torch.float32)
+"""
+
+# A row of more tiles than a warp looks at.
+CHECK_DIRECTORY = """
+import os, sys
+sys.path.insert(0, "tests")
+from agreement import assert_agrees, run
+from cases import Case
+from engines import Engine
+from tcm_kernels.backends import cuda
+os.environ["TCM_KERNELS_GPU_SCREENING"] = "int8"
+cuda.USELESS_FROM, cuda.LIST_MOST = 1.0, 128 * 128
+inputs = Case(relation="rectangular_with_self_offset", n=3, d=8, look="random", extra=4450).build()
+assert_agrees(run(Engine("cuda", "cpu"), inputs), inputs)
+"""
+
 # Groups of a few rows and of whole tiles; counters of 16 and of 32 bits, and more of one pair than 16 hold.
 CHECK_HISTOGRAM = """
 import os, sys
@@ -67,15 +95,27 @@ class Fault:
 
 
 FAULTS = {
-    "a list begins one word too late": Fault(
+    "the last entry of a row of the directory is left out": Fault(
         "lists.cuh",
-        right="int first = 0; first < direction_.words();",
-        wrong="int first = 1; first < direction_.words();",
+        right="tile < direction_.other_tiles ?",
+        wrong="tile + 1 < direction_.other_tiles ?",
+    ),
+    "of a warp's entries only the first eight are looked at": Fault(
+        "lists.cuh",
+        right="left_ &= left_ - 1;\n      const int tile",
+        wrong="left_ = 0;\n      const int tile",
+        check=CHECK_DIRECTORY,
+    ),
+    "the first entries of a row stand for all": Fault(
+        "lists.cuh",
+        right="entry_ = next_entry_;",
+        wrong="",
+        check=CHECK_DIRECTORY,
     ),
     "a list's partner is off by one": Fault(
         "lists.cuh",
-        right="kWordBits + lowest_bit(word);",
-        wrong="kWordBits + lowest_bit(word) + 1;",
+        right="kWordBits + lowest_bit(taken);",
+        wrong="kWordBits + lowest_bit(taken) + 1;",
     ),
     "a pattern's columns are off by one": Fault(
         "patterns.cuh",
@@ -112,10 +152,47 @@ FAULTS = {
         right="const uint32_t word = transposed_bits(",
         wrong="const uint32_t word = uint32_t(",
     ),
-    "the sweep forgets the bound": Fault(
+    "the sweep forgets the columns' errors": Fault(
         "screen.cuh",
-        right="threshold_minus - similarity_error(error, extremes[0])",
-        wrong="threshold_minus + 0.01f * error",
+        right="offsets[t] = column_offset(errors[kTile + t], inverse);",
+        wrong="offsets[t] = 0;",
+        check=CHECK_SCREENING,
+    ),
+    "products do not begin at their offset": Fault(
+        "screen.cuh",
+        right="return pair.offset[odd];",
+        wrong="return 0 * pair.offset[odd];",
+        check=CHECK_SCREENING,
+    ),
+    "the sweep forgets the rows' errors": Fault(
+        "screen.cuh",
+        right="row_threshold(threshold_minus, errors[t],",
+        wrong="row_threshold(threshold_minus, 0.0f * errors[t],",
+        check=CHECK_SCREENING,
+    ),
+    "the sweep forgets the product of two errors": Fault(
+        "screen.cuh",
+        right="errors_at_most(of_column, root_dim)",
+        wrong="0.0f * errors_at_most(of_column, root_dim)",
+        check=CHECK_SCREENING,
+    ),
+    "the errors of the tile before are taken": Fault(
+        "products.cuh",
+        right="work.ask(stage, first_row, first_column);",
+        wrong="work.ask(stage, first_row, first_column == 0 ? 0 : first_column - kTile);",
+        check=CHECK_SCREENING,
+    ),
+    "rows have a scale of their own": Fault(
+        "prepare.cuh",
+        right="const float scale = scale_of_tile(side, position / kTile);",
+        wrong="float scale = scale_of_tile(side, position / kTile);\n"
+        "  if (position < side.n) scale = side.own_scale[position];",
+        check=CHECK_SCREENING,
+    ),
+    "the range of a class is off by one": Fault(
+        "prepare.cuh",
+        right="at = least + (probe + 1) * step - 1;",
+        wrong="at = least + (probe + 1) * step;",
     ),
     "the first tile of the diagonal is left out": Fault(
         "tiles.h",

@@ -11,9 +11,12 @@
 #include "launch.h"
 #include "sides.h"
 
+// torch.ops.<TCM_OPS>._cuda_*
 #ifdef TCM_TWIN
+#define TCM_OPS tcm_kernels_on_cpu
 #define TCM_DISPATCH_KEY CPU
 #else
+#define TCM_OPS tcm_kernels
 #define TCM_DISPATCH_KEY CUDA
 // Weak, so that the module loads beside a torch without CUDA, whose library lacks it.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void**);

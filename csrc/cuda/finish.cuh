@@ -1,4 +1,8 @@
 // Finish: partial sums to the result, in a fixed order, by one block; and what the backward reads.
+//
+// A partial sum stands for a block of `lists`, four rows, or a program: at N = 16,384 and beyond (a super-tile)
+// they are 4,360, 140 kB, of which each thread reads 17 times two 16 bytes, four rounds on their way at once.
+// Predicted: 2 to 4 us, latency alone, under 0.003 U at 32,768 x 512. Not yet measured.
 #pragma once
 
 #include "rows.cuh"
@@ -7,6 +11,11 @@ namespace tcm::cuda {
 
 constexpr int kFinishThreads = 256;
 constexpr int kFinishBytes = kFinishThreads / kWarp * static_cast<int>(sizeof(double) + sizeof(int64_t)) * 2;
+
+template <class T>
+struct alignas(16) PairOf {
+  T of[2];
+};
 
 // Penalties were measured from the thresholds: what these are off the margins is added for every pair.
 // `poison` becomes 0, or NaN where an embedding is not finite.
@@ -18,20 +27,26 @@ finish_kernel(TCM_PARAMETER(Partial) partial, int64_t blocks, const int* not_fin
   const Margins<float> limits = thresholds<float>(m);
   const double beyond[2] = {m.plus - double{limits.plus}, double{limits.minus} - m.minus};
   const double poisoned = *not_finite != 0 ? NAN : 0.0;
-  for (int sign = 0; sign < 2; ++sign) {
-    double sum = 0.0;
-    int64_t count = 0;
-    for (int64_t b = thread_index(); b < blocks; b += kFinishThreads) {
-      sum += partial.sums[2 * b + sign];
-      count += partial.counts[2 * b + sign];
+  double sum[2] = {};
+  int64_t count[2] = {};
+#pragma unroll 4
+  for (int64_t b = thread_index(); b < blocks; b += kFinishThreads) {
+    const PairOf<double> sums_of_block = reinterpret_cast<const PairOf<double>*>(partial.sums)[b];
+    const PairOf<int64_t> counts_of_block = reinterpret_cast<const PairOf<int64_t>*>(partial.counts)[b];
+#pragma unroll
+    for (int sign = 0; sign < 2; ++sign) {
+      sum[sign] += sums_of_block.of[sign];
+      count[sign] += counts_of_block.of[sign];
     }
+  }
+  for (int sign = 0; sign < 2; ++sign) {
     const int at = sign * kWarps * static_cast<int>(sizeof(double));
-    sum = block_sum(sum, shared_memory<double>(at), kWarps);
-    count =
-        block_sum(count, shared_memory<int64_t>(at + 2 * kWarps * static_cast<int>(sizeof(double))), kWarps);
+    const double all = block_sum(sum[sign], shared_memory<double>(at), kWarps);
+    const int64_t pairs = block_sum(
+        count[sign], shared_memory<int64_t>(at + 2 * kWarps * static_cast<int>(sizeof(double))), kWarps);
     if (thread_index() == 0) {
-      sums[sign] = (count > 0 ? sum + static_cast<double>(count) * beyond[sign] : 0.0) + poisoned;
-      counts[sign] = count;
+      sums[sign] = (pairs > 0 ? all + static_cast<double>(pairs) * beyond[sign] : 0.0) + poisoned;
+      counts[sign] = pairs;
     }
   }
   if (thread_index() == 0) *poison = poisoned;

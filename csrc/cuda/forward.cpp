@@ -1,6 +1,7 @@
 // The forward: prepare; for each super-tile screen, decide and add up.
 //
-//   prepare      norms and codes, in label order                             prepare.cuh
+//   norms        1/norm, and where each row's class stands                   prepare.cuh
+//   codes        int8, in label order, one scale a tile                      prepare.cuh
 //   sample       is screening worth it? decided on the device                screen.cuh
 //   sweep        int8 products: pairs are harmless or candidates             screen.cuh
 //   full tiles   tiles with many candidates, all pairs decided               full_tiles.cuh
@@ -19,8 +20,9 @@ namespace tcm::cuda {
 namespace {
 
 Side side_of(const SideInput& input, const Workspace::OfSide& work, int64_t n) {
-  return {input.x,   input.order, input.same_begin, input.same_end, input.twin, work.inverse,
-          work.code, work.scale,  work.error,       work.extremes,  input.sums, static_cast<int>(n)};
+  return {input.x,       input.order,  input.label,        input.twin, work.same_begin,
+          work.same_end, work.inverse, work.own_scale,     work.code,  work.error,
+          work.scale,    input.sums,   static_cast<int>(n)};
 }
 
 class Forward {
@@ -43,8 +45,8 @@ class Forward {
 
   void run(const Result& result) {
     clear_bytes(device_, work_.samples, work_.zeroed);
-    launch_prepare(device_, dtype_, rows_, shape_, work_.not_finite);
-    if (!plan_.is_self) launch_prepare(device_, dtype_, columns_, shape_, work_.not_finite);
+    prepare(rows_, columns_);
+    if (!plan_.is_self) prepare(columns_, rows_);
     if (plan_.screened) launch_sample(device_, rows_, columns_, shape_, margins_, work_.samples);
     for (size_t number = 0; number < plan_.parts.size(); ++number) visit(plan_.parts[number], number);
     launch_finish(device_, work_.partial, plan_.partials, work_.not_finite, margins_, result.sums,
@@ -52,6 +54,11 @@ class Forward {
   }
 
  private:
+  void prepare(const Side& side, const Side& other) {
+    launch_norms(device_, dtype_, side, shape_, other.label, other.n, work_.not_finite);
+    if (plan_.screened) launch_codes(device_, dtype_, side, shape_);
+  }
+
   void visit(const SuperTile& part, size_t number) {
     const Found found{work_.samples, work_.crowded + number, choices_.most_left, choices_.list_most,
                       plan_.screened};

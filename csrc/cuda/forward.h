@@ -8,12 +8,11 @@ namespace tcm::cuda {
 
 // What the caller has of one side.
 struct SideInput {
-  const void* x;              // (n, dim)
-  const int64_t* order;       // (n,)
-  const int32_t* same_begin;  // (n,)
-  const int32_t* same_end;    // (n,)
-  const int32_t* twin;        // (n,)
-  Sums sums;                  // zero, or null where the gradient is not wanted
+  const void* x;         // (n, dim)
+  const int64_t* order;  // (n,)
+  const int64_t* label;  // (n,) in that order
+  const int32_t* twin;   // (n,) in that order, or null in the self case
+  Sums sums;             // zero, or null where the gradient is not wanted
 };
 
 struct Result {

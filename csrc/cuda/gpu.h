@@ -91,6 +91,12 @@ TCM_DEVICE void copy_async(SharedArray<char> shared, int to, const void* from, b
                  : "memory");
   }
 }
+// The same where there always is something.
+template <int kBytes>
+TCM_DEVICE void copy_async(SharedArray<char> shared, int to, const void* from) {
+  static_assert(kBytes == 16);
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared.address(to)), "l"(from) : "memory");
+}
 TCM_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until at most N groups of this thread are under way.
 template <int N>

@@ -67,8 +67,8 @@ void pair_histogram(const Device& device, Dtype dtype, Precision precision, cons
                     float* edges, int* not_finite, const HistogramTables& tables) {
   Shape shape = shape_of(rows.side.x, dim, dtype);
   shape.granule = std::min(shape.granule, shape_of(columns.side.x, dim, dtype).granule);
-  launch_prepare(device, dtype, rows.side, shape, not_finite);
-  if (!is_self) launch_prepare(device, dtype, columns.side, shape, not_finite);
+  launch_norms(device, dtype, rows.side, shape, nullptr, 0, not_finite);
+  if (!is_self) launch_norms(device, dtype, columns.side, shape, nullptr, 0, not_finite);
   launch_bin_edges(device, bins, edges);
   const BinFinder finder = BinFinder::make(bins);
   const auto sweep = [&](const HistogramSide& own, const HistogramSide& other, int weight, bool inside) {

@@ -115,7 +115,10 @@ struct PairCounting {
 
   TCM_DEVICE bool wants(TilePlace at) const { return sweep.inside || !is_inside(at); }
 
-  TCM_DEVICE void begin(TilePlace at) {
+  static constexpr bool kBeginsSomewhere = false;
+  TCM_DEVICE void ask(int, int, int) const {}
+
+  TCM_DEVICE void begin(TilePlace at, int) {
     const int t = thread_index(), position = part.first_column(at) + t;
     const bool there = position < columns.side.n;
     inverses[t] = there ? columns.side.inverse[position] : 0.0f;

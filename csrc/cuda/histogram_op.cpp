@@ -76,7 +76,7 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
 }  // namespace
 }  // namespace tcm::cuda
 
-STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(TCM_OPS, m) {
   m.def(
       "_cuda_pair_histogram(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label, Tensor tiles, "
       "Tensor twin, int most_groups, Tensor(a!) inverse, Tensor? ref, Tensor? ref_order, Tensor? ref_group, "
@@ -85,6 +85,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
       "Tensor(d!) not_finite, Tensor(e!) positives, Tensor(f!) negatives, Tensor(g!) of_one_group) -> ()");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, TCM_DISPATCH_KEY, m) {
+STABLE_TORCH_LIBRARY_IMPL(TCM_OPS, TCM_DISPATCH_KEY, m) {
   m.impl("_cuda_pair_histogram", TORCH_BOX(&tcm::cuda::pair_histogram_op));
 }

@@ -11,8 +11,13 @@ namespace tcm::cuda {
 // How float32 is multiplied; other dtypes are multiplied as they are.
 enum class Precision { highest, lower };
 
-// Norms of a side and, where something is screened, its codes; sets not_finite where a norm is not.
-void launch_prepare(const Device& device, Dtype dtype, const Side& side, const Shape& shape, int* not_finite);
+// Norms of a side's rows, and own_scale where something is screened; sets not_finite where a norm is not. With
+// labels, also where the rows' classes stand on the other side, whose (others,) sorted labels are given.
+void launch_norms(const Device& device, Dtype dtype, const Side& side, const Shape& shape,
+                  const int64_t* other_label, int others, int* not_finite);
+
+// Codes of a side's rows, after its norms.
+void launch_codes(const Device& device, Dtype dtype, const Side& side, const Shape& shape);
 
 // Candidates in kSamples tiles, one number each.
 void launch_sample(const Device& device, const Side& rows, const Side& columns, const Shape& shape,

@@ -1,7 +1,9 @@
 // Add up, few hard pairs: row by row, one partner after the other.
 //
-// A warp owns a row. It walks the words of the row's bits in order and takes the partners a few at a time, so
-// that several rows are on their way at once: one read of a partner's embedding gives the similarity of a
+// A warp owns a row. It looks at 32 entries of its row of the directory at once, and walks the words of those
+// tiles that have one, eight tiles at a time: a tile without an entry costs its entry, and a row of 128 tiles
+// four reads, where reading along its words took two rounds of 16. Partners are taken a few at a time, so that
+// several rows are on their way at once: one read of a partner's embedding gives the similarity of a
 // candidate, the decision, its penalty and its share of P or Q, which stay in registers. Bytes: D elements a
 // candidate and direction, from the L2 cache; at density 1e-3, N = 32,768, D = 512 in bfloat16 that is 1 GB.
 // Not yet measured.
@@ -96,25 +98,75 @@ class ListedRow {
     kSame = 4,       // of one class
     kHard = 8,       // decided to be
   };
+  static constexpr int kShiftLane = 8;  // above the facts: the lane that has the pair's word
 
   TCM_DEVICE void load(const T* row, int slice, Chunk (&chunk)[kChunks]) const {
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) chunk[c] = load_chunk(row, element_of_lane(slice, c), shape_);
   }
 
-  // What a lane has of a row: the pairs to take of a word, and what they all are.
-  struct Words {
+  // A word of a row's bits that a lane has, and the entry of its tile; four lanes have those of one tile.
+  struct Word {
+    int number;  // in the row
+    uint32_t entry;
+    uint32_t bits;
+  };
+
+  // The words of tiles that have an entry, in order: a warp looks at kWarp entries at once and takes the words
+  // of kTilesAtOnce tiles. Of tiles without one nothing is read but the entry.
+  class Words {
+   public:
+    TCM_DEVICE explicit Words(const ListedRow& row)
+        : row_(row), entry_(row.entry_at(lane_index())), next_entry_(row.entry_at(kWarp + lane_index())) {
+      left_ = ballot(entry_ != 0);
+    }
+
+    // Whether there are any; then they are on their way.
+    TCM_DEVICE bool take(Word& word) {
+      while (left_ == 0) {
+        first_ += kWarp;
+        if (first_ >= row_.direction_.other_tiles) return false;
+        entry_ = next_entry_;
+        next_entry_ = row_.entry_at(first_ + kWarp + lane_index());
+        left_ = ballot(entry_ != 0);
+      }
+      uint32_t own = left_;
+#pragma unroll
+      for (int t = 1; t < kTilesAtOnce; ++t) {
+        left_ &= left_ - 1;
+        if (lane_index() / kTileWords >= t) own = left_;
+      }
+      left_ &= left_ - 1;
+      const int tile = max(lowest_bit(own), 0);
+      const uint32_t entry = shuffle(entry_, tile);
+      word.number = (first_ + tile) * kTileWords + lane_index() % kTileWords;
+      word.entry = own != 0 ? entry : 0;
+      word.bits = own != 0 ? row_.bits_[word.number] : 0;
+      return true;
+    }
+
+   private:
+    static constexpr int kTilesAtOnce = kWarp / kTileWords;
+    const ListedRow& row_;
+    int first_ = 0;        // tile of the first entry
+    uint32_t entry_;       // of this lane
+    uint32_t next_entry_;  // of the next kWarp, read ahead
+    uint32_t left_;        // entries that have not been taken
+  };
+
+  TCM_DEVICE uint32_t entry_at(int tile) const {
+    return tile < direction_.other_tiles ? direction_.entry(tile_, tile) : 0;
+  }
+
+  // The pairs to take of a word, and what they all are.
+  struct Pairs {
     uint32_t take;
     uint32_t facts;
   };
 
-  TCM_DEVICE uint32_t entry_at(int word) const {
-    return word < direction_.words() ? direction_.entry(tile_, word / kTileWords) : 0;
-  }
-  TCM_DEVICE uint32_t bits_at(int word, uint32_t entry) const { return entry != 0 ? bits_[word] : 0; }
-
-  TCM_DEVICE Words words_of(int word, uint32_t entry, uint32_t hard) const {
-    const int tile = word / kTileWords, column = word * kWordBits;
+  TCM_DEVICE Pairs pairs_of(const Word& word) const {
+    const uint32_t entry = word.entry, hard = word.bits;
+    const int tile = word.number / kTileWords, column = word.number * kWordBits;
     const uint32_t same = bits_between(same_begin_ - column, same_end_ - column);
     int in_tile = count_bits(hard);
     in_tile += shuffle_xor(in_tile, 1);
@@ -138,21 +190,21 @@ class ListedRow {
     const bool rewrites = slice == 0 && adds && shape_.dim > kSlice;
     float p[kPerLane] = {}, q[kPerLane] = {};
     bool touched[2] = {};
-    // Bits are read a round ahead and entries, which say whether there are any, two: nobody waits for them.
-    uint32_t entry = entry_at(lane_index()), hard = bits_at(lane_index(), entry);
-    uint32_t next_entry = entry_at(kWarp + lane_index());
-    for (int first = 0; first < direction_.words(); first += kWarp) {
-      const int word = first + lane_index();
-      const uint32_t next_hard = bits_at(word + kWarp, next_entry), entry_after = entry_at(word + 2 * kWarp);
-      const Words own = words_of(word, entry, hard);
-      uint32_t take = own.take, left = hard;
+    Word word, next;
+    Words words(*this);
+    // Bits are read a round ahead, and entries before: nobody waits for them.
+    for (bool more = words.take(next); more;) {
+      word = next;
+      more = words.take(next);
+      const Pairs own = pairs_of(word);
+      uint32_t take = own.take, left = word.bits;
       for (uint32_t pending = ballot(take != 0); pending != 0;) {
         Partner partner[kMost];
         int found = 0;
 #pragma unroll
         for (int m = 0; m < kMost; ++m) {
           if (pending == 0) continue;
-          begin(partner[m], own, take, hard, first, lowest_bit(pending), slice);
+          begin(partner[m], own, take, word, lowest_bit(pending), slice);
           pending = ballot(take != 0);
           found = m + 1;
         }
@@ -162,30 +214,28 @@ class ListedRow {
           if (partner[m].is(kCandidate) && slice == 0) {
             const bool is_hard = decide(partner[m]);
             partner[m].facts = is_hard ? partner[m].facts | kHard : partner[m].facts & ~kHard;
-            const int in_round = partner[m].column - first * kWordBits;
-            if (!is_hard && lane_index() == in_round / kWordBits) left &= ~(1u << in_round % kWordBits);
+            if (!is_hard && lane_index() == static_cast<int>(partner[m].facts >> kShiftLane)) {
+              left &= ~(1u << partner[m].column % kWordBits);
+            }
           }
           if (adds) add(partner[m], p, q, touched);
         }
       }
-      if (rewrites && entry != 0) bits_[word] = left;
-      entry = next_entry;
-      hard = next_hard;
-      next_entry = entry_after;
+      if (rewrites && word.entry != 0) bits_[word.number] = left;
     }
     if (touched[0]) store(own_.sums.positive, slice, p);
     if (touched[1]) store(own_.sums.negative, slice, q);
   }
 
   // The next partner in the word of lane `source`, which loses its bit; its row is on its way then.
-  TCM_DEVICE void begin(Partner& partner, const Words& own, uint32_t& take, uint32_t hard, int first,
-                        int source, int slice) const {
-    const uint32_t word = shuffle(take, source), bit = word & (0u - word);
+  TCM_DEVICE void begin(Partner& partner, const Pairs& own, uint32_t& take, const Word& word, int source,
+                        int slice) const {
+    const uint32_t taken = shuffle(take, source), bit = taken & (0u - taken);
     if (lane_index() == source) take ^= bit;
-    partner.column = (first + source) * kWordBits + lowest_bit(word);
-    partner.facts = shuffle(own.facts, source);
+    partner.column = shuffle(word.number, source) * kWordBits + lowest_bit(taken);
+    partner.facts = shuffle(own.facts, source) | static_cast<uint32_t>(source) << kShiftLane;
     if (partner.column >= same_begin_ && partner.column < same_end_) partner.facts |= kSame;
-    if ((shuffle(hard, source) & bit) != 0) partner.facts |= kHard;
+    if ((shuffle(word.bits, source) & bit) != 0) partner.facts |= kHard;
     partner.inverse = other_.inverse[other0_ + partner.column];
     load(row_of<T>(other_, other0_ + partner.column, shape_), slice, partner.chunk);
   }

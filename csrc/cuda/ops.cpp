@@ -3,7 +3,8 @@
 // current.
 //
 // Bound as csrc/cpu/ops.cpp is, through libtorch's stable ABI and Python's limited API. With TCM_TWIN the
-// same ops take tensors in main memory, for the kernels' twin on the CPU.
+// same ops take tensors in main memory, for the kernels' twin on the CPU, under a name of their own (checks.h):
+// both libraries can be loaded at once.
 #ifndef TCM_TWIN  // which is loaded as a library, not as a module of Python's
 #undef Py_LIMITED_API
 #define Py_LIMITED_API 0x030A0000
@@ -27,20 +28,16 @@ Sums sums_of(const std::optional<Tensor>& p, const std::optional<Tensor>& q, con
   return {p->mutable_data_ptr<float>(), q->mutable_data_ptr<float>()};
 }
 
-SideInput side_input(const Tensor& x, const Tensor& order, const Tensor& same_begin, const Tensor& same_end,
-                     const Tensor& twin, const std::optional<Tensor>& p, const std::optional<Tensor>& q) {
+SideInput side_input(const Tensor& x, const Tensor& order, const Tensor& label,
+                     const std::optional<Tensor>& twin, const std::optional<Tensor>& p,
+                     const std::optional<Tensor>& q) {
   check_rows(x, "embeddings");
   const int64_t n = x.size(0);
   check_vector(order, "order", ScalarType::Long, n, x);
-  check_vector(same_begin, "same_begin", ScalarType::Int, n, x);
-  check_vector(same_end, "same_end", ScalarType::Int, n, x);
-  check_vector(twin, "twin", ScalarType::Int, n, x);
-  return {x.const_data_ptr(),
-          order.const_data_ptr<int64_t>(),
-          same_begin.const_data_ptr<int32_t>(),
-          same_end.const_data_ptr<int32_t>(),
-          twin.const_data_ptr<int32_t>(),
-          sums_of(p, q, x)};
+  check_vector(label, "label", ScalarType::Long, n, x);
+  if (twin) check_vector(*twin, "twin", ScalarType::Int, n, x);
+  return {x.const_data_ptr(), order.const_data_ptr<int64_t>(), label.const_data_ptr<int64_t>(),
+          twin ? twin->const_data_ptr<int32_t>() : nullptr, sums_of(p, q, x)};
 }
 
 Choices choices_of(int64_t pool_bytes, int64_t list_most, int64_t most_left, int64_t screening) {
@@ -59,24 +56,24 @@ int64_t workspace_bytes_op(int64_t rows, int64_t columns, int64_t dim, bool is_s
                     nullptr);
 }
 
-void pair_sums_op(Tensor emb, Tensor order, Tensor same_begin, Tensor same_end, Tensor twin,
-                  std::optional<Tensor> p, std::optional<Tensor> q, std::optional<Tensor> ref,
-                  std::optional<Tensor> ref_order, std::optional<Tensor> ref_same_begin,
-                  std::optional<Tensor> ref_same_end, std::optional<Tensor> ref_twin,
+void pair_sums_op(Tensor emb, Tensor order, Tensor label, std::optional<Tensor> twin, std::optional<Tensor> p,
+                  std::optional<Tensor> q, std::optional<Tensor> ref, std::optional<Tensor> ref_order,
+                  std::optional<Tensor> ref_label, std::optional<Tensor> ref_twin,
                   std::optional<Tensor> ref_p, std::optional<Tensor> ref_q, Tensor margins, bool highest,
                   int64_t pool_bytes, int64_t list_most, int64_t most_left, int64_t screening, Tensor sums,
                   Tensor counts, Tensor poison, Tensor workspace) {
   const Device device = device_of(emb);
   const Dtype dtype = dtype_of(emb);
-  const SideInput rows = side_input(emb, order, same_begin, same_end, twin, p, q);
+  // Without a reference set a position is its own twin.
+  STD_TORCH_CHECK(ref.has_value() == twin.has_value(), "twin: expected with a reference set, and only then");
+  const SideInput rows = side_input(emb, order, label, twin, p, q);
   SideInput columns = rows;
   if (ref) {
-    STD_TORCH_CHECK(ref_order && ref_same_begin && ref_same_end && ref_twin,
-                    "ref: expected its order and its classes' positions");
+    STD_TORCH_CHECK(ref_order && ref_label && ref_twin, "ref: expected its order, its labels and its twins");
     STD_TORCH_CHECK(ref->scalar_type() == emb.scalar_type() && on_one_device(*ref, emb) && ref->dim() == 2 &&
                         ref->size(1) == emb.size(1),
                     "ref: expected the columns, dtype and device of emb");
-    columns = side_input(*ref, *ref_order, *ref_same_begin, *ref_same_end, *ref_twin, ref_p, ref_q);
+    columns = side_input(*ref, *ref_order, *ref_label, ref_twin, ref_p, ref_q);
   }
   check_vector(margins, "margins", ScalarType::Double, 2, emb);
   check_vector(sums, "sums", ScalarType::Double, 2, emb);
@@ -110,14 +107,14 @@ void pair_sums_backward_op(Tensor grad_sums, Tensor poison, Tensor x, Tensor p, 
 }  // namespace
 }  // namespace tcm::cuda
 
-STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(TCM_OPS, m) {
   m.def(
       "_cuda_workspace_bytes(int rows, int columns, int dim, bool is_self, bool need_columns, "
       "int pool_bytes, int list_most, int most_left, int screening) -> int");
   m.def(
-      "_cuda_pair_sums(Tensor emb, Tensor order, Tensor same_begin, Tensor same_end, Tensor twin, "
-      "Tensor(a!)? p, Tensor(b!)? q, Tensor? ref, Tensor? ref_order, Tensor? ref_same_begin, "
-      "Tensor? ref_same_end, Tensor? ref_twin, Tensor(c!)? ref_p, Tensor(d!)? ref_q, Tensor margins, "
+      "_cuda_pair_sums(Tensor emb, Tensor order, Tensor label, Tensor? twin, Tensor(a!)? p, Tensor(b!)? q, "
+      "Tensor? ref, Tensor? ref_order, Tensor? ref_label, Tensor? ref_twin, Tensor(c!)? ref_p, "
+      "Tensor(d!)? ref_q, Tensor margins, "
       "bool highest, int pool_bytes, int list_most, int most_left, int screening, Tensor(e!) sums, "
       "Tensor(f!) counts, Tensor(g!) poison, Tensor(h!) workspace) -> ()");
   m.def(
@@ -125,12 +122,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
       "Tensor(a!) grad) -> ()");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, TCM_DISPATCH_KEY, m) {
+STABLE_TORCH_LIBRARY_IMPL(TCM_OPS, TCM_DISPATCH_KEY, m) {
   m.impl("_cuda_pair_sums", TORCH_BOX(&tcm::cuda::pair_sums_op));
   m.impl("_cuda_pair_sums_backward", TORCH_BOX(&tcm::cuda::pair_sums_backward_op));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CompositeExplicitAutograd, m) {
+STABLE_TORCH_LIBRARY_IMPL(TCM_OPS, CompositeExplicitAutograd, m) {
   m.impl("_cuda_workspace_bytes", TORCH_BOX(&tcm::cuda::workspace_bytes_op));
 }
 

@@ -52,12 +52,14 @@ class Carver {
 
 Workspace::OfSide carve_side(Carver& carver, int64_t n, int64_t code_dim) {
   Workspace::OfSide side{};
+  side.same_begin = carver.take<int32_t>(n);
+  side.same_end = carver.take<int32_t>(n);
   side.inverse = carver.take<float>(n);
   if (code_dim > 0) {
-    side.code = carver.take<int8_t>(n * code_dim);
-    side.scale = carver.take<float>(n);
-    side.error = carver.take<float>(n);
-    side.extremes = carver.take<float>(tiles_of(n) * 3);
+    side.own_scale = carver.take<float>(n);
+    side.code = carver.take<int8_t>(tiles_of(n) * kTile * code_dim);
+    side.error = carver.take<float>(tiles_of(n) * kTile);
+    side.scale = carver.take<float>(tiles_of(n));
   }
   return side;
 }
@@ -73,7 +75,7 @@ Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool is_self, bool n
   plan.is_self = is_self;
   const bool worth_it = choices.screening == Choices::automatic ? rows * columns >= kScreenFrom
                                                                 : choices.screening == Choices::int8;
-  plan.screened = worth_it && dim > 0 && dim <= kLargestDim && rows > 0 && columns > 0;
+  plan.screened = worth_it && dim > 0 && dim <= kLargestScreenedDim && rows > 0 && columns > 0;
   plan.code_dim = plan.screened ? static_cast<int>(ceil_div(dim, kCodeStep)) * kCodeStep : 0;
   plan.edge = edge_of(choices.pool_bytes);
   const int row_tiles = static_cast<int>(tiles_of(rows)), column_tiles = static_cast<int>(tiles_of(columns));

@@ -46,11 +46,13 @@ struct Workspace {
   int64_t zeroed;   // bytes up to here
 
   struct OfSide {
+    int32_t* same_begin;  // (n,)
+    int32_t* same_end;    // (n,)
     float* inverse;       // (n,)
-    int8_t* code;         // (n, code_dim)
-    float* scale;         // (n,)
-    float* error;         // (n,)
-    float* extremes;      // (tiles, 3)
+    float* own_scale;     // (n,)
+    int8_t* code;         // (tiles * kTile, code_dim)
+    float* error;         // (tiles * kTile,)
+    float* scale;         // (tiles,)
   } of_rows, of_columns;  // one and the same in the self case
   uint32_t* directory;
   uint32_t* row_bits;

@@ -4,16 +4,22 @@
 
 namespace tcm::cuda {
 
-void launch_prepare(const Device& device, Dtype dtype, const Side& side, const Shape& shape,
-                    int* not_finite) {
-  constexpr int kRows = kPrepareThreads / kWarp;
-  const Grid grid{ceil_div(side.n, kRows)};
+constexpr int kPreparedRows = kPrepareThreads / kWarp;
+
+void launch_norms(const Device& device, Dtype dtype, const Side& side, const Shape& shape,
+                  const int64_t* other_label, int others, int* not_finite) {
+  const Grid grid{ceil_div(side.n, kPreparedRows)};
   with_dtype(dtype, [&](auto t) {
-    launch("prepare", prepare_kernel<decltype(t)>, device, grid, kPrepareThreads, 0, side, shape, not_finite);
+    launch("norms", norms_kernel<decltype(t)>, device, grid, kPrepareThreads, 0, side, shape, other_label,
+           others, not_finite);
   });
-  if (shape.code_dim == 0) return;
-  const Grid tiles{ceil_div(tiles_of(side.n), kRows)};
-  launch("extremes", extremes_kernel, device, tiles, kPrepareThreads, 0, side);
+}
+
+void launch_codes(const Device& device, Dtype dtype, const Side& side, const Shape& shape) {
+  const Grid grid{tiles_of(side.n) * kTile / kPreparedRows};
+  with_dtype(dtype, [&](auto t) {
+    launch("codes", codes_kernel<decltype(t)>, device, grid, kPrepareThreads, 0, side, shape);
+  });
 }
 
 }  // namespace tcm::cuda

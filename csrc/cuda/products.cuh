@@ -6,6 +6,9 @@
 // rows share a line of 128 bytes in shared memory, its 16-byte chunks exchanged so that copies write, and
 // ldmatrix reads, every bank once.
 //
+// Addresses are made once a tile, not once a step: a thread keeps where it copies codes from, and the two
+// places from which it reads fragments; whatever else it needs stands in the instructions as constants.
+//
 // A warpgroup's products (wgmma, sm_90a) would be another Product and another way of reading the buffers,
 // beside add_stage; they wait for a GPU that tells what they bring.
 #pragma once
@@ -22,7 +25,8 @@ constexpr int kFragmentColumns = kWarpTile / 8;
 template <class Type, class Sum>
 struct PlainProduct {
   using Acc = Sum;
-  static constexpr int kUnroll = 2;  // steps of 32 bytes that are laid out together
+  static constexpr int kUnroll = 2;     // steps of 32 bytes that are laid out together
+  static constexpr bool kKeeps = true;  // places that would else be computed again: registers are left
   struct A {
     uint32_t word[4];
   };
@@ -58,6 +62,7 @@ struct Tf32Product : PlainProduct<Tf32, float> {
 struct Float32Product {
   using Acc = float;
   static constexpr int kUnroll = 1;
+  static constexpr bool kKeeps = false;
   struct A {
     uint32_t high[4], low[4];
   };
@@ -99,12 +104,20 @@ struct Products {
   Acc value[kFragmentRows][kFragmentColumns][4];
 
   TCM_DEVICE void clear() {
+    begin([](int) { return 0; }, [](int, int) { return Acc{}; });
+  }
+
+  // Products begin at `of(load(j), odd)` in each column.
+  template <class Load, class Of>
+  TCM_DEVICE void begin(Load load, Of of) {
 #pragma unroll
-    for (int i = 0; i < kFragmentRows; ++i) {
+    for (int j = 0; j < kFragmentColumns; ++j) {
+      const auto pair = load(j);
 #pragma unroll
-      for (int j = 0; j < kFragmentColumns; ++j) {
+      for (int odd = 0; odd < 2; ++odd) {
+        const Acc first = of(pair, odd);
 #pragma unroll
-        for (int e = 0; e < 4; ++e) value[i][j][e] = Acc{};
+        for (int i = 0; i < kFragmentRows; ++i) value[i][j][odd] = value[i][j][2 + odd] = first;
       }
     }
   }
@@ -119,21 +132,31 @@ struct Products {
 // One of the buffers: products of 64 bytes of 128 rows and columns.
 template <class Product>
 TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char> shared, int rows) {
-  const int lane = lane_index(), columns = rows + kSideBytes;
+  const int lane = lane_index();
+  // 16 rows further stand 16 * kStepBytes further, exchanged alike, and chunk k + c, of an even k, is one bit
+  // away from chunk c: all that a lane has to know are two places, the same in every buffer.
+  const auto place_of_row = [&](int k) {
+    return rows + swizzled(acc.first_row() + lane % 16, k + lane / 16);
+  };
+  const auto place_of_column = [&](int k) {
+    return rows + kSideBytes + swizzled(acc.first_column() + lane / 16 * 8 + lane % 8, k + lane / 8 % 2);
+  };
+  const int row_at = place_of_row(0), column_at = place_of_column(0);
 #pragma unroll(Product::kUnroll)
   for (int k = 0; k < kRowChunks; k += 2) {
+    const int row = Product::kKeeps ? row_at ^ (k * kChunk) : place_of_row(k);
+    const int column = Product::kKeeps ? column_at ^ (k * kChunk) : place_of_column(k);
     typename Product::A a[kFragmentRows];
 #pragma unroll
     for (int i = 0; i < kFragmentRows; ++i) {
       uint32_t words[4];
-      load_matrices(words, shared, rows + swizzled(acc.first_row() + i * 16 + lane % 16, k + lane / 16));
+      load_matrices(words, shared, row + i * 16 * kStepBytes);
       a[i] = Product::a(words);
     }
 #pragma unroll
     for (int j = 0; j < kFragmentColumns; j += 2) {
       uint32_t words[4];
-      const int column = acc.first_column() + j * 8 + lane / 16 * 8 + lane % 8;
-      load_matrices(words, shared, columns + swizzled(column, k + lane / 8 % 2));
+      load_matrices(words, shared, column + j * 8 * kStepBytes);
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
         const typename Product::B b = Product::b(words + 2 * odd);
@@ -144,12 +167,12 @@ TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char
   }
 }
 
-// Visits every `step`-th tile of a super-tile from number `first` on: `work` says which it wants, is told
-// where one begins (a barrier comes before its end) and gets its products. Needs kPipelineBytes of shared
-// memory.
+// Visits every `step`-th tile of a super-tile from number `first` on. `work` says which it wants, asks, when the
+// copies of a tile begin, for what it needs of it besides (into a place of its own for each buffer), is told
+// where the tile begins, between barriers, says what its products begin with if not with 0, and gets them.
 template <class Product, class Rows, class Work>
-TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const Rows& rows,
-                              const Rows& columns, int stages, int buffers, Work& work) {
+TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows rows, Rows columns, int stages,
+                              int buffers, Work& work) {
   const SharedArray<char> shared = shared_memory<char>(buffers);
   TileWalk tile(part, first, step);
   const auto next_wanted = [&](TileWalk& walk) {
@@ -165,14 +188,15 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const 
     const TilePlace at = copied.place(part);
     first_row = part.first_row(at);
     first_column = part.first_column(at);
-    rows.begin_tile(turn, first_row, thread_index());
-    columns.begin_tile(turn, first_column, thread_index());
+    rows.begin_tile(turn, first_row);
+    columns.begin_tile(turn, first_column);
   };
   // Comes after a barrier, since which row numbers of the tile stand in shared memory.
   const auto copy_next = [&](int stage) {
     if (!copied.done(part)) {
-      copy_rows(rows, turn, first_row, copied_step, shared, stage * kStageBytes);
-      copy_rows(columns, turn, first_column, copied_step, shared, stage * kStageBytes + kSideBytes);
+      if (copied_step == 0) work.ask(stage, first_row, first_column);
+      rows.copy_step(turn, copied_step, shared, stage * kStageBytes);
+      columns.copy_step(turn, copied_step, shared, stage * kStageBytes + kSideBytes);
       if (++copied_step == steps) {
         copied_step = 0;
         turn ^= 1;
@@ -192,7 +216,9 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const 
   int stage = 0;
   Products<typename Product::Acc> acc;
   for (; !tile.done(part); tile.advance(part, step), next_wanted(tile)) {
-    acc.clear();
+    const TilePlace kept = tile.place(part);
+    const auto place = [&] { return Product::kKeeps ? kept : tile.place(part); };
+    if constexpr (!Work::kBeginsSomewhere) acc.clear();  // here, where it costs no registers
     for (int k = 0; k < steps; ++k) {
       if (stages == kMostStages) {
         wait_copies<kMostStages - 2>();
@@ -200,13 +226,16 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, const 
         wait_copies<kFewestStages - 2>();
       }
       sync_block();  // this stage has come, and nobody reads the one before any more
-      if (k == 0) work.begin(tile.place(part));
       copy_next(stage == 0 ? stages - 1 : stage - 1);
+      if (k == 0) {
+        work.begin(place(), stage);
+        sync_block();
+        if constexpr (Work::kBeginsSomewhere) work.start(acc);
+      }
       add_stage<Product>(acc, shared, stage * kStageBytes);
       stage = stage + 1 == stages ? 0 : stage + 1;
     }
-    sync_block();
-    work.end(tile.place(part), acc);
+    work.end(place(), acc);
   }
   wait_copies<0>();
 }

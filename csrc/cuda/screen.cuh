@@ -1,16 +1,27 @@
 // Screen: the int8 sweep. Every pair of a super-tile is proven harmless or becomes a candidate.
 //
-// Work: N² D int8 operations for the upper half of an N x N matrix, one comparison a product; codes are read
-// from the L2 cache, 2 kTile K bytes a tile. Floor on an H200: half the time of the upper half in bfloat16,
-// so 0.25 U for bfloat16 embeddings, and more with mma.sync, which does not reach the rate of a warpgroup's
-// products there. Not yet measured.
+// Products of codes are compared with one number a row, as integers, and that is the bound of each pair: codes
+// of a tile have one scale, and products begin not at 0 but at their column's part of the bound
+// (certificate.h). Errors and scales of a tile are copied with its first rows, so that nobody waits for them.
+// A tile where something is left writes its candidates as bits, by rows and by columns, and their number into
+// the directory; one with many is left to full_tiles.cuh. A fixed sample of tiles is screened first: where that
+// leaves more candidates than are worth deciding one by one, the sweep does not run at all.
 //
-// Products are compared with one number a row, the least that could be hard in any column of the tile: what
-// does not reach it is harmless. A tile where something is left writes its candidates as bits, by rows and by
-// columns, and their number into the directory; one with many is left to full_tiles.cuh. A fixed sample of
-// tiles is screened first: where that leaves more candidates than are worth deciding one by one, the sweep
-// does not run at all.
+// Work: N² D int8 operations for the upper half of an N x N matrix, one comparison a product; codes are read
+// from the L2 cache, 2 kTile K bytes a tile. What compiled code shows, for sm_80 / sm_90a:
+//
+//   registers 215 / 222 (231 / 232 before), nothing spilled
+//   instructions of a warp and step of 64 bytes: 157 / 159 (246 / 270 before) around 64 IMMA and 16 LDSM
+//
+// A model, not a measurement, of an H100 at D = 512, eight steps a tile, clocks of a multiprocessor a tile:
+// tensor pipe 8 · 64 · 4 = 2,050 at its full rate, and 3,300 at the 62 % that mma.sync is said to reach; shared
+// memory 8 · (32 + 16) KiB / 128 B = 3,070; issue 8 · 159 and about 500 once a tile = 1,800 (2,700 before). So
+// mma.sync and shared memory bound it, and issue leaves room for the other block's epilogue: 249 tiles a
+// multiprocessor at N = 32,768 are 0.47 ms, predicted 0.31 U where U, bfloat16, is 1.5 ms. On an A100 the tensor
+// pipe does, with 4,100 clocks a tile.
 #pragma once
+
+#include <cstddef>
 
 #include "../certificate.h"
 #include "found.cuh"
@@ -18,20 +29,26 @@
 
 namespace tcm::cuda {
 
-// Shared memory beside the buffers: the least product of each row, and the tile's bits.
-constexpr int kLeastOffset = 0;
-constexpr int kSweepBitsOffset = kTile * static_cast<int>(sizeof(int));
-constexpr int kSweepHead = kSweepBitsOffset + TileBits::kBytes;
+// What the pairs of a tile need besides products, copied with the tile's first step into a place of its buffer.
+struct alignas(16) TileErrors {
+  float row[kTile];
+  float column[kTile];
+  float row_scale, column_scale;
+};
 
-// The least product at which a pair of two classes could be hard in any column of a tile with these extremes.
-TCM_DEVICE int least_product(float scale, float error, const float* extremes, float threshold_minus) {
-  constexpr float kLargest = 2147483520.0f;  // a float32, and more than any product of codes
-  const float reach = threshold_minus - similarity_error(error, extremes[0]);
-  const float unit = scale * (reach > 0.0f ? extremes[1] : extremes[2]);
-  float least = unit > 0.0f ? reach / unit : reach > 0.0f ? kLargest : -kLargest;
-  least -= fabsf(least) * 1e-6f + 1.0f;  // more than the rounding of this, to the safe side
-  return least >= -kLargest ? static_cast<int>(fminf(least, kLargest)) : -static_cast<int>(kLargest);
-}
+// What the products of two columns side by side begin with.
+struct alignas(8) ColumnPair {
+  int offset[2];
+};
+
+// Shared memory beside the buffers: what products begin with and have to reach, errors of the tiles under way,
+// and a tile's bits.
+constexpr int kLeastOffset = 0;
+constexpr int kOffsetsOffset = kLeastOffset + kTile * static_cast<int>(sizeof(int));
+constexpr int kErrorsOffset = kOffsetsOffset + kTile * static_cast<int>(sizeof(int));
+constexpr int kErrorsBytes = static_cast<int>(sizeof(TileErrors));
+constexpr int kSweepBitsOffset = kErrorsOffset + kMostStages * kErrorsBytes;
+constexpr int kSweepHead = kSweepBitsOffset + TileBits::kBytes;
 
 // What the sweep and its sample have in common.
 struct Screening {
@@ -39,32 +56,57 @@ struct Screening {
   const Side& columns;
   const SuperTile& part;
   float threshold_minus;
+  float root_dim;
   SharedArray<int> least = shared_memory<int>(kLeastOffset);
+  SharedArray<int> offsets = shared_memory<int>(kOffsetsOffset);
   TileBits bits = TileBits(kSweepBitsOffset);
 
+  static constexpr bool kBeginsSomewhere = true;
   TCM_DEVICE bool wants(TilePlace) const { return true; }
 
-  TCM_DEVICE void begin(TilePlace at) {
-    const int position = part.first_row(at) + thread_index();
-    int product = INT32_MAX;  // a row that is not there reaches nothing
-    if (position < rows.n) {
-      const float* extremes = columns.extremes + int64_t{part.column + at.column} * 3;
-      product = least_product(rows.scale[position], rows.error[position], extremes, threshold_minus);
+  TCM_DEVICE void ask(int slot, int first_row, int first_column) const {
+    const SharedArray<char> shared = shared_memory<char>(kErrorsOffset);
+    const int to = slot * kErrorsBytes, of_columns = to + static_cast<int>(offsetof(TileErrors, column));
+    const int lane = lane_index(), scales = to + static_cast<int>(offsetof(TileErrors, row_scale));
+    if (warp_index() == 0) {
+      copy_async<kChunk>(shared, to + lane * kChunk, rows.error + first_row + lane * 4);
+    } else if (warp_index() == 1) {
+      copy_async<kChunk>(shared, of_columns + lane * kChunk, columns.error + first_column + lane * 4);
+    } else if (warp_index() == 2 && lane < 2) {
+      copy_async<4>(shared, scales + lane * 4,
+                    lane == 0 ? rows.scale + first_row / kTile : columns.scale + first_column / kTile, true);
     }
-    least[thread_index()] = product;
   }
 
-  // Whether this thread has a product that reaches its row's least.
+  TCM_DEVICE void begin(TilePlace at, int slot) const {
+    const SharedArray<float> errors = shared_memory<float>(kErrorsOffset + slot * kErrorsBytes);
+    constexpr int kScales = 2 * kTile;
+    const float of_row = errors[kScales], of_column = errors[kScales + 1];
+    const float inverse = inverse_scale(of_row, of_column);
+    const int t = thread_index();
+    offsets[t] = column_offset(errors[kTile + t], inverse);
+    least[t] = part.first_row(at) + t < rows.n
+                   ? row_threshold(threshold_minus, errors[t], errors_at_most(of_column, root_dim), inverse)
+                   : INT32_MAX;  // which nothing reaches
+  }
+
+  TCM_DEVICE void start(Products<int32_t>& acc) const {
+    const SharedArray<ColumnPair> pairs = shared_memory<ColumnPair>(kOffsetsOffset);
+    acc.begin([&](int j) { return ColumnPair(pairs[acc.column(j, 0) / 2]); },
+              [](const ColumnPair& pair, int odd) { return pair.offset[odd]; });
+  }
+
+  // Whether this thread has a product that reaches its row's threshold.
   TCM_DEVICE bool has_candidate(const Products<int32_t>& acc) const {
     bool any = false;
 #pragma unroll
     for (int i = 0; i < kFragmentRows; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int product = least[acc.row(i, half)];
+        const int threshold = least[acc.row(i, half)];
 #pragma unroll
         for (int j = 0; j < kFragmentColumns; ++j) {
-          any |= acc.value[i][j][2 * half] >= product || acc.value[i][j][2 * half + 1] >= product;
+          any |= acc.value[i][j][2 * half] >= threshold || acc.value[i][j][2 * half + 1] >= threshold;
         }
       }
     }
@@ -77,6 +119,12 @@ struct Screening {
     });
   }
 };
+
+TCM_DEVICE Screening screening(const Side& rows, const Side& columns, const SuperTile& part,
+                               const Shape& shape, const double* margins) {
+  return {rows, columns, part, thresholds<float>(margins_at(margins)).minus,
+          sqrtf(static_cast<float>(shape.dim))};
+}
 
 struct Sample : Screening {
   int* count;
@@ -109,8 +157,7 @@ sample_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMET
       min(static_cast<int>((turns - floorf(turns)) * static_cast<float>(column_tiles)), column_tiles - 1);
   const int row = static_cast<int>(int64_t{block_index()} * row_tiles / kSamples);
   const SuperTile part{row, 1, column, 1, false};
-  const float threshold = thresholds<float>(margins_at(margins)).minus;
-  Sample sample{{rows, columns, part, threshold}, samples + block_index()};
+  Sample sample{screening(rows, columns, part, shape, margins), samples + block_index()};
   for_each_tile<Int8Product>(part, 0, 1, CodeRows(rows, shape), CodeRows(columns, shape), stages,
                              buffers_offset(kSweepHead), sample);
 }
@@ -130,7 +177,7 @@ struct Sweep : Screening {
     set_bits(acc);
     const int own = part.first_row(at) + thread_index(), position = min(own, rows.n - 1);
     const int begin = rows.same_begin[position] - first, end = rows.same_end[position] - first;
-    const int twin = rows.twin[position] - first;
+    const int twin = rows.twin_of(position) - first;
     // What the sweep proves is that a pair of two classes is harmless: those of one class all stay.
     const auto candidates = [&](int w, uint32_t word) {
       const int from = w * kWordBits;
@@ -156,8 +203,7 @@ sweep_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETE
              const double* margins, int stages, TCM_PARAMETER(SuperTile) part, TCM_PARAMETER(Decisions) to,
              TCM_PARAMETER(Found) found) {
   if (is_useless(found)) return;
-  const float threshold = thresholds<float>(margins_at(margins)).minus;
-  Sweep sweep{{rows, columns, part, threshold}, TileOutput(to, part), found};
+  Sweep sweep{screening(rows, columns, part, shape, margins), TileOutput(to, part), found};
   for_each_tile<Int8Product>(part, block_index(), block_count(), CodeRows(rows, shape),
                              CodeRows(columns, shape), stages, buffers_offset(kSweepHead), sweep);
 }

@@ -23,17 +23,21 @@ struct Sums {
 struct Side {
   const void* x;         // (n, dim), dense rows
   const int64_t* order;  // (n,) the row of x at each position
+  const int64_t* label;  // (n,) by position, ascending
   const int32_t*
-      same_begin;           // (n,) positions [same_begin, same_end) of the other side are of the row's class
-  const int32_t* same_end;  // (n,)
-  const int32_t* twin;      // (n,) position of the same sample on the other side, or -1
-  float* inverse;           // (n,) by position, 1/norm; NaN where the norm is not finite
-  int8_t* code;             // (n, code_dim) by position
-  float* scale;             // (n,) by position
-  float* error;             // (n,) by position, rounded up
-  float* extremes;          // (tiles, 3) largest error, largest and smallest scale of each tile's rows
+      twin;  // (n,) position of the same sample on the other side, or -1; null: the position itself
+  int32_t* same_begin;  // (n,) positions [same_begin, same_end) of the other side are of the row's class
+  int32_t* same_end;    // (n,)
+  float* inverse;       // (n,) by position, 1/norm; NaN where the norm is not finite
+  float* own_scale;     // (n,) by position, the largest |element| of the unit row / 127; 0 if not finite
+  int8_t* code;         // (tiles * kTile, code_dim) by position, zeros where there is no row
+  float* error;         // (tiles * kTile,) by position, rounded up; 0 where there is no row
+  float* scale;         // (tiles,) of all codes of a tile
   Sums sums;
   int n;
+
+  // The position of the same sample on the other side, or -1.
+  TCM_HOST_DEVICE int twin_of(int position) const { return twin == nullptr ? position : twin[position]; }
 };
 
 // The embeddings' columns.

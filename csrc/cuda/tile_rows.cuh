@@ -16,41 +16,39 @@ TCM_DEVICE int swizzled(int row, int chunk) {
   return line * 128 + ((row % 2) * kRowChunks + (chunk ^ (line % kRowChunks))) * kChunk;
 }
 
-// The rows of a side that products are made of: codes, which lie in label order, or embeddings, which are
-// found through it. Row numbers of the tile that is being copied then stand in shared memory, of two tiles by
-// turns.
-struct CodeRows {
-  static constexpr int kElement = 1;
-  const Side& side;
-  const Shape& shape;
+// A thread copies one chunk of every kApart-th row of a step.
+constexpr int kApart = kTileThreads / kRowChunks;
+TCM_DEVICE int copied_chunk() { return thread_index() % kRowChunks; }
+TCM_DEVICE int copied_row() { return thread_index() / kRowChunks; }
+// Where its first one goes. Rows that are kApart apart are exchanged alike, so the others follow at
+// kApart * kStepBytes each.
+TCM_DEVICE int copied_to() { return swizzled(copied_row(), copied_chunk()); }
 
-  TCM_DEVICE CodeRows(const Side& of, const Shape& in) : side(of), shape(in) {}
-  TCM_DEVICE const char* data() const { return reinterpret_cast<const char*>(side.code); }
-  TCM_DEVICE int bytes() const { return shape.code_dim; }
-  TCM_DEVICE int granule() const { return kChunk; }
-  TCM_DEVICE void begin_tile(int, int, int) const {}
-  TCM_DEVICE int row(int, int first, int r) const { return first + r < side.n ? first + r : -1; }
-};
-
-template <class T>
-struct EmbeddingRows {
-  static constexpr int kElement = static_cast<int>(sizeof(T));
-  const Side& side;
-  const Shape& shape;
-  SharedArray<int> rows;  // (2, kTile)
-
-  TCM_DEVICE EmbeddingRows(const Side& of, const Shape& in, int offset)
-      : side(of), shape(in), rows(shared_memory<int>(offset)) {}
-  TCM_DEVICE const char* data() const { return static_cast<const char*>(side.x); }
-  TCM_DEVICE int bytes() const { return shape.dim * kElement; }
-  TCM_DEVICE int granule() const { return shape.granule; }
-  // To be followed by a barrier.
-  TCM_DEVICE void begin_tile(int turn, int first, int r) const {
-    rows[turn * kTile + r] = first + r < side.n ? static_cast<int>(side.order[first + r]) : -1;
+// The rows of a side that products are made of: codes, which lie in label order, whole tiles of them. Where a
+// thread copies from is one address, set once a tile and moved on by a step: what a copy costs besides is an
+// addition.
+class CodeRows {
+ public:
+  TCM_DEVICE CodeRows(const Side& side, const Shape& shape)
+      : codes_(reinterpret_cast<const char*>(side.code)), dim_(shape.code_dim) {}
+  TCM_DEVICE int bytes() const { return dim_; }
+  TCM_DEVICE void begin_tile(int, int first) {
+    from_ = codes_ + int64_t{first + copied_row()} * dim_ + copied_chunk() * kChunk;
   }
-  TCM_DEVICE int row(int turn, int, int r) const { return rows[turn * kTile + r]; }
+  TCM_DEVICE void copy_step(int, int, SharedArray<char> shared, int to) {
+    to += copied_to();
+#pragma unroll
+    for (int i = 0; i < kTile / kApart; ++i) {
+      copy_async<kChunk>(shared, to + i * kApart * kStepBytes, from_ + i * kApart * dim_);
+    }
+    from_ += kStepBytes;
+  }
+
+ private:
+  const char* codes_;
+  int dim_;
+  const char* from_ = nullptr;
 };
-constexpr int kRowNumberBytes = 2 * kTile * static_cast<int>(sizeof(int));
 
 template <int kElement>
 TCM_DEVICE uint32_t load_element(const char* from) {
@@ -74,28 +72,52 @@ TCM_DEVICE void copy_elements(SharedArray<char> shared, int to, const char* from
   }
 }
 
-// Copies a step of the rows of a tile: each thread one chunk of four of them.
-template <class Rows>
-TCM_DEVICE void copy_rows(const Rows& rows, int turn, int first, int step, SharedArray<char> shared, int to) {
-  constexpr int kApart = kTileThreads / kRowChunks;
-  const int chunk = thread_index() % kRowChunks, first_row = thread_index() / kRowChunks;
-  const int at = step * kStepBytes + chunk * kChunk, left = rows.bytes() - at;
-  to += swizzled(first_row, chunk);  // rows that are kApart apart are exchanged alike
+// Or embeddings, which are found through the order. Row numbers of the tile that is being copied stand in
+// shared memory, of two tiles by turns: addresses of eight rows take registers that the products have.
+template <class T>
+class EmbeddingRows {
+ public:
+  TCM_DEVICE EmbeddingRows(const Side& side, const Shape& shape, int offset)
+      : side_(side), shape_(shape), rows_(shared_memory<int>(offset)) {}
+  TCM_DEVICE int bytes() const { return shape_.dim * kElement; }
+  // To be followed by a barrier. Where there is no row, the last one stands in: nobody looks at its products.
+  TCM_DEVICE void begin_tile(int turn, int first) const {
+    const int r = thread_index();
+    rows_[turn * kTile + r] = static_cast<int>(side_.order[min(first + r, side_.n - 1)]);
+  }
+  TCM_DEVICE void copy_step(int turn, int step, SharedArray<char> shared, int to) const {
+    const int at = step * kStepBytes + copied_chunk() * kChunk, left = bytes() - at;
+    const char* data = static_cast<const char*>(side_.x) + (left > 0 ? at : 0);
+    to += copied_to();
+    // Calls copy(target, from) for this thread's chunks, of which `left` bytes are there.
+    const auto for_each_chunk = [&](auto copy) {
 #pragma unroll
-  for (int i = 0; i < kTile / kApart; ++i) {
-    const int row = rows.row(turn, first, first_row + i * kApart), target = to + i * kApart * kStepBytes;
-    const int bytes = row >= 0 && left > 0 ? left : 0;
-    const char* from = rows.data() + (bytes > 0 ? int64_t{row} * rows.bytes() + at : 0);
-    if (rows.granule() == kChunk) {
-      copy_async<kChunk>(shared, target, from, bytes > 0);
-    } else if (rows.granule() == 4) {
+      for (int i = 0; i < kTile / kApart; ++i) {
+        const int row = rows_[turn * kTile + copied_row() + i * kApart];
+        copy(to + i * kApart * kStepBytes, data + int64_t{row} * bytes());
+      }
+    };
+    if (shape_.vectors()) {
+      for_each_chunk(
+          [&](int target, const char* from) { copy_async<kChunk>(shared, target, from, left > 0); });
+    } else if (shape_.granule == 4) {
+      for_each_chunk([&](int target, const char* from) {
 #pragma unroll
-      for (int b = 0; b < kChunk; b += 4)
-        copy_async<4>(shared, target + b, b < bytes ? from + b : from, b < bytes);
+        for (int b = 0; b < kChunk; b += 4)
+          copy_async<4>(shared, target + b, b < left ? from + b : from, b < left);
+      });
     } else {
-      copy_elements<Rows::kElement>(shared, target, from, bytes);
+      for_each_chunk(
+          [&](int target, const char* from) { copy_elements<kElement>(shared, target, from, left); });
     }
   }
-}
+
+ private:
+  static constexpr int kElement = static_cast<int>(sizeof(T));
+  const Side& side_;
+  const Shape& shape_;
+  SharedArray<int> rows_;  // (2, kTile)
+};
+constexpr int kRowNumberBytes = 2 * kTile * static_cast<int>(sizeof(int));
 
 }  // namespace tcm::cuda

@@ -108,6 +108,10 @@ void copy_async(SharedArray<char> shared, int to, const void* from, bool there) 
   machine().shared.begin_copy(shared.data + to, kBytes, machine().now());
   machine().own().copies.push_back({shared.data + to, there ? from : nullptr, kBytes});
 }
+template <int kBytes>
+void copy_async(SharedArray<char> shared, int to, const void* from) {
+  copy_async<kBytes>(shared, to, from, true);
+}
 inline void commit_copies() {
   auto& own = machine().own();
   own.groups.push_back(std::move(own.copies));
@@ -236,6 +240,7 @@ inline uint32_t round_to_tf32(float x) { return (bits_of(x) + 0x1000u) & ~0x1FFF
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), const Device&, Grid grid, int threads,
             int shared_bytes, const Arguments&... arguments) {
+  twin::launches += grid.x * grid.y * grid.z > 0;
   machine().run(name, grid, threads, shared_bytes, [&] { kernel(arguments...); });
 }
 
@@ -250,6 +255,9 @@ inline CurrentDevice current_device() {
   return {0, 2, asked == nullptr ? 228 * 1024 : std::atoi(asked)};
 }
 
-inline void clear(const Device&, void* at, int64_t bytes) { std::memset(at, 0, bytes); }
+inline void clear(const Device&, void* at, int64_t bytes) {
+  ++twin::launches;
+  std::memset(at, 0, bytes);
+}
 
 }  // namespace tcm::cuda

@@ -14,6 +14,9 @@
 
 namespace tcm::twin {
 
+// How often the host has launched a kernel or cleared memory.
+inline int64_t launches = 0;
+
 // The block that is running, and the machine around it.
 class Machine {
  public:

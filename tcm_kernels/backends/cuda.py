@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def twin() -> str:
 
 
 def load() -> str | None:
-    """Load the extension, which registers torch.ops.tcm_kernels._cuda_*; None, or why it cannot be loaded."""
+    """Load the extension, which registers its ops; None, or why it cannot be loaded."""
     if twin():
         torch.ops.load_library(twin())  # type: ignore[no-untyped-call]
         return None
@@ -50,6 +51,11 @@ def load() -> str | None:
     except ImportError as error:
         return str(error)
     return None
+
+
+def _ops() -> Any:
+    """The ops of the library that is in use; the twin's have a name of their own beside the extension's."""
+    return torch.ops.tcm_kernels_on_cpu if twin() else torch.ops.tcm_kernels
 
 
 # When the package is imported, because torch.compile cannot trace an import.
@@ -90,11 +96,11 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
         counts = emb.new_empty(2, dtype=torch.int64)
         rows, columns = label_orders(problem)
         need_columns = (of_emb if ref is None else of_ref) is not None
-        workspace_bytes = torch.ops.tcm_kernels._cuda_workspace_bytes(
+        workspace_bytes = _ops()._cuda_workspace_bytes(
             len(emb), len(emb if ref is None else ref), emb.shape[1], ref is None, need_columns, *choices
         )
         workspace = emb.new_empty(workspace_bytes, dtype=torch.uint8)
-        torch.ops.tcm_kernels._cuda_pair_sums(
+        _ops()._cuda_pair_sums(
             *_side(emb, rows, of_emb),
             *_side(ref, columns, of_ref),
             problem.margins,
@@ -121,7 +127,7 @@ def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) ->
 
 
 def _chain(x: Tensor, sums: Sums, poison: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor) -> None:
-    torch.ops.tcm_kernels._cuda_pair_sums_backward(grad_sums, poison.view(1), x, *sums, ordered, grad)
+    _ops()._cuda_pair_sums_backward(grad_sums, poison.view(1), x, *sums, ordered, grad)
 
 
 def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +144,7 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
             torch.zeros((rows_of_table, width), dtype=torch.int64, device=emb.device)
             for rows_of_table in (problem.group_count, problem.group_count, 2)
         )
-        torch.ops.tcm_kernels._cuda_pair_histogram(
+        _ops()._cuda_pair_histogram(
             *_histogram_side(emb, rows, row_twins),
             *_histogram_side(ref, columns, column_twins),
             problem.bins,

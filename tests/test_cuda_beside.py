@@ -1,0 +1,68 @@
+"""The emulated kernels beside the real module in one process, as on a GPU machine the tests have them.
+
+Both register ops, in the same process-wide table of torch's: each has to answer for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cuda_twin
+import pytest
+
+import tcm_kernels
+
+cuda_twin.skip_module_unless_here(beside_a_gpu=True)
+
+if not (Path(tcm_kernels.__file__).parent / "_cuda.abi3.so").exists():
+    pytest.skip("the CUDA module was not built", allow_module_level=True)
+
+BOTH = """
+import importlib, os, sys
+import torch
+load = {
+    "real": lambda: importlib.import_module("tcm_kernels._cuda"),
+    "emulated": lambda: torch.ops.load_library(os.environ["TCM_KERNELS_CUDA_TWIN"]),
+}
+for name in sys.argv[1].split("-then-"):
+    load[name]()
+arguments = (5000, 5000, 64, True, True, 1 << 26, 64, 2048, 0)
+emulated = torch.ops.tcm_kernels_on_cpu._cuda_workspace_bytes(*arguments)
+assert emulated > 5000 * 64
+try:
+    # More multiprocessors, and so more partial sums, than the two of the emulator.
+    assert torch.ops.tcm_kernels._cuda_workspace_bytes(*arguments) > emulated, "the emulator has answered"
+except RuntimeError as error:
+    assert "CUDA kernel preparation: cudaError" in str(error), error
+sums = torch.zeros(2, dtype=torch.float64)
+x = torch.randn(3, 2)
+backward = (sums, torch.zeros(1, dtype=torch.float64), x, x.clone(), x.clone(), 2, torch.empty(3, 2))
+torch.ops.tcm_kernels_on_cpu._cuda_pair_sums_backward(*backward)
+try:
+    torch.ops.tcm_kernels._cuda_pair_sums_backward(*backward)
+    raise AssertionError("the real module has taken tensors in main memory")
+except NotImplementedError:
+    pass
+sys.path.insert(0, "tests")
+from agreement import assert_agrees, run
+from cases import Case
+from engines import Engine
+inputs = Case(n=40, d=20).build()
+assert_agrees(run(Engine("cuda", "cpu"), inputs), inputs)
+"""
+
+
+@pytest.mark.parametrize("order", ["real-then-emulated", "emulated-then-real"])
+def test_each_answers_for_itself(order: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BOTH, order],
+        env={**os.environ, "TCM_KERNELS_CUDA_TWIN": str(cuda_twin.library())},
+        cwd=cuda_twin.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

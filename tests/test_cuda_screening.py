@@ -1,0 +1,249 @@
+"""The CUDA backend's screening, on the CPU twin: the rule to the bit, and no pair lost where its bound bites.
+
+The rule is written here a second time, from the formulas in csrc/certificate.h: codes with one scale a tile,
+and a comparison of integers that is the bound of each pair.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+
+import cuda_twin
+import pytest
+import torch
+from test_cuda_prepare import ROWS
+from test_screening import generator
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from benchmarks import workload
+
+cuda_twin.skip_module_unless_here(beside_a_gpu=True)
+
+TILE, WORD = 128, 32
+
+
+def pointer(x: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(x.data_ptr())
+
+
+@dataclasses.dataclass
+class Coded:
+    """A side in whole tiles: codes (tiles · 128, code_dim), errors of rows, scales of tiles."""
+
+    code: Tensor
+    error: Tensor
+    scale: Tensor
+
+    @classmethod
+    def empty(cls, n: int, d: int) -> Coded:
+        tiles = -(-n // TILE)
+        code = torch.full((tiles * TILE, -(-d // 64) * 64), 99, dtype=torch.int8)
+        return cls(code, torch.full((tiles * TILE,), torch.nan), torch.full((tiles,), torch.nan))
+
+
+@dataclasses.dataclass
+class Screened:
+    """What the kernels leave of rows (n, D) against columns (m, D)."""
+
+    rows: Coded
+    columns: Coded
+    candidates: Tensor  # (n, m) bool
+
+
+def screened(x: Tensor, y: Tensor, margin_minus: float) -> Screened:
+    (n, d), m = x.shape, len(y)
+    row_tiles, column_tiles = -(-n // TILE), -(-m // TILE)
+    out = Screened(Coded.empty(n, d), Coded.empty(m, d), torch.empty(0))
+    row_bits = torch.zeros(row_tiles * TILE, column_tiles * 4, dtype=torch.int32)
+    column_bits = torch.zeros(column_tiles * TILE, row_tiles * 4, dtype=torch.int32)
+    directory = torch.full((row_tiles, column_tiles), -1, dtype=torch.int32)
+    margins = torch.tensor([1.0, margin_minus], dtype=torch.float64)
+    kind = [torch.float32, torch.float16, torch.bfloat16].index(x.dtype)
+    arrays = [pointer(part) for side in (out.rows, out.columns) for part in vars(side).values()]
+    found = cuda_twin.probes().probe_screen(
+        kind, pointer(x), n, pointer(y), m, d, out.rows.code.shape[1], pointer(margins), *arrays,
+        pointer(row_bits), pointer(column_bits), pointer(directory),
+    )  # fmt: skip
+    assert found.decode() == ""
+    by_row = bits(row_bits)
+    assert torch.equal(by_row, bits(column_bits).T), "by column stands something else"
+    in_tile = by_row.view(row_tiles, TILE, column_tiles, TILE).sum(dim=(1, 3))
+    assert torch.equal(directory.long(), in_tile), "the directory has not what was counted"
+    assert not by_row[n:].any()
+    assert not by_row[:, m:].any()
+    return dataclasses.replace(out, candidates=by_row[:n, :m])
+
+
+def bits(words: Tensor) -> Tensor:
+    """(rows, words) int32 as (rows, 32 · words) bool."""
+    return (words[:, :, None] >> torch.arange(WORD) & 1).bool().flatten(1)
+
+
+def coded(x: Tensor) -> Coded:
+    """The codes by their definition: one scale a tile, errors of the codes that were given, rounded up."""
+    n, d = x.shape
+    tiles = -(-n // TILE)
+    out = Coded.empty(n, d)
+    inverse = (1.0 / x.double().norm(dim=1).clamp_min(1e-12)).float()
+    unit = torch.zeros(tiles * TILE, out.code.shape[1], dtype=torch.float64)
+    unit[:n, :d] = x.double() * inverse.double()[:, None]
+    own = (unit.abs().amax(dim=1) / 127).float()
+    scale = own.view(tiles, TILE).amax(dim=1)
+    out.scale = torch.where(scale >= 1e-6, scale, 0.0)
+    of_row = out.scale.repeat_interleave(TILE)
+    step = torch.where(of_row > 0, 1.0 / of_row, 0.0)
+    out.code = (unit.float() * step[:, None] + 0.5).floor().clamp(-127, 127).to(torch.int8)
+    off = (unit - of_row.double()[:, None] * out.code.double()).norm(dim=1)
+    out.error = ((off * (1.0 + 4e-6)).float() + 1e-37).masked_fill(torch.arange(tiles * TILE) >= n, 0.0)
+    return out
+
+
+def left_by_the_rule(rows: Coded, columns: Coded, d: int, margin_minus: float) -> Tensor:
+    """Pairs that are not harmless, of all positions; float32 where the kernels compute in float32."""
+    threshold = torch.tensor(margin_minus, dtype=torch.float64).float()
+    if threshold.double() < margin_minus:
+        threshold = torch.nextafter(threshold, torch.tensor(2.0))
+    product = rows.scale.repeat_interleave(TILE)[:, None] * columns.scale.repeat_interleave(TILE)[None, :]
+    inverse = torch.where(product > 0, 1.0 / product, 2.0**20)
+    at_most = torch.tensor(float(d)).sqrt() * (torch.tensor(0.51) * columns.scale).clamp_min(128e-6)
+    offset = (columns.error[None, :] * inverse * torch.tensor(1.0 + 1e-6)).ceil().long() + 1
+    e = rows.error[:, None]
+    x = (threshold - torch.tensor(2e-6) - e * (1.0 + at_most.repeat_interleave(TILE)[None, :])) * inverse
+    least = (x - x.abs() * torch.tensor(2e-6) - 1.0).floor().clamp(-(2.0**30), 2.0**30).long()
+    products = rows.code.double() @ columns.code.double().T
+    return products.long() + offset >= least
+
+
+# A kind of rows, D, the density of hard pairs.
+BENCHMARKED = [
+    ("clusters", 512, 1e-5),
+    ("clusters", 128, 1e-4),
+    ("clusters", 512, 1e-2),
+    ("correlated", 512, 1e-3),
+    ("correlated", 128, 1e-5),
+    ("spectrum", 512, 1e-4),
+    ("spectrum", 128, 1e-2),
+    ("spectrum", 512, 1e-3),
+]
+
+
+@pytest.mark.parametrize(("kind", "d", "density"), BENCHMARKED)
+def test_the_kernels_leave_the_pairs_that_the_rule_leaves(kind: str, d: int, density: float) -> None:
+    """In that tile of a row of tiles, other than its own, in which it leaves most."""
+    case = workload.make(workload.Case(8192, d, kind=kind, dtype="bfloat16", density=density))
+    emb = case.emb[case.labels.argsort(stable=True)]
+    own = slice(11 * TILE, 12 * TILE)
+    left = left_by_the_rule(coded(emb[own]), coded(emb), d, case.margin_minus)
+    in_tile = left.view(TILE, -1, TILE).sum(dim=(0, 2))
+    in_tile[11] = -1
+    tile = int(in_tile.argmax())
+    columns = emb[tile * TILE : (tile + 1) * TILE]
+    found = screened(emb[own].contiguous(), columns.contiguous(), case.margin_minus)
+    for side, rows in ((found.rows, emb[own]), (found.columns, columns)):
+        expected = coded(rows)
+        for name, value in vars(expected).items():
+            assert torch.equal(getattr(side, name), value), name
+    assert torch.equal(found.candidates, left[:, tile * TILE : (tile + 1) * TILE])
+    assert 0 < int(found.candidates.sum()) < TILE * TILE
+
+
+@pytest.mark.parametrize("margin", [-1.0, 0.0, 0.5, 1.0])
+@pytest.mark.parametrize("d", [1, 37, 131])
+@pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
+def test_the_rule_holds_for_rows_of_every_size_and_number(rows, d: int, margin: float) -> None:
+    """Tiles that are not whole, of scales that have nothing to do with each other."""
+    emb = rows(150, d)
+    x, y = emb[:140], emb[70:].flip(0).contiguous()
+    found = screened(x, y, margin)
+    expected = left_by_the_rule(coded(x), coded(y), d, margin)[: len(x), : len(y)]
+    assert torch.equal(found.candidates, expected)
+
+
+def overshooting(n: int, d: int) -> Tensor:
+    """Flat rows of either sign whose codes are all half a step too large, beside the row that sets the step.
+
+    Two of opposite sign have errors along each other: their products are off by e_i + e_j + e_i e_j.
+    """
+    steps = 127 / d**0.5
+    largest = steps / (int(steps) + 0.6 if steps % 1 < 0.6 else int(steps) + 1.6)
+    sign = torch.where(torch.arange(n) % 2 == 0, 1.0, -1.0)[:, None]
+    rows = sign * (1.0 + 0.003 * torch.randn(n, d, generator=generator(3)))
+    rows[::TILE] = ((1 - largest**2) / max(d - 1, 1)) ** 0.5
+    rows[::TILE, 0] = largest
+    return rows
+
+
+@pytest.mark.parametrize("d", [96, 532])
+def test_no_pair_is_lost_whose_errors_lie_along_each_other(d: int) -> None:
+    """Margins just under the similarity of opposite rows; e_i e_j is part of their bound."""
+    emb = overshooting(140, d)
+    unit = normalize(emb.double())
+    s = unit @ unit.T
+    errors = coded(emb).error[1:128]
+    assert errors.min() ** 2 > 5e-4, "these rows should be coded badly"
+    assert s.min() > -1.0 + 3e-6
+    for margin in (-1.0, -1.0 + 2e-6):
+        assert screened(emb, emb, margin).candidates.all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("d", [1, 96, 301])
+@pytest.mark.parametrize("rows", [*ROWS.values(), overshooting], ids=[*ROWS, "overshooting"])
+def test_no_pair_at_the_margin_is_lost(rows, d: int, dtype: torch.dtype) -> None:
+    """Margins at the similarity of some pair, where only its bound can keep it."""
+    emb = rows(140, d).to(dtype)
+    inverse = (1.0 / emb.double().norm(dim=1).clamp_min(1e-12)).float().double()
+    unit = emb.double() * inverse[:, None]
+    s = unit @ unit.T
+    ordered = s.flatten().sort().values
+    for share in (0.02, 0.6, 0.999):
+        margin = float(ordered[int(share * len(ordered))].clamp(-1, 1))
+        assert screened(emb, emb, margin).candidates[s >= margin].all()
+
+
+def test_a_row_that_is_not_finite_costs_its_neighbours_nothing() -> None:
+    emb = torch.randn(128, 40, generator=generator(1))
+    clean = emb.clone()
+    clean[5] = 0.0
+    emb[5, 3] = torch.nan
+    found, expected = screened(emb, emb, 0.5), screened(clean, clean, 0.5)
+    assert torch.equal(found.rows.scale, expected.rows.scale)
+    assert torch.equal(found.candidates, expected.candidates)
+
+
+RULE_DIMS = (1, 64, 512, 32768)
+
+
+@pytest.mark.parametrize("margin", [-1.0, 0.0, 0.5, 1.0])
+@pytest.mark.parametrize("d", RULE_DIMS)
+def test_integers_are_rounded_to_the_safe_side_and_keep_within_30_bits(d: int, margin: float) -> None:
+    """Scales from the smallest to the largest, errors up to what their scale allows; in float64 beside."""
+    scales = [0.0, 1e-6, 1.0000001e-6, 3e-5, 1e-3, 1 / 127]
+    n = 200
+    for scale_a in scales:
+        for scale_b in scales:
+            limits = [d**0.5 * (0.505 * scale or 127.01e-6) for scale in (scale_a, scale_b)]
+            e_a, e_b = (
+                (torch.rand(n, generator=generator(k)) ** 3 * limit).float() for k, limit in enumerate(limits)
+            )
+            e_a[-1], e_b[-1] = limits
+            least, offset = torch.empty(n, dtype=torch.int32), torch.empty(n, dtype=torch.int32)
+            at_most = ctypes.c_float()
+            cuda_twin.probes().probe_rule(
+                ctypes.c_float(scale_a), ctypes.c_float(scale_b), d, ctypes.c_float(margin),
+                pointer(e_a), pointer(e_b), n, pointer(least), pointer(offset), ctypes.byref(at_most),
+            )  # fmt: skip
+            assert at_most.value >= float(e_b.max())
+            product = float(torch.tensor(scale_a)) * float(torch.tensor(scale_b))
+            inverse = 1.0 / product if product > 0 else 2.0**20
+            assert (offset.double() >= e_b.double() * inverse).all()
+            bound = margin - 2e-6 - e_a.double() * (1 + at_most.value)
+            exact = bound * inverse
+            within = exact.abs() < 2.0**30
+            assert (least.double() <= exact + 1e-7 * exact.abs() * 0)[within].all()
+            assert (exact - least.double() <= 4e-6 * exact.abs() + 3)[within].all(), "needlessly cautious"
+            largest_product = 127**2 * d
+            assert int(offset.max()) + largest_product < 2**30
+            assert int(least.abs().max()) <= 2**30
