@@ -20,6 +20,11 @@ from benchmarks.workload import Case  # noqa: E402
 FIRST, SECOND, THIRD = (Case(n, 16, density=2e-2) for n in (40, 50, 60))
 
 
+def made_up(case: Case, backends: list[str]) -> tuple[list[dict], dict[str, str]]:
+    """What `run._measure` returns, without measuring."""
+    return [record(case) | {"backend": backend} for backend in backends], {}
+
+
 def on_cpu(sweep: str) -> list[Case]:
     return [case for case in sweeps.SWEEPS[sweep] if case.device == "cpu"]
 
@@ -123,7 +128,7 @@ class TestRun:
         """Every case gets a made-up record; the grid is three small cases in two sweeps."""
         monkeypatch.setattr(sweeps, "SWEEPS", {"N": (FIRST, SECOND), "D": (SECOND, THIRD)})
         monkeypatch.setattr(sweeps.cases, "__defaults__", (("N", "D"),))
-        monkeypatch.setattr(run, "_measure", lambda case, options: (record(case), None))
+        monkeypatch.setattr(run, "_measure", lambda case, backends, options: made_up(case, backends))
         monkeypatch.delenv(run.SCREENING, raising=False)
 
     def run(self, folder: Path, *arguments: str) -> int:
@@ -155,10 +160,10 @@ class TestRun:
     def test_an_interrupted_run_keeps_what_it_has_and_what_there_was(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def measured_until_the_second(case: Case, options: object) -> tuple[dict, None]:
+        def measured_until_the_second(case: Case, backends: list[str], options: object) -> tuple:
             if case == SECOND:
                 raise KeyboardInterrupt
-            return record(case), None
+            return made_up(case, backends)
 
         self.put(tmp_path, THIRD)
         monkeypatch.setattr(run, "_measure", measured_until_the_second)

@@ -144,7 +144,7 @@ class TestStages:
 
     def test_a_wrong_result_gets_none(self) -> None:
         bench = measure.Bench(TINY, "cpu", without=SLOW_TO_MAKE)
-        bench._check = lambda stats: setattr(bench, "wrong", "off") or accuracy.dense_truth(bench.work)
+        bench._check = lambda _: bench.wrong.update(tcm_kernels="off") or accuracy.dense_truth(bench.work)
         assert bench.measure(budget_s=0.05, memory_of=())["stages"]["status"] == "wrong result"
 
 
@@ -169,7 +169,8 @@ class TestRefusals:
         monkeypatch.setattr(opponents, "COMPETITORS", (slipped, *others))
         bench = measure.Bench(TINY, "torch", without=SLOW_TO_MAKE)
         record = bench.measure(budget_s=0.1, memory_of=())
-        assert "relative errors" in bench.wrong
+        assert "relative errors" in bench.wrong[opponents.OURS]
+        assert "relative errors" in bench.failed["torch"]
         cell = record["competitors"][opponents.OURS]["steps"]["forward+backward"]
         assert cell["status"] == "wrong result"
         assert "seconds" not in cell
