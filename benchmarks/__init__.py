@@ -11,12 +11,14 @@
     environment.py   on what it ran
     measure.py       one case -> one record
     result_files.py  the files of records: merged, replaced at once
+    attempts.py      what is not measured, why, and how often it was tried
     table.py         records -> Markdown
     figures.py       records -> pictures: `python -m benchmarks.figures`
     readme.py        records -> the figures in README.md
     run.py           `python -m benchmarks.run`: the grid -> results/<device>.json and .md
     training_step.py `python -m benchmarks.training_step`: the share of a whole training step
     histogram.py     `python -m benchmarks.histogram`: what evaluation costs, over N
+    gpu/             `python -m benchmarks.gpu`: all of this and the tests on a machine with a GPU, in minutes
     test_loss.py     `pytest benchmarks/ --benchmark-only`
 
 pytest and `python -m` put the checkout first on sys.path, where its sources, which may lack the compiled

@@ -46,6 +46,9 @@ SUFFIXES = {
 }
 """Of file names, by what SCREENING asks for."""
 
+NOT_BEGUN = "not begun"
+NOT_ENDED = "begun, and not brought to an end"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
@@ -93,7 +96,7 @@ def _measure_all(cases: list[Case], path: Path, order: Sequence[str], options: a
     elif options.missing:
         keys = attempts.without_record(content, keys)
     if not options.again:
-        content = attempts.anew(content, keys, "not begun")
+        content = attempts.anew(content, keys, NOT_BEGUN)
         write(path, content)
     all_right = True
     begin = time.monotonic()
@@ -105,7 +108,7 @@ def _measure_all(cases: list[Case], path: Path, order: Sequence[str], options: a
             f"{case.title}, {', '.join(backends)}"
         )
         tries = attempts.TOGETHER if len(group) > 1 else attempts.ALONE
-        content = attempts.noted(content, group, "begun, and not brought to an end", tries)
+        content = attempts.noted(content, group, NOT_ENDED, tries)
         write(path, content)
         try:
             with _watched(options.case_limit):

@@ -59,7 +59,8 @@ DESCRIPTIONS = {
     "kinds": "Over kinds of embeddings",
     "training": "Over the epochs of the demo's training",
     "GPU, small batches": "On a GPU: small batches",
-    "GPU, shapes": "On a GPU: shapes",
+    "GPU, headline": "On a GPU: headline shapes",
+    "GPU, large shapes": "On a GPU: large shapes",
     "GPU, density": "On a GPU: over the hard density",
 }
 """Headings, by sweep."""

@@ -12,11 +12,11 @@ The learning rate is 0: every step does the optimiser's work and leaves the netw
 steps meet the same share of hard pairs, however many there are. Measured are the untrained network and that
 of the last epoch.
 
-On a GPU the step begins with images that have been moved and lie there: moving them is the CPU's work, which
-would run ahead while the GPU computes and hide what the loss takes. The network is trained on the CPU
-before. Where pytorch-metric-learning is missing, as on a bare machine, the base loss is a plain softmax over
-proxies; the file says which one it was. Records are known by batch size and epoch, are written one by one, and
-those of other batch sizes stay.
+On a GPU the step begins with images that have been moved and lie there: moving them is the CPU's work,
+which would run ahead while the GPU computes and hide what the loss takes. The network is trained on the CPU
+before. Where pytorch-metric-learning is missing, as on a bare machine, the base loss is a plain softmax
+over proxies; the file says which one it was. Records are known by batch size and epoch, are written one by
+one, and those of other batch sizes stay.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ class TestSweeps:
         assert {case.dtype for case in sweeps.cases() if case.device == "cpu"} == {"float32"}
 
     def test_cases_on_a_gpu_have_the_shapes_that_are_promised(self) -> None:
-        shapes = {(case.n, case.d) for case in sweeps.SWEEPS["GPU, shapes"]}
+        of_shapes = sweeps.cases(("GPU, headline", "GPU, large shapes"))
+        shapes = {(case.n, case.d) for case in of_shapes}
         assert {(16384, 128), (8192, 1024), (16384, 512), (131072, 512), (2**20, 128)} <= shapes
         small = {(case.n, case.d) for case in sweeps.SWEEPS["GPU, small batches"]}
         assert small == {(n, 128) for n in (256, 512, 1024, 2048)}
