@@ -21,6 +21,7 @@ class CappedLog:
         self.path = path
         self.most_bytes = most_bytes
         self.left_out = 0
+        self._marker = b""  # of what is left out
         self._lock = threading.Lock()
         self._file = path.open("ab" if append else "wb")
 
@@ -44,9 +45,8 @@ class CappedLog:
 
     def _cut(self) -> None:
         """Keep half of what is allowed of the head, a quarter of the tail."""
-        content = self.path.read_bytes()
+        content = self.path.read_bytes().replace(self._marker, b"", 1)
         head, tail = content[: self.most_bytes // 2], content[-(self.most_bytes // 4) :]
         self.left_out += len(content) - len(head) - len(tail)
-        marker = f"\n[... {self.left_out:,} bytes left out ...]\n".encode()
-        head = head.split(b"\n[... ", 1)[0]  # the marker of the last time goes
-        self.path.write_bytes(head + marker + tail)
+        self._marker = f"\n[... {self.left_out:,} bytes left out ...]\n".encode()
+        self.path.write_bytes(head + self._marker + tail)

@@ -49,7 +49,7 @@ def kernels(text: str) -> list[Kernel]:
     start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     found = []
     for row in csv.DictReader(lines[start:]):
-        if row["ID"]:  # the first row has the units
+        if row["ID"].isdigit():  # no units, as in the first row, nor the tool's own words
             found.append(_condensed(row))
     return found
 

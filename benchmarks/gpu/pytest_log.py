@@ -74,8 +74,7 @@ class Teller:
     def _say(self, *lines: str) -> None:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
-            reporter.ensure_newline()
-            for line in lines:
+            for line in ("", *lines):
                 reporter.write_line(line)
 
 
@@ -107,10 +106,8 @@ class Worker:
         yield
         faulthandler.cancel_dump_traceback_later()
         if self.failed and (reason := why_lost()) is not None:
-            os.write(
-                self.stderr,
-                f"{item.nodeid} has left the GPU lost, a new process goes on: {reason}\n".encode(),
-            )
+            told = f"{item.nodeid} has lost the GPU, a new process goes on: {reason}\n"
+            os.write(self.stderr, told.encode())
             os._exit(LOST)
 
 

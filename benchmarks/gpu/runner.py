@@ -26,6 +26,7 @@ from benchmarks.gpu.plan import Step
 PASSED, FAILED, TIMED_OUT, CRASHED, NOT_RUN = "passed", "FAILED", "TIMED OUT", "CRASHED", "not run"
 CRASHES = (signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGKILL)
 AGAIN = "--again"
+ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "COLUMNS": "160"}
 WORTH_S = 15  # that have to be left, for a process to be started again
 
 
@@ -85,7 +86,7 @@ def _once(name: str, command: Sequence[str], limit_s: float, grace_s: float, log
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
+            env=os.environ | ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
