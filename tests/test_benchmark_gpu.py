@@ -38,7 +38,7 @@ from benchmarks import (  # noqa: E402
     training_step,
 )
 from benchmarks.gpu import __main__ as gpu  # noqa: E402
-from benchmarks.gpu import machine, plan, report, runner, state  # noqa: E402
+from benchmarks.gpu import machine, plan, pytest_log, report, runner, state  # noqa: E402
 from benchmarks.gpu.plan import Known  # noqa: E402
 from benchmarks.gpu.runner import Outcome  # noqa: E402
 from benchmarks.workload import STEPS, Case  # noqa: E402
@@ -138,9 +138,10 @@ class TestPlan:
         command = " ".join(step("tests").command)
         assert "-m pytest tests -m gpu" in command
         assert " -n 8 " in command
-        assert plan.rank("test_against_reference") < plan.rank("test_of_tomorrow") < plan.rank("test_gpu")
+        ranks = [pytest_log.rank(stem) for stem in ("test_against_reference", "test_of_tomorrow", "test_gpu")]
+        assert ranks[0] < ranks[1] < ranks[2]
 
-    @pytest.mark.parametrize("stem", [*plan.RIGHT_FIRST, *plan.RIGHT_LAST])
+    @pytest.mark.parametrize("stem", [*pytest_log.RIGHT_FIRST, *pytest_log.RIGHT_LAST])
     def test_files_of_tests_that_are_put_in_order_are_there(self, stem: str) -> None:
         assert Path(ROOT, "tests", f"{stem}.py").exists()
 

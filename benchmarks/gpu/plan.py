@@ -18,24 +18,12 @@ from benchmarks.result_files import Key
 WHOLE_S = 570  # the machine may be taken away after ten minutes
 GRACE_S = 20  # between SIGINT, at which a step should say what it has, and SIGKILL
 CASE_LIMIT_S = 60  # of a case of a sweep: a kernel that hangs costs no other case
-TEST_LIMIT_S = 45  # of a test
+TEST_LIMIT_S = 60  # of a test, compiling included
 
 HEADLINE = "GPU, headline"
 SMALL = "GPU, small batches"
 DENSITIES = "GPU, density"
 LARGE = "GPU, large shapes"
-
-RIGHT_FIRST = (
-    "test_known_example",
-    "test_against_reference",
-    "test_gradients",
-    "test_hard_densities",
-    "test_on_the_margin",
-    "test_not_finite_and_empty",
-    "test_repeatability",
-)
-RIGHT_LAST = ("test_compile", "test_ops", "test_gpu")
-"""Files of tests: results first; what is not named; streams, graphs, memory and first calls at the end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,13 +123,6 @@ def every(machine: Machine, results: Path) -> tuple[Step, ...]:
 def named(machine: Machine, results: Path, names: Collection[str]) -> Plan:
     """These steps only, in the order of the plan."""
     return Plan(tuple(step for step in every(machine, results) if step.name in names))
-
-
-def rank(stem: str) -> int:
-    """Where a file of tests stands."""
-    if stem in RIGHT_FIRST:
-        return RIGHT_FIRST.index(stem)
-    return len(RIGHT_FIRST) + (1 + RIGHT_LAST.index(stem) if stem in RIGHT_LAST else 0)
 
 
 def _first_steps(machine: Machine, results: Path) -> tuple[Step, ...]:

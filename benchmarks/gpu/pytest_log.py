@@ -1,6 +1,6 @@
 """A plugin for pytest, where tests may hang, break a GPU, or be stopped: `-p benchmarks.gpu.pytest_log`.
 
-- Results are tested before streams and graphs (`plan.rank`).
+- Results are tested before streams and graphs (`rank`).
 - The first lines of every traceback are printed when it happens, so that nothing is lost by being stopped;
   at the end they are not printed again. Then follow the tests that were running when the end came.
 - With `--test-limit`, a process of xdist whose test takes longer ends, showing where it was: no signal
@@ -12,15 +12,25 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
-import torch
-
-from benchmarks.gpu import plan
 
 LINES = 40
 LOST = 70  # exit status of a process whose GPU does not answer
+
+RIGHT_FIRST = (
+    "test_known_example",
+    "test_against_reference",
+    "test_gradients",
+    "test_hard_densities",
+    "test_on_the_margin",
+    "test_not_finite_and_empty",
+    "test_repeatability",
+)
+RIGHT_LAST = ("test_compile", "test_ops", "test_gpu")
+"""Files of tests: results first; what is not named; streams, graphs, memory and first calls at the end."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: plan.rank(item.path.stem))
+    items.sort(key=lambda item: rank(item.path.stem))
+
+
+def rank(stem: str) -> int:
+    """Where a file of tests stands."""
+    if stem in RIGHT_FIRST:
+        return RIGHT_FIRST.index(stem)
+    return len(RIGHT_FIRST) + (1 + RIGHT_LAST.index(stem) if stem in RIGHT_LAST else 0)
 
 
 class Teller:
@@ -113,7 +130,8 @@ class Worker:
 
 def why_lost() -> str | None:
     """None where this process's GPU still answers, or was never asked."""
-    if not torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")  # which tests have imported, if they need it
+    if torch is None or not torch.cuda.is_initialized():
         return None
     try:
         torch.zeros(1, device="cuda").item()
