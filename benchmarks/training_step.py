@@ -111,7 +111,10 @@ def _on(device: str, student: Student) -> Student:
     there.device = device
     there.network.to(device)
     there.base_loss.to(device)
-    there.optimizer.load_state_dict(there.optimizer.state_dict())  # which moves it to the parameters
+    old = there.optimizer.state_dict()
+    parts = (there.network, there.base_loss)
+    there.optimizer = type(there.optimizer)([{"params": part.parameters()} for part in parts])
+    there.optimizer.load_state_dict(old)  # which goes to where the parameters are
     return there
 
 
