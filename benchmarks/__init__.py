@@ -9,7 +9,8 @@
     stages.py        where our own time goes
     memory.py        peak memory beyond the inputs
     environment.py   on what it ran
-    measure.py       one case -> one record
+    measure.py       one case -> a record a backend
+    cells.py         what a record's cells are: figures, or reasons
     result_files.py  the files of records: merged, replaced at once
     attempts.py      what is not measured, why, and how often it was tried
     table.py         records -> Markdown

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import tcm_kernels
-from benchmarks import accuracy, environment, graphs, interleave, memory, opponents, stages, workload
+from benchmarks import accuracy, cells, environment, graphs, interleave, memory, opponents, stages, workload
 from benchmarks.workload import STEPS, Case
 from tcm_kernels import dispatch
 
@@ -140,19 +140,19 @@ class Bench:
         replays: dict[Any, Cell],
     ) -> dict[str, Any]:
         own = self.ours[backend]
-        profile = _wrong(self.wrong[own]) if own in self.wrong else stages.profile(self.work, backend)
-        cells = {}
+        profile = cells.wrong(self.wrong[own]) if own in self.wrong else stages.profile(self.work, backend)
+        competitors = {}
         for competitor in opponents.COMPETITORS:
             name = own if competitor.name == opponents.OURS else competitor.name
             steps = {step: self._cell(name, step, timings) for step in STEPS}
             errors = self.errors.get(name)
-            cells[competitor.name] = {
+            competitors[competitor.name] = {
                 "steps": steps,
                 "memory": peaks[name],
                 "error": dataclasses.asdict(errors) if errors else None,
             }
             if replays:
-                cells[competitor.name]["replays"] = {
+                competitors[competitor.name]["replays"] = {
                     step: replays.get((name, step), steps[step]) for step in STEPS
                 }
         hard = stats["positive_count"] + stats["negative_count"]
@@ -172,24 +172,24 @@ class Bench:
             "checked": truth.checked,
             "share_of_hard_pairs_at_a_margin": truth.band_share,
             "units": units,
-            "competitors": cells,
+            "competitors": competitors,
             "stages": profile,
         }
 
     def _refusal(self, competitor: opponents.Competitor) -> Cell | None:
         if competitor.name in self.without:
-            return _not_measured("left out of this run")
+            return cells.not_measured("left out of this run")
         missing = competitor.why_not_here()
         if missing is not None:
-            return _not_measured(missing)
+            return cells.not_measured(missing)
         held = 0  # ours comes before U, U comes before the opponents
         if competitor.name != opponents.OURS and self._unit_refusal() is None:
             held = self.case.matrix_bytes
-        return _does_not_fit(competitor.bytes_needed(self.case), held, self.case.device)
+        return cells.does_not_fit(competitor.bytes_needed(self.case), held, self.case.device)
 
     def _unit_refusal(self) -> Cell | None:
         ours = opponents.named(opponents.OURS).bytes_needed(self.case)
-        return _does_not_fit(self.case.matrix_bytes, ours, self.case.device, memory.EXACT_SHARE)
+        return cells.does_not_fit(self.case.matrix_bytes, ours, self.case.device, memory.EXACT_SHARE)
 
     def _stats(self) -> dict[str, int]:
         """Hard pairs, as counted by the first backend that can; the others are held to the same truth."""
@@ -221,8 +221,8 @@ class Bench:
         """Go on without this backend, if there is another; its error is what its record is missing for."""
         if len(self.ours) - len(self.failed.keys() & self.ours.keys()) <= 1:
             raise error
-        self.failed[backend] = first_line(error)
-        self._drop(self.ours[backend], _not_measured(self.failed[backend]))
+        self.failed[backend] = cells.first_line(error)
+        self._drop(self.ours[backend], cells.not_measured(self.failed[backend]))
 
     def _check(self, stats: dict[str, int]) -> accuracy.Truth:
         """Fill `errors` and `wrong`; drop the opponents, and backends, that turn out not to run."""
@@ -244,11 +244,11 @@ class Bench:
                 if name in backends:
                     self._give_up(backends[name], error)
                 else:
-                    self._drop(name, _not_measured(first_line(error)))
+                    self._drop(name, cells.not_measured(cells.first_line(error)))
                 continue
             errors = max(both, key=lambda errors: errors.loss or 0.0)
             if name not in backends and errors.gradient > accuracy.SOMETHING_ELSE:
-                self._drop(name, _wrong(f"relative errors {errors}"))
+                self._drop(name, cells.wrong(f"relative errors {errors}"))
                 continue
             self.errors[name] = errors
         allowed = truth.tolerance(self.case.torch_dtype, self.errors.get(opponents.DENSE))
@@ -269,7 +269,7 @@ class Bench:
                 peaks[name] = self.refusals[name]
                 continue
             if competitor.name not in memory_of:
-                peaks[name] = _not_measured("its memory was not asked for in this run")
+                peaks[name] = cells.not_measured("its memory was not asked for in this run")
                 continue
             self.log(f"memory of {name}")
             # On a GPU its allocator counts, here and on the data that are there already.
@@ -277,7 +277,7 @@ class Bench:
             measured = memory.peak(self.case, competitor.name, backend, run)
             status = {"status": "measured"}
             if measured.peak_bytes is None:
-                status = _not_measured(measured.method)
+                status = cells.not_measured(measured.method)
             peaks[name] = status | dataclasses.asdict(measured)
         return peaks
 
@@ -298,7 +298,7 @@ class Bench:
         else:
             units[UNIT] = refusal
         if device == "cpu":  # beside the output of U, if that is there
-            refusal = refusal or _does_not_fit(self.case.matrix_bytes, 0, device, memory.EXACT_SHARE)
+            refusal = refusal or cells.does_not_fit(self.case.matrix_bytes, 0, device, memory.EXACT_SHARE)
             if refusal is None:
                 callables[UNIT_ALLOCATING] = lambda: torch.mm(x, columns.T)
             else:
@@ -307,7 +307,7 @@ class Bench:
         timings = interleave.interleave(
             callables, unit=UNIT if UNIT in callables else None, budget_s=budget_s, device=device
         )
-        units |= {name: _timed(timings[name]) for name in (UNIT, UNIT_ALLOCATING) if name in timings}
+        units |= {name: cells.timed(timings[name]) for name in (UNIT, UNIT_ALLOCATING) if name in timings}
         gc.collect()
         return timings, units
 
@@ -320,7 +320,7 @@ class Bench:
         columns = x if self.work.ref is None else self.work.ref
         out = torch.empty(self.case.n, self.case.columns, dtype=x.dtype, device=x.device)
         runs = self._timed_runs()
-        cells: dict[Any, Cell] = dict.fromkeys((UNIT, *runs), _not_measured("U cannot be captured"))
+        made: dict[Any, Cell] = dict.fromkeys((UNIT, *runs), cells.not_measured("U cannot be captured"))
         most_rounds = 0
         with (
             contextlib.suppress(RuntimeError),
@@ -337,24 +337,24 @@ class Bench:
                             device=self.case.device,
                         )
                 except Exception as error:  # whatever keeps it from being captured is that cell's reason
-                    cells[key] = _not_measured(f"cannot be captured: {first_line(error)}")
+                    made[key] = cells.not_measured(f"cannot be captured: {cells.first_line(error)}")
                     self.failed |= {
-                        backend: f"as a CUDA graph: {first_line(error)}"
+                        backend: f"as a CUDA graph: {cells.first_line(error)}"
                         for backend, name in self.ours.items()
                         if name == key[0]
                     }
                     continue
-                cells[key] = _timed(timings[key])
+                made[key] = cells.timed(timings[key])
                 if timings[UNIT].seconds.count > most_rounds:
-                    cells[UNIT], most_rounds = _timed(timings[UNIT]), timings[UNIT].seconds.count
-        return cells
+                    made[UNIT], most_rounds = cells.timed(timings[UNIT]), timings[UNIT].seconds.count
+        return made
 
     def _cell(self, name: str, step: str, timings: dict[Any, interleave.Timing]) -> Cell:
         if name in self.refusals:
             return self.refusals[name]
         if name in self.wrong:
-            return _wrong(self.wrong[name])
-        return _timed(timings[name, step])
+            return cells.wrong(self.wrong[name])
+        return cells.timed(timings[name, step])
 
 
 def _is_short(unit: Cell | None, device: str) -> bool:
@@ -362,39 +362,6 @@ def _is_short(unit: Cell | None, device: str) -> bool:
     if device != "cuda" or unit is None or unit["status"] != "measured":
         return False
     return unit["seconds"]["median"] < graphs.SHORT_S
-
-
-def _timed(timing: interleave.Timing) -> Cell:
-    return {
-        "status": "measured",
-        "seconds": dataclasses.asdict(timing.seconds),
-        "ratio_to_unit": dataclasses.asdict(timing.ratio) if timing.ratio else None,
-    }
-
-
-def first_line(error: Exception) -> str:
-    """What was raised, in a line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-
-
-def _not_measured(reason: str) -> Cell:
-    return {"status": "not measured", "reason": reason}
-
-
-def _wrong(reason: str) -> Cell:
-    return {"status": "wrong result", "reason": reason}
-
-
-def _does_not_fit(needed: int, held: int, device: str, share: float = memory.SAFE_SHARE) -> Cell | None:
-    """None where `needed` bytes fit beside `held` bytes, else the cell that says so."""
-    if memory.fits(needed + held, device, share):
-        return None
-    return {
-        "status": "does not fit",
-        "needed_bytes": needed,
-        "available_bytes": memory.available_bytes(device),
-        "usable_share": share,
-    }
 
 
 def _said(backend: str, what: str) -> str | None:

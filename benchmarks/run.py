@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import attempts, environment, measure, opponents, result_files, sweeps, table, workload
+from benchmarks import attempts, cells, environment, measure, opponents, result_files, sweeps, table, workload
 from benchmarks.workload import Case
 from tcm_kernels import dispatch
 
@@ -116,7 +116,7 @@ def _measure_all(cases: list[Case], path: Path, order: Sequence[str], options: a
         except Exception as error:
             traceback.print_exc()
             records, failed = [], {}
-            content = attempts.noted(content, group, measure.first_line(error))
+            content = attempts.noted(content, group, cells.first_line(error))
         failed = {(case.title, backend): reason for backend, reason in failed.items()}
         for reason in failed.values():
             _say(f"  NO RIGHT RESULT, no time recorded: {reason}")
@@ -191,14 +191,8 @@ def _why_lost() -> str | None:
     try:
         torch.zeros(1, device="cuda").item()
     except RuntimeError as error:
-        return measure.first_line(error)
+        return cells.first_line(error)
     return None
-
-
-def merge(path: Path, records: list[dict[str, Any]], order: Sequence[str]) -> None:
-    """Put the records into the file, which may not be there yet, and renew its table."""
-    old = result_files.load_if_there(path)
-    write(path, result_files.merged(old, result_files.stamped(path.stem, measure.SCHEMA, records), order))
 
 
 def drop_others(path: Path, titles: Sequence[str]) -> None:

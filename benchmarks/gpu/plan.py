@@ -130,7 +130,7 @@ def _first_steps(machine: Machine, results: Path) -> tuple[Step, ...]:
         _build(machine),
         _tests(machine),
         _sanitizer(machine, "memcheck", 50),
-        _sweep(machine, results, "headline", HEADLINE, 100, budget_s=4),
+        _sweep(machine, results, "headline", HEADLINE, 100, budget_s=3),
         _profile(machine, results),
         # Compiling the dense loss for each of them would take as long as all the rest of the step.
         _sweep(machine, results, "small batches", SMALL, 40, budget_s=2, without=[opponents.COMPILED]),

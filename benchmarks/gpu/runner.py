@@ -86,7 +86,7 @@ def _once(name: str, command: Sequence[str], limit_s: float, grace_s: float, log
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | ENVIRONMENT,
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -113,6 +113,12 @@ def _once(name: str, command: Sequence[str], limit_s: float, grace_s: float, log
         if process.stdout is not None and not copier.is_alive():
             process.stdout.close()
     return _outcome(process.returncode, last_signal, limit_s, time.monotonic() - begin)
+
+
+def _environment() -> dict[str, str]:
+    """With what was installed beside the interpreter, such as ninja, although nobody has activated it."""
+    beside = os.path.dirname(sys.executable)
+    return os.environ | ENVIRONMENT | {"PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])}
 
 
 def _outcome(status: int, last_signal: signal.Signals | None, limit_s: float, took_s: float) -> Outcome:
