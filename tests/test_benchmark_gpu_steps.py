@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
 
 from benchmarks import result_files  # noqa: E402
-from benchmarks.gpu import kernels, plan, profile, pytest_log, runner  # noqa: E402
+from benchmarks.gpu import kernels, machine, plan, profile, pytest_log, runner  # noqa: E402
 from benchmarks.gpu.log import CappedLog  # noqa: E402
 from benchmarks.gpu.runner import Outcome  # noqa: E402
 
@@ -37,8 +38,15 @@ def run_command(
     return outcome, (tmp_path / "log.txt").read_text(encoding="utf-8")
 
 
-def is_there(pid: int) -> bool:
-    """Whether the process is more than a zombie."""
+def is_gone(pid: int) -> bool:
+    """Whether the process is no more than a zombie, within the moment that dying takes."""
+    until = time.monotonic() + 5
+    while (there := _is_there(pid)) and time.monotonic() < until:
+        time.sleep(0.01)
+    return not there
+
+
+def _is_there(pid: int) -> bool:
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
@@ -96,7 +104,7 @@ class TestRunner:
         assert 1.5 + GRACE_S <= time.monotonic() - begin < 1.5 + GRACE_S + 5
         pids = [int(line.split()[1]) for line in log.splitlines() if line.startswith("pid ")]
         assert len(pids) == 2
-        assert not any(is_there(pid) for pid in pids)
+        assert all(is_gone(pid) for pid in pids)
 
     def test_what_a_step_leaves_running_is_ended_with_it(self, tmp_path: Path) -> None:
         code = """
@@ -109,7 +117,7 @@ class TestRunner:
         assert outcome.kind == "passed"
         assert time.monotonic() - begin < 20
         (pid,) = [int(line.split()[1]) for line in log.splitlines() if line.startswith("pid ")]
-        assert not is_there(pid)
+        assert is_gone(pid)
 
     def test_no_more_than_the_time_that_is_left_is_taken(self, tmp_path: Path) -> None:
         outcome, log = run(tmp_path, "import time; time.sleep(60)", limit_s=50, left_s=1.0 + GRACE_S)
@@ -190,28 +198,21 @@ def tests(tmp_path: Path) -> Path:
 
 def pytest_step(folder: Path, *options: str) -> tuple[str, ...]:
     """The plan's own command, on other tests and in two processes."""
-    command = (
-        sys.executable,
-        "-m",
-        "pytest",
-        str(folder),
-        "-q",
-        "--tb=short",
-        "-n",
-        "2",
-        "-c",
-        "pyproject.toml",
-    )
-    command += (
-        "-p",
-        "benchmarks.gpu.pytest_log",
-        "-p",
-        "no:cacheprovider",
-        "--continue-on-collection-errors",
-    )
-    return (*command, "--rootdir", str(folder), *options)
+    here = dataclasses.replace(machine.COMPLETE, python=sys.executable)
+    (tests,) = [step for step in plan.first(here, folder).steps if step.name == "tests"]
+    (folder / "conftest.py").write_text(ALL_NEED_A_GPU, encoding="utf-8")
+    others = {"tests": str(folder), "8": "2"}
+    command = (*(others.get(word, word) for word in tests.command), *options)
+    return (*command, "-c", "pyproject.toml", "--rootdir", str(folder))
 
 
+ALL_NEED_A_GPU = """
+import pytest
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(pytest.mark.gpu)
+"""
 LONG_FAILURE = """
     def test_a_long_story():
         raise AssertionError("\\n".join(f"fact {i}" for i in range(100)))

@@ -130,7 +130,7 @@ def _first_steps(machine: Machine, results: Path) -> tuple[Step, ...]:
         _build(machine),
         _tests(machine),
         _sanitizer(machine, "memcheck", 50),
-        _sweep(machine, results, "headline", HEADLINE, 100, budget_s=3),
+        _sweep(machine, results, "headline", HEADLINE, 115, budget_s=3),
         _profile(machine, results),
         # Compiling the dense loss for each of them would take as long as all the rest of the step.
         _sweep(machine, results, "small batches", SMALL, 40, budget_s=2, without=[opponents.COMPILED]),
@@ -141,7 +141,7 @@ def _rest_steps(machine: Machine, results: Path) -> tuple[Step, ...]:
     # Compiling the dense loss again for every density would take longer than all the rest.
     fast = [opponents.COMPILED]
     return (
-        _sweep(machine, results, "densities", DENSITIES, 110, budget_s=3, without=fast),
+        _sweep(machine, results, "densities", DENSITIES, 125, budget_s=3, without=fast),
         _histogram(machine, results),
         _sanitizer(machine, "racecheck", 45),
         _sanitizer(machine, "initcheck", 45),
@@ -155,7 +155,7 @@ def _build(machine: Machine) -> Step:
     only = ("env", f"TORCH_CUDA_ARCH_LIST={machine.chip}") if machine.chip else ()
     command = (*only, machine.python, "setup.py", "build_ext", "--inplace")
     why_not = None if "c++" in machine.tools else "there is no C++ compiler"
-    return Step("build", command, 80, (("build",),), why_not=why_not)
+    return Step("build", command, 65, (("build",),), why_not=why_not)
 
 
 def _tests(machine: Machine) -> Step:
