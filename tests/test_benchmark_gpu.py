@@ -489,3 +489,23 @@ class TestReport:
         assert runner._outcome(128 + signal.SIGSEGV, None, 10, 1).kind == "CRASHED"
         assert runner._outcome(-signal.SIGABRT, None, 10, 1).detail.startswith("with SIGABRT")
         assert runner._outcome(2, None, 10, 1).kind == "FAILED"
+
+
+def test_what_a_machine_offers_is_found_also_beside_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(machine.environment, "slug", lambda device: SLUG)
+    monkeypatch.setattr(machine, "CUDA", tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    for program in ("nvcc", "ncu"):
+        Path(tmp_path, program).touch(mode=0o755)
+    here = machine.here()
+    assert (here.slug, here.chip) == (SLUG, "9.0a")
+    assert here.tools & set(machine.PROGRAMS) == {"nvcc", "ncu"}
+    assert here.program("ncu") == str(tmp_path / "ncu")
+    assert step("profile", here).why_not is None
+    assert step("memcheck", here).why_not == "compute-sanitizer is not installed"
