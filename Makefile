@@ -6,7 +6,8 @@
 #   make bench    the benchmark grid, training step, histogram and pictures into benchmarks/results/
 #   make lint     ruff, mypy and clang-format
 #   make matrix   the Triton kernels with other versions of Triton than that of the tests
-#   make gpu      on a machine with a GPU: tests, benchmark and profile into RESULTS=<folder>
+#   make gpu      on a machine with a GPU, in ten minutes: tests, memcheck, benchmark and profile into
+#                 benchmarks/results or RESULTS=<folder>; STEPS=rest runs what has no record there yet
 #   make wheel    a wheel in dist/, one for every Python from 3.10 and every torch from 2.10
 #
 # PYTHON, VENV and TORCH can be set, as in: make test PYTHON=python3.12 TORCH=torch==2.14.0
@@ -19,7 +20,7 @@ TORCH  ?= torch==2.13.0
 TRITON ?= triton==3.7.1
 OTHER_TRITONS ?= 3.6.0 3.8.0 3.9.0
 # Where `make gpu` leaves its figures and its log.
-RESULTS ?= build/gpu
+RESULTS ?= benchmarks/results
 
 RUN   := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(subst =,-,$(subst /,-,$(TORCH)-$(TRITON)))
@@ -60,7 +61,7 @@ matrix: $(READY)
 
 # Uses the python3 that is there, with its torch and Triton: such a machine need not reach any network.
 gpu:
-	$(PYTHON) -m benchmarks.gpu --results "$(RESULTS)"
+	$(PYTHON) -m benchmarks.gpu --results "$(RESULTS)" $(if $(STEPS),--steps "$(STEPS)")
 
 wheel: $(READY)
 	$(RUN) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .

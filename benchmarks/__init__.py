@@ -9,8 +9,10 @@
     stages.py        where our own time goes
     memory.py        peak memory beyond the inputs
     environment.py   on what it ran
-    measure.py       one case -> one record
+    measure.py       one case -> a record a backend
+    cells.py         what a record's cells are: figures, or reasons
     result_files.py  the files of records: merged, replaced at once
+    attempts.py      what is not measured, why, and how often it was tried
     table.py         records -> Markdown
     figures.py       records -> pictures: `python -m benchmarks.figures`
     readme.py        records -> the figures in README.md
@@ -19,6 +21,7 @@
     launches.py      what the `triton` backend would launch, recorded and compiled without a GPU
     sass/            `python -m benchmarks.sass`: clocks predicted from compiled code; no measurement
     histogram.py     `python -m benchmarks.histogram`: what evaluation costs, over N
+    gpu/             `python -m benchmarks.gpu`: all of this and the tests on a machine with a GPU, in minutes
     test_loss.py     `pytest benchmarks/ --benchmark-only`
 
 pytest and `python -m` put the checkout first on sys.path, where its sources, which may lack the compiled

@@ -249,7 +249,7 @@ def path(folder: Path, slug: str, name: str) -> Path:
 def make(content: result_files.Results, folder: Path) -> list[Path]:
     """Write the pictures that the records suffice for, and say which do not; returns their paths."""
     written = []
-    by_title = {result_files.title(record): record for record in content["records"]}
+    by_title = {result_files.title(record): record for record in result_files.preferred(content["records"])}
     for name, picture in FIGURES.items():
         records = [by_title[title] for title in sweeps.titles(picture.sweep) if title in by_title]
         if len(records) < 2:

@@ -7,6 +7,8 @@ buffer: what anybody pays who looks at all similarities without keeping them. Bo
 ratio is formed within each round. `class_curves` is timed as a whole, numbering the labels and allocating the
 tables included. Its peak memory, tables included, is that of a process of its own, beyond the embeddings.
 
+What cannot be counted is said, and the next size tried; the exit status is then 1.
+
 Embeddings are clusters, 60,000 of them in 11,000 classes (as in a large product data set), fewer in the
 same proportion.
 """
@@ -15,11 +17,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import io
 import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,11 +77,11 @@ def measure(n: int, device: str, *, budget_s: float) -> dict[str, Any]:
     timings = interleave.interleave(
         {"product": tiled_product(emb), "ours": ours}, unit="product", budget_s=budget_s, device=device
     )
-    peak_bytes, method = _peak(n, device)
+    peak_bytes, method = memory.allocated_peak(ours) if device == "cuda" else _peak_of_a_process(n)
     ratio = timings["ours"].ratio
     assert ratio is not None
     return {
-        "case": {"title": f"N={n}, D={D}", "n": n, "d": D, "bins": BINS, "classes": len(labels.unique())},
+        "case": {"title": title(n), "n": n, "d": D, "bins": BINS, "classes": len(labels.unique())},
         "dtype": str(DTYPES[device]),
         "seconds": {name: dataclasses.asdict(timing.seconds) for name, timing in timings.items()},
         "ratio": dataclasses.asdict(ratio),
@@ -88,11 +92,8 @@ def measure(n: int, device: str, *, budget_s: float) -> dict[str, Any]:
     }
 
 
-def _peak(n: int, device: str) -> tuple[int, str]:
-    """Bytes beyond the embeddings; on a CPU in a fresh process."""
-    if device == "cuda":
-        emb, labels = embeddings(n, device)
-        return memory.allocated_peak(lambda: class_curves(emb, labels, bins=BINS))
+def _peak_of_a_process(n: int) -> tuple[int, str]:
+    """Bytes beyond the embeddings, on a CPU in a fresh process."""
     child = subprocess.run(
         [
             sys.executable,
@@ -189,6 +190,11 @@ def picture(content: result_files.Results) -> bytes:
     return buffer.getvalue()
 
 
+def title(n: int) -> str:
+    """By which the record of one N is known."""
+    return f"N={n}, D={D}"
+
+
 def path(folder: Path, slug: str) -> Path:
     """Where the results of a device lie."""
     return folder / f"histogram-{slug}.json"
@@ -206,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=60.0, metavar="S", help="seconds an N (default 60)")
     parser.add_argument("--threads", type=int, metavar="N", help="as torch.set_num_threads")
     parser.add_argument("--out", type=Path, default=result_files.FOLDER, metavar="FOLDER")
+    parser.add_argument("--missing", action="store_true", help="only sizes that the file has no record of")
     parser.add_argument("--peak-of", type=int, metavar="N", help="only print the peak memory of one N")
     options = parser.parse_args(arguments)
     if options.threads:
@@ -214,19 +221,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_peak(options.peak_of)
         return 0
     there = path(options.out, environment.slug(options.device))
-    content = result_files.load(there) if there.exists() else None
-    sizes = options.n or SIZES[options.device]
-    for n in sizes:
+    content = result_files.load_if_there(there)
+    known = {result_files.title(record) for record in (content or {"records": ()})["records"]}
+    order = [title(n) for n in SIZES[options.device]]
+    failures = 0
+    for n in options.n or SIZES[options.device]:
+        if options.missing and title(n) in known:
+            continue
         print(f"N = {n:,}", file=sys.stderr, flush=True)
-        record = measure(n, options.device, budget_s=options.budget)
-        order = [f"N={size}, D={D}" for size in SIZES[options.device]]
+        try:
+            record = measure(n, options.device, budget_s=options.budget)
+        except Exception:  # the other sizes may well work
+            traceback.print_exc()
+            failures += 1
+            continue
         content = result_files.merged(content, result_files.stamped(there.stem, SCHEMA, [record]), order)
         result_files.write_json(there, content)
-    assert content is not None
-    result_files.replace(there.with_suffix(".png"), picture(content))
-    print(text(content))
-    print(f"wrote {there} and its picture", file=sys.stderr)
-    return 0
+    if content is not None:
+        if importlib.util.find_spec("matplotlib") is not None:
+            result_files.replace(there.with_suffix(".png"), picture(content))
+        print(text(content))
+        print(f"wrote {there} and its picture", file=sys.stderr)
+    return int(failures > 0)
 
 
 if __name__ == "__main__":

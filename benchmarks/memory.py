@@ -73,10 +73,26 @@ def fits(bytes_needed: int, device: str, share: float = SAFE_SHARE) -> bool:
     return bytes_needed <= share * available_bytes(device)
 
 
-def peak(case: Case, competitor: str, backend: str, step: str = "forward+backward") -> PeakMemory:
-    """Measure the competitor (a name from `opponents.COMPETITORS`) on the case's data."""
+def peak(
+    case: Case,
+    competitor: str,
+    backend: str,
+    run: Callable[[], object] | None = None,
+    step: str = "forward+backward",
+) -> PeakMemory:
+    """Measure the competitor (a name from `opponents.COMPETITORS`) on the case's data.
+
+    Args:
+        case: what is measured; its data are made anew on a CPU.
+        competitor: its name.
+        backend: of ours.
+        run: on a GPU the step itself, which has run before: what it needs is counted where it lies.
+        step: one of `workload.STEPS`.
+    """
     if case.device == "cuda":
-        return _peak_on_gpu(case, competitor, backend, step)
+        assert run is not None
+        peak_bytes, method = allocated_peak(run)
+        return PeakMemory(peak_bytes, _gradient_bytes(case), method)
     task = {
         "case": dataclasses.asdict(case),
         "competitor": competitor,
@@ -102,13 +118,6 @@ def peak(case: Case, competitor: str, backend: str, step: str = "forward+backwar
             None, _gradient_bytes(case), f"the measuring process ended with {child.returncode}: {last_words}"
         )
     return PeakMemory(**json.loads(child.stdout.splitlines()[-1]))
-
-
-def _peak_on_gpu(case: Case, competitor: str, backend: str, step: str) -> PeakMemory:
-    run = _step(case, competitor, backend, step)
-    run()  # compiles, and lets libraries take their workspaces
-    peak_bytes, method = allocated_peak(run)
-    return PeakMemory(peak_bytes, _gradient_bytes(case), method)
 
 
 def allocated_peak(run: Callable[[], object]) -> tuple[int, str]:

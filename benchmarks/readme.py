@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT, digits, figures, histogram, opponents, run, table, training_step
-from benchmarks.result_files import FOLDER, Results, load
+from benchmarks import ROOT, digits, figures, histogram, opponents, result_files, run, table, training_step
+from benchmarks.result_files import FOLDER, Results, load, load_if_there
 from benchmarks.workload import STEPS, Case
 
 README = ROOT / "README.md"
@@ -60,7 +60,7 @@ def find(results: Results, case: Case) -> dict[str, Any] | None:
     same = {"n": case.n, "m": None, "d": case.d, "kind": case.kind, "dtype": case.dtype}
     alike = [
         record
-        for record in results["records"]
+        for record in result_files.preferred(results["records"])
         if same.items() <= record["case"].items()
         and record["case"].get("epoch") == case.epoch
         and (case.kind != "clusters" or record["case"]["per_class"] == case.per_class)
@@ -160,7 +160,7 @@ def _conditions(results: Results) -> str:
         f"network (all cosines about 0.3 to 0.9), a spectrum falling as 1/k{demo}. "
         "U is one bare `torch.mm(x, x.T, out=...)`, measured in turns with "
         "everything else; figures are medians, memory is beyond the inputs and includes the gradient. "
-        f"All {len(results['records'])} cases, with {details}: "
+        f"All {len(result_files.preferred(results['records']))} cases, with {details}: "
         f"{_link(RESULTS.with_suffix('.md'))}."
     )
 
@@ -260,10 +260,6 @@ def _pictures() -> list[str]:
     ]
 
 
-def _load_if_there(path: Path) -> Results | None:
-    return load(path) if path.exists() else None
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.splitlines()[0])
@@ -273,9 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     after = updated(
         before,
         load(RESULTS),
-        counted=_load_if_there(HISTOGRAM),
-        full_precision=_load_if_there(FULL_PRECISION),
-        step=_load_if_there(TRAINING_STEP),
+        counted=load_if_there(HISTOGRAM),
+        full_precision=load_if_there(FULL_PRECISION),
+        step=load_if_there(TRAINING_STEP),
         pictures=_pictures(),
     )
     if options.check:

@@ -1,23 +1,28 @@
 """The files under benchmarks/results: read, merged record by record, replaced as a whole.
 
-A record is known by the title of its case. A run that measures a few cases again keeps the records of all
-others, and one that is interrupted keeps what it has measured so far; each record has its own environment
-and settings, so that a file made by several runs still says under which conditions each figure was taken.
+A device has one file. A record in it is known by the title of its case and by the backend that was measured
+(`key`). A run that measures a few cases again keeps the records of all others, and one that is interrupted
+keeps what it has measured so far; each record has its own environment and settings, so that a file made by
+several runs still says under which conditions each figure was taken. What a file holds beside its records
+(see attempts.py and benchmarks/gpu) is kept as well.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tcm_kernels import dispatch
 from tcm_kernels.files import write_atomically
 
 FOLDER = Path(__file__).resolve().parent / "results"
 
 Results = dict[str, Any]
+Key = tuple[str, ...]
+"""By which something that can be measured is known: (title, backend) of a case, others by other words."""
 
 
 def load(path: Path) -> Results:
@@ -25,20 +30,50 @@ def load(path: Path) -> Results:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def merged(old: Results | None, new: Results, order: Sequence[str] = ()) -> Results:
-    """`new` with the records of `old` whose case it does not have; records in the given order of titles.
+def load_if_there(path: Path) -> Results | None:
+    """The same, or None without a file."""
+    return load(path) if path.exists() else None
 
+
+def merged(old: Results | None, new: Results, order: Sequence[str] = ()) -> Results:
+    """`new` with the records of `old` whose key it does not have, and with whatever else `old` holds.
+
+    Records stand in the given order of titles, those of one title in `dispatch`'s order of preference.
     Records whose title is not in the order follow at the end, as they stood.
     """
-    records = {title(record): record for results in (old, new) if results for record in results["records"]}
+    records = {key(record): record for results in (old, new) if results for record in results["records"]}
     places = {name: place for place, name in enumerate(order)}
-    in_order = sorted(records.values(), key=lambda record: places.get(title(record), len(places)))
-    return new | {"records": in_order}
+
+    def place(record: dict[str, Any]) -> tuple[int, int]:
+        there = places.get(title(record))
+        return (len(places), 0) if there is None else (there, _preference(record))
+
+    return (old or {}) | new | {"records": sorted(records.values(), key=place)}
 
 
 def title(record: dict[str, Any]) -> str:
-    """By which a record is known."""
+    """The title of a record's case."""
     return record["case"]["title"]
+
+
+def key(record: dict[str, Any]) -> Key:
+    """By which a record is known: its title and, where it is of one, its backend."""
+    return (title(record), record["backend"]) if "backend" in record else (title(record),)
+
+
+def preferred(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One record a case, in the same order: of several backends, that which "auto" would rather take."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for record in records:
+        best = chosen.setdefault(title(record), record)
+        if _preference(record) < _preference(best):
+            chosen[title(record)] = record
+    return list(chosen.values())
+
+
+def _preference(record: dict[str, Any]) -> int:
+    backend = record.get("backend")
+    return dispatch.BACKENDS.index(backend) if backend in dispatch.BACKENDS else len(dispatch.BACKENDS)
 
 
 def stamped(slug: str, schema: int, records: list[dict[str, Any]]) -> Results:

@@ -4,29 +4,35 @@
     python -m benchmarks.run --sweep N --sweep D    these only
     python -m benchmarks.run --cases N=8192         those whose title contains the text
     python -m benchmarks.run --screening full       as on a processor without 8-bit units; own files
+    python -m benchmarks.run --backend triton --backend cuda    both in the same rounds, a record each
+    python -m benchmarks.run --missing              what the file has no record of
     python -m benchmarks.run --quick                two tiny cases, to see that everything works
 
-After every case its record takes the place of the one that the file has of it, and the files are replaced
-as a whole: records of other cases stay, and an interrupted run keeps what it has. A complete run drops
-the records of cases that no sweep has any more. The exit status is 1 if any result of ours was wrong
-(its times are then not recorded).
+After every case its record takes the place of the one that the file has of it and of the backend, and the
+files are replaced as a whole: records of other cases stay, and an interrupted run keeps what it has. What is
+asked for and not measured stands in the file with the reason; a process that died can be gone on with
+(`--again`, see attempts.py). A complete run drops the records of cases that no sweep has any more. The exit
+status is 1 if something of ours failed or was wrong (the times of a wrong result are not recorded).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import faulthandler
 import gc
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import environment, measure, opponents, result_files, sweeps, table, workload
+from benchmarks import attempts, cells, environment, measure, opponents, result_files, sweeps, table, workload
 from benchmarks.workload import Case
 from tcm_kernels import dispatch
 
@@ -40,10 +46,14 @@ SUFFIXES = {
 }
 """Of file names, by what SCREENING asks for."""
 
+NOT_BEGUN = "not begun"
+NOT_ENDED = "begun, and not brought to an end"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(arguments)
+    options.backend = options.backend or ["auto"]
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.screening:
@@ -63,38 +73,87 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"--device {options.device}: none of the cases can be measured here")
         return 2
 
-    name = slug(options.device, options.backend) + ("-quick" if options.quick else "")
-    path = options.out / f"{name}.json"
+    path = options.out / f"{slug(options.device)}{'-quick' if options.quick else ''}.json"
     order = [case.title for case in grid] if options.quick else [case.title for case in sweeps.cases()]
-    if path.exists():
-        result_files.load(path)  # a file that cannot be read is better known of before the measurements
-    all_right = True
-    begin = time.monotonic()
-    for i, case in enumerate(cases):
-        _say(f"case {i + 1} of {len(cases)}: {case.title}{_remaining(begin, i, len(cases))}")
-        record, wrong = _measure(case, options)
-        if wrong:
-            all_right = False
-            _say(f"  WRONG RESULT, no time recorded: {wrong}")
-        merge(path, [record], order)
+    all_right = _measure_all(cases, path, order, options)
     if not (options.quick or options.sweep or options.cases):
         drop_others(path, order)
-    _say(f"{time.monotonic() - begin:.0f} s; wrote {path} and {path.with_suffix('.md').name}")
     return 0 if all_right else 1
 
 
-def slug(device: str, backend: str = "auto") -> str:
-    """The results' file name on this machine, with the backend and the screening where one was asked for."""
-    of_backend = "" if backend == "auto" else f"-{backend}-backend"
-    return environment.slug(device) + of_backend + SUFFIXES.get(os.environ.get(SCREENING, ""), "")
+def slug(device: str) -> str:
+    """The results' file name on this machine, with the screening where one was asked for."""
+    return environment.slug(device) + SUFFIXES.get(os.environ.get(SCREENING, ""), "")
 
 
-def _measure(case: Case, options: argparse.Namespace) -> tuple[dict[str, Any], str | None]:
-    """The case's record, and what is wrong with our result if something is."""
+def _measure_all(cases: list[Case], path: Path, order: Sequence[str], options: argparse.Namespace) -> bool:
+    """Measure what is asked for and say in the file what is not measured, and why; whether all went well."""
+    by_title = {case.title: case for case in cases}
+    content = result_files.load_if_there(path) or result_files.stamped(path.stem, measure.SCHEMA, [])
+    keys = [(case.title, backend) for case in cases for backend in _backends(case, options.backend)]
+    if options.again:
+        keys = attempts.open_keys(content, keys)
+    elif options.missing:
+        keys = attempts.without_record(content, keys)
+    if not options.again:
+        content = attempts.anew(content, keys, NOT_BEGUN)
+        write(path, content)
+    all_right = True
+    begin = time.monotonic()
+    while left := attempts.open_keys(content, keys):
+        group = attempts.queue(content, left)[0]
+        case, backends = by_title[group[0][0]], [backend for _, backend in group]
+        _say(
+            f"{len(left)} of {len(keys)} left{_remaining(begin, len(keys) - len(left), len(keys))}: "
+            f"{case.title}, {', '.join(backends)}"
+        )
+        tries = attempts.TOGETHER if len(group) > 1 else attempts.ALONE
+        content = attempts.noted(content, group, NOT_ENDED, tries)
+        write(path, content)
+        try:
+            with _watched(options.case_limit):
+                records, failed = _measure(case, backends, options)
+        except Exception as error:
+            traceback.print_exc()
+            records, failed = [], {}
+            content = attempts.noted(content, group, cells.first_line(error))
+        failed = {(case.title, backend): reason for backend, reason in failed.items()}
+        for reason in failed.values():
+            _say(f"  NO RIGHT RESULT, no time recorded: {reason}")
+        content = result_files.merged(
+            content, result_files.stamped(path.stem, measure.SCHEMA, records), order
+        )
+        done = [result_files.key(record) for record in records]
+        content = attempts.settled(content, done)
+        for key, reason in failed.items():
+            if key not in done:
+                content = attempts.noted(content, [key], reason, attempts.ALONE)
+        write(path, content)
+        all_right = all_right and not failed and bool(records)
+        if case.device == "cuda" and (lost := _why_lost()) is not None:
+            _say(f"the device is lost, a new process has to go on: {lost}")
+            return False
+    _say(f"{time.monotonic() - begin:.0f} s; wrote {path} and {path.with_suffix('.md').name}")
+    return all_right
+
+
+def _backends(case: Case, asked: Sequence[str]) -> list[str]:
+    """The backends that are asked for, each once, "auto" by the name of the one that it takes."""
+    taken = {name: dispatch.choose(name, case.device, case.torch_dtype) for name in asked if name == "auto"}
+    return list(dict.fromkeys(taken.get(name, name) for name in asked))
+
+
+def _measure(
+    case: Case, backends: Sequence[str], options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The records of the backends that could be measured, and what is wrong with the others, by backend.
+
+    A wrong result has both a record, without a time, and a reason.
+    """
     begin = time.monotonic()
     bench = measure.Bench(
         case,
-        options.backend,
+        backends,
         options.without,
         log=lambda phase: _say(f"  {time.monotonic() - begin:6.1f} s  {phase}"),
     )
@@ -102,28 +161,44 @@ def _measure(case: Case, options: argparse.Namespace) -> tuple[dict[str, Any], s
     # the tables leave out, once a sweep is enough.
     thorough = options.quick or case in sweeps.SWEEPS["batches"]
     memory_of = measure.EVERYONE if thorough else measure.OURS_AND_DENSE
-    record = bench.measure(budget_s=options.budget, memory_of=() if options.no_memory else memory_of)
-    record["settings"] = {
-        "backend": options.backend,
-        "budget_s": options.budget,
-        "without": options.without,
-    }
-    record["measuring_took_s"] = round(time.monotonic() - begin, 1)
-    wrong = bench.wrong
+    bench.measure(budget_s=options.budget, memory_of=() if options.no_memory else memory_of)
+    for record in bench.records.values():
+        record["settings"] = {
+            "backend": ", ".join(options.backend),
+            "budget_s": options.budget,
+            "without": options.without,
+        }
+        record["measuring_took_s"] = round(time.monotonic() - begin, 1)
+    records, failed = list(bench.records.values()), bench.failed
     del bench
     gc.collect()
-    return record, wrong
+    return records, failed
 
 
-def merge(path: Path, records: list[dict[str, Any]], order: Sequence[str]) -> None:
-    """Put the records into the file, which may not be there yet, and renew its table."""
-    old = result_files.load(path) if path.exists() else None
-    write(path, result_files.merged(old, result_files.stamped(path.stem, measure.SCHEMA, records), order))
+@contextlib.contextmanager
+def _watched(limit_s: float | None) -> Iterator[None]:
+    """End the process after so many seconds, whatever it waits for, and show where it was."""
+    if limit_s is not None:
+        faulthandler.dump_traceback_later(limit_s, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _why_lost() -> str | None:
+    """None where the GPU still answers: after a fault in a kernel no later call of the process does."""
+    try:
+        torch.zeros(1, device="cuda").item()
+    except RuntimeError as error:
+        return cells.first_line(error)
+    return None
 
 
 def drop_others(path: Path, titles: Sequence[str]) -> None:
     """Leave only the records with these titles in the file."""
     content = result_files.load(path)
+    content = attempts.settled(content, [key for key in attempts.entries(content) if key[0] not in titles])
     write(path, content | {"records": [r for r in content["records"] if result_files.title(r) in titles]})
 
 
@@ -157,7 +232,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu"
     )
-    parser.add_argument("--backend", choices=("auto", *dispatch.BACKENDS), default="auto")
+    parser.add_argument(
+        "--backend",
+        action="append",
+        choices=("auto", *dispatch.BACKENDS),
+        help="may be given more than once: then all are measured in the same rounds (default: auto)",
+    )
     parser.add_argument(
         "--screening",
         choices=tuple(SUFFIXES),
@@ -172,6 +252,13 @@ def _parser() -> argparse.ArgumentParser:
     opponent_names = [c.name for c in opponents.COMPETITORS if c.name != opponents.OURS]
     parser.add_argument(
         "--without", action="append", default=[], choices=opponent_names, help="leave this opponent out"
+    )
+    parser.add_argument("--missing", action="store_true", help="only what the file has no record of")
+    parser.add_argument(
+        "--again", action="store_true", help="go on after a run that died: what it did not come to"
+    )
+    parser.add_argument(
+        "--case-limit", type=float, metavar="S", help="end the process if a case takes longer than this"
     )
     parser.add_argument("--no-memory", action="store_true", help="skip the peak-memory processes")
     return parser

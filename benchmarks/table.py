@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from benchmarks import measure, opponents, stages, sweeps, workload
+from benchmarks import attempts, measure, opponents, stages, sweeps, workload
 
 Cell = dict[str, Any]
 
@@ -37,8 +37,13 @@ inputs, the gradient included. Errors are relative, against float64. Labels are 
 † Some pair lies within rounding of a margin: rounding decides its side, and with it a bit of the gradient."""
 
 REPLAY_NOTES = """\
-The same calls, captured once and replayed, U as well: the time of the device alone. Only where U takes less
-than a millisecond; elsewhere launches hide behind the work."""
+The same calls, captured and replayed in turns with U's replay: the time of the device alone. Only where U
+takes less than five milliseconds; elsewhere launches hide behind the work."""
+
+PROFILE_HEADINGS = ("duration, µs", "tensor pipe, %", "issue slots, %", "DRAM, MB", "L2, MB", "stalls")
+PROFILE_NOTES = """\
+Of the kernels of one forward and backward, each alone and with the clocks as they were. Stalls: warps that
+wait, per issued instruction, the three most frequent reasons."""
 
 STAGE_NOTES = f"""\
 Shares of one forward and backward of ours; medians over some calls, beside the interleaved ones. The forward
@@ -54,7 +59,8 @@ DESCRIPTIONS = {
     "kinds": "Over kinds of embeddings",
     "training": "Over the epochs of the demo's training",
     "GPU, small batches": "On a GPU: small batches",
-    "GPU, shapes": "On a GPU: shapes",
+    "GPU, headline": "On a GPU: headline shapes",
+    "GPU, large shapes": "On a GPU: large shapes",
     "GPU, density": "On a GPU: over the hard density",
 }
 """Headings, by sweep."""
@@ -64,29 +70,62 @@ def markdown(results: dict[str, Any]) -> str:
     """The table of what `benchmarks.run` wrote: {"records": [...], ...}."""
     records = results["records"]
     lines = [f"# Benchmarks: {results['slug']}", ""]
-    if not records:
-        return "\n".join([*lines, "No case was measured.", ""])
-    lines += _environment(records)
-    for heading, members in _sections(records):
-        lines += ["", f"## {heading}", "", *grid(HEADINGS, (_row(record) for record in members))]
-    lines += ["", NOTES]
-    lines += _replays(records)
-    lines += ["", "## Where the time goes", "", *_stages(records)]
+    if records:
+        lines += _measured(records)
+    else:
+        lines += ["No case was measured."]
+    lines += gpu_sections(results)
     reasons = sorted({reason for record in records for reason in _reasons(record)})
+    reasons += [f"{', '.join(what)}: {entry['reason']}" for what, entry in attempts.entries(results).items()]
     if reasons:
         lines += ["", "## Not measured", "", *(f"- {reason}" for reason in reasons)]
     return "\n".join([*lines, ""])
 
 
+def _measured(records: list[dict[str, Any]]) -> list[str]:
+    lines = _environment(records)
+    for heading, members in _sections(records):
+        lines += ["", f"## {heading}", "", *grid(HEADINGS, (_row(record) for record in members))]
+    lines += ["", NOTES]
+    lines += _replays(records)
+    return [*lines, "", "## Where the time goes", "", *_stages(records)]
+
+
+def gpu_sections(results: dict[str, Any]) -> list[str]:
+    """What benchmarks/gpu leaves beside the records: kernels' counters, and how its steps went."""
+    lines = []
+    if profiles := results.get("profile"):
+        rows = [
+            [f"`{backend}`", kernel["kernel"], *(_counter(kernel, name) for name in PROFILE_HEADINGS)]
+            for backend, kernels in profiles.items()
+            for kernel in kernels
+        ]
+        headings = ["backend", "kernel", *PROFILE_HEADINGS]
+        lines += ["", "## Kernels, by Nsight Compute", "", *grid(headings, rows), "", PROFILE_NOTES]
+    if outcomes := results.get("steps"):
+        rows = [[name, step["outcome"], step["detail"], step["ended"]] for name, step in outcomes.items()]
+        lines += ["", "## Steps of `make gpu`", "", *grid(("step", "outcome", "", "ended"), rows)]
+    return lines
+
+
+def _counter(kernel: dict[str, Any], name: str) -> str:
+    value = kernel.get(name)
+    if isinstance(value, dict):
+        return ", ".join(f"{part} {share:.3g}" for part, share in value.items())
+    return "not measured" if value is None else f"{value:.4g}"
+
+
 def _sections(records: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """A heading and its records for each sweep that has some; a record may be in several."""
-    by_title = {record["case"]["title"]: record for record in records}
+    by_title: dict[str, list[dict[str, Any]]] = {}  # in it a record for each backend
+    for record in records:
+        by_title.setdefault(record["case"]["title"], []).append(record)
     for name in sweeps.SWEEPS:
-        members = [by_title[title] for title in sweeps.titles(name) if title in by_title]
+        members = [record for title in sweeps.titles(name) for record in by_title.get(title, ())]
         if members:
             yield DESCRIPTIONS[name], members
     in_a_sweep = {case.title for case in sweeps.cases()}
-    others = [record for title, record in by_title.items() if title not in in_a_sweep]
+    others = [record for record in records if record["case"]["title"] not in in_a_sweep]
     if others:
         yield "Other cases", others
 
@@ -106,7 +145,7 @@ def _stages(records: list[dict[str, Any]]) -> list[str]:
     parts = list(dict.fromkeys(part for record in measured for part in record["stages"]["seconds"]))
     rows = []
     for record in records:
-        start = [record["case"]["title"], f"{record['hard_density']:.2g}"]
+        start = [f"{record['case']['title']} (`{record['backend']}`)", f"{record['hard_density']:.2g}"]
         if record not in measured:
             rows.append([*start, _get(record, "stages", "status") or "not measured", *("" for _ in parts)])
             continue
@@ -124,7 +163,8 @@ def _replays(records: list[dict[str, Any]]) -> list[str]:
         unit = _get(record, "units", measure.UNIT_REPLAYED)
         if unit is None:
             continue
-        row = [record["case"]["title"], f"{record['hard_density']:.2g}", _time(unit)]
+        case = f"{record['case']['title']} (`{record['backend']}`)"
+        row = [case, f"{record['hard_density']:.2g}", _time(unit)]
         for name in (opponents.OURS, opponents.DENSE, opponents.COMPILED):
             row += [_time(_get(record, "competitors", name, "replays", step)) for step in workload.STEPS]
         rows.append(row)

@@ -59,14 +59,15 @@ def _marks(case: Case) -> list[pytest.MarkDecorator]:
 @pytest.mark.parametrize(("case", "competitor", "step"), list(_parameters()))
 def test_loss(case: Case, competitor: str, step: str, benchmark) -> None:
     bench = _measured(case)
-    cells = bench.record["competitors"][competitor]
+    (record,) = bench.records.values()
+    cells = record["competitors"][competitor]
     timing = cells["steps"][step]
     if competitor == opponents.OURS:
-        assert bench.wrong is None, f"wrong result, so no time: {bench.wrong}"
+        assert not bench.wrong, f"wrong result, so no time: {bench.wrong}"
     if timing["status"] != "measured":
         pytest.skip(_why_not(timing))
 
-    everything_else = {key: value for key, value in bench.record.items() if key != "competitors"}
+    everything_else = {key: value for key, value in record.items() if key != "competitors"}
     benchmark.extra_info.update(
         everything_else,
         competitor=competitor,

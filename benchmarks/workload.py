@@ -14,6 +14,10 @@ rows share a direction, all cosines lie between 0.3 and 0.9. "spectrum" is what 
 over a common background, variances falling as 1/k along directions that are no coordinate axes. The kind
 "demo" is made by nobody: see digits.py.
 
+Data are made, and margins chosen, on the case's device: a million rows take seconds on a GPU that were
+minutes on a CPU. The two have generators of their own, so a case on a GPU has other rows than its like on a
+CPU, drawn from the same distribution.
+
 A case is data; which cases are measured stands in sweeps.py.
 """
 
@@ -32,6 +36,8 @@ STEPS = ("forward", "forward+backward")
 
 CLASSES_PER_GROUP = 8
 MOST_GROUPS = 256  # keeps the share of pairs within a group, the candidates for hard, above 1e-3
+SAMPLED_ROWS = 512  # whose similarities to all others show where margins have to lie
+MOST_SAMPLED_PAIRS = 2**27  # fewer rows, where there are more than 262,144 columns: half a gigabyte is enough
 MOST_POSITIVES = 0.9  # share of the positives that are hard at most, short of a density of 1
 
 
@@ -108,12 +114,10 @@ class Workload:
 
 
 def make(case: Case) -> Workload:
-    """The case's data on its device; the same for the same case, "demo" apart on every machine."""
+    """The case's data on its device; the same for the same case, "demo" apart on every CPU."""
     (emb, labels), (ref, ref_labels) = _demo(case) if case.kind == "demo" else _synthetic(case)
     margins = case.margins or choose_margins(emb, labels, ref, ref_labels, density=case.density)
-    if ref is not None and ref_labels is not None:
-        ref, ref_labels = ref.to(case.device), ref_labels.to(case.device)
-    return Workload(case, emb.to(case.device), labels.to(case.device), ref, ref_labels, *margins)
+    return Workload(case, emb, labels, ref, ref_labels, *margins)
 
 
 def _demo(case: Case) -> tuple[tuple[Tensor, Tensor], tuple[None, None]]:
@@ -122,11 +126,11 @@ def _demo(case: Case) -> tuple[tuple[Tensor, Tensor], tuple[None, None]]:
             f"case {case.title!r}: the demo has an epoch, {digits.D} dimensions, no reference set"
         )
     emb, labels = digits.embeddings(case.n, case.epoch, case.seed)
-    return (emb.to(case.torch_dtype), labels), (None, None)
+    return (emb.to(case.device, case.torch_dtype), labels.to(case.device)), (None, None)
 
 
 def _synthetic(case: Case) -> tuple[tuple[Tensor, Tensor], tuple[Tensor | None, Tensor | None]]:
-    generator = torch.Generator().manual_seed(case.seed)
+    generator = torch.Generator(case.device).manual_seed(case.seed)
     classes = -(-case.n // case.per_class)
     centres = _class_centres(classes, case.d, generator)
     rows = _samples(centres, case.n, case, generator)
@@ -136,17 +140,26 @@ def _synthetic(case: Case) -> tuple[tuple[Tensor, Tensor], tuple[Tensor | None, 
 def _class_centres(classes: int, d: int, generator: torch.Generator) -> Tensor:
     """(classes, D) unit rows; two of one group have a similarity of about a half."""
     groups = max(1, min(MOST_GROUPS, classes // CLASSES_PER_GROUP))
-    of_group = F.normalize(torch.randn(groups, d, generator=generator))
-    own = F.normalize(torch.randn(classes, d, generator=generator))
-    return F.normalize(of_group[torch.arange(classes) % groups] + own)
+    of_group = F.normalize(_randn(groups, d, generator))
+    own = F.normalize(_randn(classes, d, generator))
+    return F.normalize(of_group[torch.arange(classes, device=own.device) % groups] + own)
+
+
+def _randn(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(rows, columns, generator=generator, device=generator.device)
+
+
+def _rand(rows: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(rows, 1, generator=generator, device=generator.device)
 
 
 def _samples(centres: Tensor, n: int, case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """(n, D) rows of the case's dtype around the centres, and their (n,) labels, in random order."""
-    in_order = torch.arange(n) // case.per_class % centres.shape[0]
-    labels = in_order[torch.randperm(n, generator=generator)]
-    offsets = F.normalize(torch.randn(n, case.d, generator=generator))
-    lengths = 2 ** (2 * torch.rand(n, 1, generator=generator) - 1)  # between 1/2 and 2
+    device = generator.device
+    in_order = torch.arange(n, device=device) // case.per_class % centres.shape[0]
+    labels = in_order[torch.randperm(n, generator=generator, device=device)]
+    offsets = F.normalize(_randn(n, case.d, generator))
+    lengths = 2 ** (2 * _rand(n, generator) - 1)  # between 1/2 and 2
     rows = _SHAPES[case.kind](centres[labels], offsets, case, generator) * lengths
     return rows.to(case.torch_dtype), labels
 
@@ -157,17 +170,17 @@ def _clusters(centres: Tensor, offsets: Tensor, case: Case, _: torch.Generator) 
 
 def _correlated(centres: Tensor, offsets: Tensor, case: Case, generator: torch.Generator) -> Tensor:
     """Cosine of rows i and j about a_i a_j, a between the roots of 0.3 and 0.9."""
-    common = F.normalize(torch.randn(1, case.d, generator=generator))
+    common = F.normalize(_randn(1, case.d, generator))
     own = F.normalize(centres + case.noise * offsets)
     own = F.normalize(own - (own @ common.T) * common)
-    share = 0.3**0.5 + (0.9**0.5 - 0.3**0.5) * torch.rand(len(own), 1, generator=generator)
+    share = 0.3**0.5 + (0.9**0.5 - 0.3**0.5) * _rand(len(own), generator)
     return share * common + (1 - share**2).sqrt() * own
 
 
 def _spectrum(centres: Tensor, offsets: Tensor, case: Case, generator: torch.Generator) -> Tensor:
-    scale = torch.arange(1, case.d + 1).rsqrt()  # variance 1/k along the k-th direction
-    directions = torch.linalg.qr(torch.randn(case.d, case.d, generator=generator)).Q
-    background = F.normalize(torch.randn(1, case.d, generator=generator))
+    scale = torch.arange(1, case.d + 1, device=generator.device).rsqrt()  # variance 1/k along the k-th
+    directions = torch.linalg.qr(_randn(case.d, case.d, generator)).Q
+    background = F.normalize(_randn(1, case.d, generator))
     own = F.normalize(centres * scale) + case.noise * F.normalize(offsets * scale)
     return 0.5 * background + own @ directions.T
 
@@ -182,7 +195,6 @@ def choose_margins(
     ref_labels: Tensor | None = None,
     *,
     density: float,
-    sample_rows: int = 512,
 ) -> tuple[float, float]:
     """(m+, m-) at which about `density` of all ordered pairs are hard, from a sample of rows.
 
@@ -193,7 +205,7 @@ def choose_margins(
     if not 0 <= density <= 1:
         raise ValueError(f"density: got {density}, expected a share between 0 and 1")
     columns, column_labels = (emb, labels) if ref is None or ref_labels is None else (ref, ref_labels)
-    rows = slice(0, min(sample_rows, emb.shape[0]))
+    rows = slice(0, max(1, min(SAMPLED_ROWS, MOST_SAMPLED_PAIRS // len(columns))))
     s = F.normalize(emb[rows].float()) @ F.normalize(columns.float()).T
     same = labels[rows, None] == column_labels[None, :]
     once = torch.ones_like(same)
@@ -213,13 +225,46 @@ def choose_margins(
 def _margin_of_largest(values: Tensor, count: int) -> float:
     """A margin in [-1, 1] with `count` of the values above it, halfway to the next value.
 
-    It is a float32 number, so that float32 and float64 code compare with the same margin.
+    It is a float32 number, so that float32 and float64 code compare with the same margin. Overwrites the
+    values.
     """
     if count == 0:
         return 1.0
     if count == values.numel():
         return -1.0
-    smallest_above = values.kthvalue(values.numel() - count + 1).values.item()
-    largest_below = values.kthvalue(values.numel() - count).values.item()
+    smallest_above = _kth_largest(values, count)
+    above = values >= smallest_above
+    if int(above.sum()) > count:  # equal values on both sides of the margin
+        largest_below = smallest_above
+    else:
+        largest_below = values.masked_fill_(above, -torch.inf).max().item()
     halfway = torch.tensor((smallest_above + largest_below) / 2, dtype=torch.float32)
     return halfway.clamp(-1, 1).item()
+
+
+def _kth_largest(values: Tensor, k: int) -> float:
+    """The k-th largest of (n,) float32 values, k from 1 on, none of them NaN."""
+    if values.device.type == "cpu":
+        return values.kthvalue(values.numel() - k + 1).values.item()
+    return _kth_largest_by_halves(values, k)
+
+
+def _kth_largest_by_halves(values: Tensor, k: int) -> float:
+    """The same by 32 counts, each of which all of a GPU takes part in: its kthvalue runs on one of its SMs.
+
+    What is halved is the interval from -inf to inf, counted in float32 numbers.
+    """
+    low, high = ~_BITS_OF_INFINITY, _BITS_OF_INFINITY  # at least k values are as large as low
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if int((values >= _float_of(middle)).sum()) >= k else (low, middle - 1)
+    return _float_of(low)
+
+
+_BITS_OF_INFINITY = 0x7F800000
+
+
+def _float_of(place: int) -> float:
+    """The float32 number of this place in their order; 0.0 has place 0, its neighbours 1 and (-0.0) -1."""
+    bits = place if place >= 0 else ~place - 2**31
+    return torch.tensor(bits, dtype=torch.int32).view(torch.float32).item()

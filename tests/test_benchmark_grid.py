@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,15 @@ if str(ROOT) not in sys.path:
 
 from benchmark_records import record  # noqa: E402
 
-from benchmarks import digits, measure, result_files, run, sweeps, table  # noqa: E402
+from benchmarks import attempts, digits, measure, result_files, run, sweeps, table  # noqa: E402
 from benchmarks.workload import Case  # noqa: E402
 
 FIRST, SECOND, THIRD = (Case(n, 16, density=2e-2) for n in (40, 50, 60))
+
+
+def made_up(case: Case, backends: list[str]) -> tuple[list[dict], dict[str, str]]:
+    """What `run._measure` returns, without measuring."""
+    return [record(case) | {"backend": backend} for backend in backends], {}
 
 
 def on_cpu(sweep: str) -> list[Case]:
@@ -41,7 +49,8 @@ class TestSweeps:
         assert {case.dtype for case in sweeps.cases() if case.device == "cpu"} == {"float32"}
 
     def test_cases_on_a_gpu_have_the_shapes_that_are_promised(self) -> None:
-        shapes = {(case.n, case.d) for case in sweeps.SWEEPS["GPU, shapes"]}
+        of_shapes = sweeps.cases(("GPU, headline", "GPU, large shapes"))
+        shapes = {(case.n, case.d) for case in of_shapes}
         assert {(16384, 128), (8192, 1024), (16384, 512), (131072, 512), (2**20, 128)} <= shapes
         small = {(case.n, case.d) for case in sweeps.SWEEPS["GPU, small batches"]}
         assert small == {(n, 128) for n in (256, 512, 1024, 2048)}
@@ -95,6 +104,37 @@ class TestFiles:
         ]
         assert ratios == pytest.approx([0.1, 0.1, 0.9])
 
+    def test_records_of_two_backends_are_two_and_that_which_auto_prefers_stands_first(self) -> None:
+        made = {
+            backend: record(FIRST) | {"backend": backend} for backend in ("torch", "cuda", "triton", "cpu")
+        }
+        merged = result_files.merged(
+            {"records": [made["torch"], made["cuda"]]},
+            {"records": [made["triton"], made["cpu"], record(SECOND)]},
+            order=[SECOND.title, FIRST.title],
+        )
+        assert [result_files.key(each) for each in merged["records"]] == [
+            (SECOND.title, "cpu"),
+            *((FIRST.title, backend) for backend in ("cpu", "triton", "cuda", "torch")),
+        ]
+        chosen = result_files.preferred(reversed(merged["records"]))
+        assert [result_files.key(each) for each in chosen] == [(FIRST.title, "cpu"), (SECOND.title, "cpu")]
+
+    def test_what_a_file_has_beside_its_records_is_kept(self) -> None:
+        old = {"slug": "x", "records": [], "steps": {"tests": "passed"}}
+        assert result_files.merged(old, {"slug": "x", "records": []})["steps"] == {"tests": "passed"}
+
+    @pytest.mark.parametrize(
+        "path", sorted(result_files.FOLDER.glob("cpu-*.json")), ids=lambda path: path.stem
+    )
+    def test_committed_files_are_read_as_before_and_their_tables_are_up_to_date(self, path: Path) -> None:
+        content = result_files.load(path)
+        assert [result_files.key(each) for each in content["records"]] == [
+            (result_files.title(each), "cpu") for each in content["records"]
+        ]
+        assert result_files.preferred(content["records"]) == content["records"]
+        assert path.with_suffix(".md").read_text(encoding="utf-8") == table.markdown(content)
+
     def test_an_interrupted_write_leaves_the_old_file_and_no_other(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -123,7 +163,7 @@ class TestRun:
         """Every case gets a made-up record; the grid is three small cases in two sweeps."""
         monkeypatch.setattr(sweeps, "SWEEPS", {"N": (FIRST, SECOND), "D": (SECOND, THIRD)})
         monkeypatch.setattr(sweeps.cases, "__defaults__", (("N", "D"),))
-        monkeypatch.setattr(run, "_measure", lambda case, options: (record(case), None))
+        monkeypatch.setattr(run, "_measure", lambda case, backends, options: made_up(case, backends))
         monkeypatch.delenv(run.SCREENING, raising=False)
 
     def run(self, folder: Path, *arguments: str) -> int:
@@ -132,6 +172,28 @@ class TestRun:
     def titles(self, folder: Path) -> list[str]:
         (path,) = folder.glob("*.json")
         return [result_files.title(each) for each in json.loads(path.read_text(encoding="utf-8"))["records"]]
+
+    def keys(self, folder: Path) -> list[result_files.Key]:
+        (path,) = folder.glob("*.json")
+        return [result_files.key(each) for each in result_files.load(path)["records"]]
+
+    def reasons(self, folder: Path) -> dict[result_files.Key, str]:
+        (path,) = folder.glob("*.json")
+        return {key: entry["reason"] for key, entry in attempts.entries(result_files.load(path)).items()}
+
+    def watched(
+        self, monkeypatch: pytest.MonkeyPatch, first: Callable[[Case, list[str]], None] = lambda *_: None
+    ) -> list[tuple[Case, list[str]]]:
+        """What is measured from now on, each after `first` was called."""
+        measured = []
+
+        def measure_it(case: Case, backends: list[str], options: object) -> tuple:
+            measured.append((case, backends))
+            first(case, backends)
+            return made_up(case, backends)
+
+        monkeypatch.setattr(run, "_measure", measure_it)
+        return measured
 
     def put(self, folder: Path, *cases: Case) -> None:
         old = result_files.stamped(run.slug("cpu"), measure.SCHEMA, [record(case) for case in cases])
@@ -155,10 +217,10 @@ class TestRun:
     def test_an_interrupted_run_keeps_what_it_has_and_what_there_was(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def measured_until_the_second(case: Case, options: object) -> tuple[dict, None]:
+        def measured_until_the_second(case: Case, backends: list[str], options: object) -> tuple:
             if case == SECOND:
                 raise KeyboardInterrupt
-            return record(case), None
+            return made_up(case, backends)
 
         self.put(tmp_path, THIRD)
         monkeypatch.setattr(run, "_measure", measured_until_the_second)
@@ -186,3 +248,111 @@ class TestRun:
         assert self.run(tmp_path) == 0
         assert self.titles(tmp_path) == [SECOND.title, THIRD.title]
         assert f"left out: {FIRST.title}: needs scikit-learn" in capsys.readouterr().err
+
+    def test_two_backends_have_a_record_each_in_the_one_file(self, tmp_path: Path) -> None:
+        assert self.run(tmp_path, "--backend", "cpu", "--backend", "torch") == 0
+        assert self.keys(tmp_path) == [
+            (case.title, backend) for case in (FIRST, SECOND, THIRD) for backend in ("cpu", "torch")
+        ]
+
+    def test_only_what_is_missing_is_measured(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.run(tmp_path, "--backend", "cpu", "--sweep", "N") == 0
+        measured = self.watched(monkeypatch)
+        assert self.run(tmp_path, "--backend", "cpu", "--backend", "torch", "--missing") == 0
+        assert measured == [(FIRST, ["torch"]), (SECOND, ["torch"]), (THIRD, ["cpu", "torch"])]
+        measured.clear()
+        assert self.run(tmp_path, "--backend", "cpu", "--backend", "torch", "--missing") == 0
+        assert measured == []
+
+    def test_a_process_that_dies_leaves_reasons_and_the_next_goes_on_and_tries_backends_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        both = ("--backend", "cpu", "--backend", "torch")
+
+        def dies(case: Case, backends: list[str]) -> None:
+            if case == SECOND and "torch" in backends:
+                raise SystemExit("as if by a signal")
+
+        measured = self.watched(monkeypatch, dies)
+        with pytest.raises(SystemExit):
+            self.run(tmp_path, *both)
+        assert measured == [(FIRST, ["cpu", "torch"]), (SECOND, ["cpu", "torch"])]
+        assert self.reasons(tmp_path) == {
+            **{(SECOND.title, backend): run.NOT_ENDED for backend in ("cpu", "torch")},
+            **{(THIRD.title, backend): run.NOT_BEGUN for backend in ("cpu", "torch")},
+        }
+        measured.clear()
+        with pytest.raises(SystemExit):
+            self.run(tmp_path, *both, "--again")
+        assert measured == [(THIRD, ["cpu", "torch"]), (SECOND, ["cpu"]), (SECOND, ["torch"])]
+        assert self.reasons(tmp_path) == {(SECOND.title, "torch"): run.NOT_ENDED}
+        measured.clear()
+        assert self.run(tmp_path, *both, "--again") == 0  # twice is enough
+        assert measured == []
+
+        # In a later call what has failed comes last.
+        assert self.run(tmp_path, *both, "--sweep", "N", "--again") == 0
+        with pytest.raises(SystemExit):
+            self.run(tmp_path, *both)
+        assert measured[-1] == (SECOND, ["torch"])
+        assert measured[:2] == [(FIRST, ["cpu", "torch"]), (SECOND, ["cpu"])]
+
+    def test_a_case_that_raises_says_why_and_costs_no_other(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def raises(case: Case, backends: list[str]) -> None:
+            if case == SECOND:
+                raise RuntimeError("an illegal memory access")
+
+        self.watched(monkeypatch, raises)
+        assert self.run(tmp_path) == 1
+        assert self.titles(tmp_path) == [FIRST.title, THIRD.title]
+        reason = "RuntimeError: an illegal memory access"
+        assert self.reasons(tmp_path) == {(SECOND.title, "cpu"): reason}
+        assert "Traceback (most recent call last)" in capsys.readouterr().err
+        (markdown,) = tmp_path.glob("*.md")
+        assert f"- {SECOND.title}, cpu: {reason}" in markdown.read_text(encoding="utf-8")
+
+    def test_one_backend_that_fails_leaves_the_others_record_and_its_reason(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def measured(case: Case, backends: list[str], options: object) -> tuple:
+            return made_up(case, ["cpu"])[0], {"torch": "RuntimeError: no"} if "torch" in backends else {}
+
+        monkeypatch.setattr(run, "_measure", measured)
+        assert self.run(tmp_path, "--backend", "cpu", "--backend", "torch", "--sweep", "N") == 1
+        assert self.keys(tmp_path) == [(FIRST.title, "cpu"), (SECOND.title, "cpu")]
+        assert self.reasons(tmp_path) == {
+            (case.title, "torch"): "RuntimeError: no" for case in (FIRST, SECOND)
+        }
+
+    def test_after_a_fault_the_process_ends_and_says_what_it_has_not_come_to(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        on_gpu = [dataclasses.replace(case, device="cuda") for case in (FIRST, SECOND)]
+        monkeypatch.setattr(sweeps, "SWEEPS", {"N": tuple(on_gpu), "D": ()})
+        monkeypatch.setattr(run.workload, "why_not_here", lambda case: None)
+        monkeypatch.setattr(run.environment, "slug", lambda device: "cuda-a-gpu")
+        monkeypatch.setattr(run, "_why_lost", lambda: "CUDA error: an illegal memory access")
+        assert (
+            run.main(["--device", "cuda", "--backend", "cuda", "--out", str(tmp_path), "--sweep", "N"]) == 1
+        )
+        assert self.keys(tmp_path) == [(on_gpu[0].title, "cuda")]
+        assert self.reasons(tmp_path) == {(on_gpu[1].title, "cuda"): run.NOT_BEGUN}
+
+    def test_a_case_that_takes_too_long_ends_its_process_and_shows_where(self, tmp_path: Path) -> None:
+        code = "import sys, time; from benchmarks import run; "
+        code += "run._measure = lambda case, backends, options: time.sleep(100); run.main(sys.argv[1:])"
+        arguments = ["--quick", "--device", "cpu", "--case-limit", "1", "--out", str(tmp_path)]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "Timeout (0:00:01)!" in done.stderr
+        assert "in _measure_all" in done.stderr
+        assert self.reasons(tmp_path)[sweeps.TINY[0].title, "cpu"] == run.NOT_ENDED

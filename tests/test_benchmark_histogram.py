@@ -65,3 +65,34 @@ def test_readme_tells_of_the_largest(written: Path) -> None:
     content = json.loads(written.read_text(encoding="utf-8"))
     assert readme.evaluation(content).startswith("All pairs of 300 float32 embeddings of 512 dimensions")
     assert readme.evaluation(None) == ""
+
+
+def test_only_sizes_without_a_record_are_counted_if_asked(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+    monkeypatch.setattr(histogram, "measure", lambda n, *_, **__: counted.append(n))
+    before = written.read_bytes()
+    arguments = ["--device", "cpu", "--n", "300", "--n", "200", "--missing", "--out", str(written.parent)]
+    assert histogram.main(arguments) == 0
+    assert counted == []
+    assert written.read_bytes() == before
+
+
+def test_a_size_that_cannot_be_counted_costs_no_other_and_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = histogram.measure
+
+    def measure(n: int, device: str, **options: float) -> dict:
+        if n == 50:
+            raise RuntimeError("an illegal memory access")
+        return right(n, device, **options)
+
+    monkeypatch.setattr(histogram, "measure", measure)
+    arguments = ["--device", "cpu", "--n", "50", "--n", "60", "--budget", "0.1", "--out", str(tmp_path)]
+    assert histogram.main(arguments) == 1
+    assert "RuntimeError: an illegal memory access" in capsys.readouterr().err
+    (path,) = tmp_path.glob("*.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert [record["case"]["title"] for record in content["records"]] == [histogram.title(60)]

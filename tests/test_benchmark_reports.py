@@ -83,6 +83,18 @@ class TestFigures:
 
 
 class TestReadme:
+    def test_of_several_backends_the_one_that_auto_takes_is_shown(self, tmp_path: Path) -> None:
+        content = results("N", "density")
+        slow = [record(case, ours=5.0) | {"backend": "torch"} for case in sweeps.cases(("N", "density"))]
+        mixed = content | {"records": [*slow, *content["records"]]}
+        assert readme.headline(mixed) == readme.headline(content)
+        assert readme.measured(mixed) == readme.measured(content)
+        for folder, drawn in (("mixed", mixed), ("plain", content)):
+            figures.make(drawn, tmp_path / folder)
+        for name in figures.FIGURES:
+            paths = [figures.path(tmp_path / folder, "a-device", name) for folder in ("mixed", "plain")]
+            assert paths[0].read_bytes() == paths[1].read_bytes()
+
     def test_it_shows_its_rows_and_not_the_whole_grid(self) -> None:
         text = readme.measured(results(*sweeps.SWEEPS))
         rows = [line for line in text.splitlines() if line.startswith("| ") and " × " in line][1:]

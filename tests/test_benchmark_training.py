@@ -103,7 +103,8 @@ class TestTrainingStep:
         assert (record["batch_size"], record["epoch"]) == (64, 0)
         assert 0 < record["hard_density"] <= 1
         for name in (opponents.OURS, opponents.DENSE):
-            assert 0 <= record["share"][name]["median"] <= 1
+            share = record["share"][name]  # on a busy machine not even surely above 0
+            assert share["q1"] <= share["median"] <= share["q3"] < 1
             assert record["seconds"][name]["count"] >= 5
         assert json.loads(path.read_text(encoding="utf-8")) == content
         table = capsys.readouterr().out.splitlines()
@@ -120,3 +121,72 @@ class TestTrainingStep:
     def test_the_share_follows_from_the_ratio(self) -> None:
         share = training_step._share(training_step.Summary(2.0, 1.0, 4.0, 9))
         assert share == training_step.Summary(0.5, 0.0, 0.75, 9)
+
+    def run(self, folder: Path, *arguments: str) -> int:
+        return training_step.main(["--budget", "0.1", "--out", str(folder), *arguments])
+
+    def rows(self, folder: Path) -> list[str]:
+        (path,) = folder.iterdir()
+        return training_step.keys(result_files.load(path))
+
+    def test_a_second_run_keeps_the_rows_of_the_first_and_measures_what_is_missing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.run(tmp_path, "--batch-size", "48") == 0
+        measured = []
+        right = training_step.measure
+        monkeypatch.setattr(
+            training_step, "measure", lambda *a, **options: measured.append(a) or right(*a, **options)
+        )
+        assert self.run(tmp_path, "--batch-size", "32", "--batch-size", "48", "--missing") == 0
+        assert measured == [(32, 0)]
+        assert self.rows(tmp_path) == [training_step.key(size, 0) for size in (32, 48)]
+
+    def test_a_row_that_raises_costs_no_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        right = training_step.measure
+
+        def measure(batch_size: int, epoch: int, **options: object) -> dict:
+            if batch_size == 32:
+                raise RuntimeError("out of memory")
+            return right(batch_size, epoch, **options)
+
+        monkeypatch.setattr(training_step, "measure", measure)
+        assert self.run(tmp_path, "--batch-size", "32", "--batch-size", "48") == 1
+        assert self.rows(tmp_path) == [training_step.key(48, 0)]
+
+    def test_without_pytorch_metric_learning_the_base_loss_is_another_and_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        digits.student.cache_clear()
+        monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)
+        assert self.run(tmp_path, "--batch-size", "48") == 0
+        (path,) = tmp_path.iterdir()
+        assert result_files.load(path)["settings"]["base_loss"] == "ProxySoftmax"
+        assert isinstance(digits.student(0, seed=0).base_loss, training_step.ProxySoftmax)
+        digits.student.cache_clear()
+
+    def test_a_step_on_a_gpu_learns_what_a_step_of_the_demo_learns(self) -> None:
+        """From the same images, moved alike: the steps differ in when that happens."""
+        first, second = (training_step._on("cpu", digits.student(0, seed=0)) for _ in range(2))
+        training_step._step_on_gpu(first, 64, None)()
+        training_step._step(second, 64, None)()
+        assert any(
+            not torch.equal(after, before)
+            for after, before in zip(
+                first.network.parameters(), digits.student(0, seed=0).network.parameters(), strict=True
+            )
+        )
+        for one, other in zip(first.network.parameters(), second.network.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+
+    def test_a_student_on_another_device_has_all_of_itself_there(self) -> None:
+        """Its optimiser's state included, also when it has stepped before; the original stays."""
+        original = digits.student(1, seed=0)
+        there = training_step._on("meta", original)
+        state = [x for each in there.optimizer.state.values() for x in each.values() if x.dim() > 0]
+        assert state
+        held = [*there.network.parameters(), *there.network.buffers(), *there.base_loss.parameters(), *state]
+        assert {x.device.type for x in held} == {"meta"}
+        assert {x.device.type for x in original.network.parameters()} == {"cpu"}
+        grouped = {id(x) for group in there.optimizer.param_groups for x in group["params"]}
+        assert grouped == {id(x) for x in (*there.network.parameters(), *there.base_loss.parameters())}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import types
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +17,15 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
 
+import tcm_kernels  # noqa: E402
 from benchmarks import (  # noqa: E402
     accuracy,
     environment,
+    graphs,
     measure,
     memory,
     opponents,
+    result_files,
     run,
     stages,
     sweeps,
@@ -54,6 +61,69 @@ class TestWorkload:
         work = workload.make(Case(2048, 128, density=1e-3))
         assert 0.8 < work.margin_plus < 0.95
         assert 0.4 < work.margin_minus < 0.6
+
+    @pytest.mark.parametrize("count", [1, 2, 700, 998, 999])
+    @pytest.mark.parametrize("equal", [False, True], ids=["all different", "many equal"])
+    def test_halving_finds_the_order_statistic_that_sorting_finds(self, count: int, equal: bool) -> None:
+        values = torch.randn(999, generator=torch.Generator().manual_seed(count))
+        values[::7] *= 1e-30
+        if equal:
+            values = (values * 3).round() / 3
+        found = workload._kth_largest_by_halves(values, count)
+        assert found == values.sort(descending=True).values[count - 1].item()
+
+    @pytest.mark.parametrize("count", [1, 400, 998])
+    def test_as_many_values_are_above_the_margin_as_are_asked_for(self, count: int) -> None:
+        values = torch.rand(999, generator=torch.Generator().manual_seed(count))
+        above, below = values.sort(descending=True).values[count - 1 : count + 1].tolist()
+        margin = workload._margin_of_largest(values.clone(), count)
+        assert int((values >= margin).sum()) == count
+        assert margin == pytest.approx((above + below) / 2, abs=1e-7)
+
+    def test_a_margin_amid_equal_values_is_their_value(self) -> None:
+        assert workload._margin_of_largest(torch.tensor([0.75, 0.5, 0.5, 0.25]), 2) == 0.5
+
+    def test_margins_of_very_many_columns_are_read_off_fewer_rows(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked_at = []
+        monkeypatch.setattr(
+            workload, "_margin_of_largest", lambda values, count: looked_at.append(len(values)) or 0.5
+        )
+        for most in (2**27, 2000 * 100):
+            monkeypatch.setattr(workload, "MOST_SAMPLED_PAIRS", most)
+            workload.make(Case(2000, 32, density=1e-2))
+        # Positives and negatives: each pair of the first 512 rows, or of the first 100, once.
+        pairs = [sum(1999 - row for row in range(rows)) for rows in (512, 100)]
+        assert [sum(looked_at[:2]), sum(looked_at[2:])] == pairs
+
+    @pytest.mark.parametrize("n", [8192, 65536])
+    def test_committed_records_have_the_margins_that_are_chosen_today(self, n: int) -> None:
+        content = result_files.load(result_files.FOLDER / "cpu-intel-xeon-2-threads.json")
+        case = next(case for case in sweeps.SWEEPS["batches"] if (case.n, case.device) == (n, "cpu"))
+        (there,) = [each for each in content["records"] if result_files.title(each) == case.title]
+        work = workload.make(case)
+        expected = (there["margins"]["plus"], there["margins"]["minus"])
+        assert (work.margin_plus, work.margin_minus) == pytest.approx(expected, abs=1e-6)
+
+    @pytest.mark.parametrize("kind", ["clusters", "correlated", "spectrum"])
+    def test_data_for_a_gpu_are_made_on_it(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a device of tensors without values, which mix with those of a CPU as badly as a GPU's."""
+
+        class Torch:
+            def __getattr__(self, name: str) -> object:
+                generator = types.SimpleNamespace(device=torch.device("meta"))  # it has none of its own
+                if name == "Generator":
+                    return lambda device: types.SimpleNamespace(manual_seed=lambda _: generator)
+                real = getattr(torch, name)
+                if name not in ("randn", "rand", "randperm"):
+                    return real
+                return lambda *size, **where: real(*size, device=where["device"])
+
+        monkeypatch.setattr(workload, "torch", Torch())
+        work = workload.make(Case(64, 16, m=32, kind=kind, device="meta", margins=(0.9, 0.5)))
+        places = {x.device.type for x in (work.emb, work.labels, work.ref, work.ref_labels)}
+        assert places == {"meta"}
 
     def test_the_same_case_gives_the_same_data(self) -> None:
         first, second = workload.make(TINY), workload.make(TINY)
@@ -125,6 +195,182 @@ class TestRecord:
 
 
 @pytest.mark.skipif(dispatch.why_not_here("cpu") is not None, reason="needs the C++ extension")
+class TestTwoBackends:
+    """Measured in the same rounds, beside the same opponents."""
+
+    BACKENDS = ("cpu", "torch")
+
+    def bench(self) -> measure.Bench:
+        return measure.Bench(TINY, self.BACKENDS, without=SLOW_TO_MAKE)
+
+    def test_each_has_a_record_with_the_same_unit_and_opponents(self) -> None:
+        bench = self.bench()
+        bench.measure(budget_s=0.2, memory_of=())
+        cpu_record, torch_record = (bench.records[name] for name in self.BACKENDS)
+        assert (cpu_record["backend"], torch_record["backend"]) == self.BACKENDS
+        assert cpu_record["measured_beside"] == ["torch"]
+        assert cpu_record["units"] == torch_record["units"]
+        ours = [each["competitors"].pop(opponents.OURS)["steps"] for each in (cpu_record, torch_record)]
+        assert cpu_record["competitors"] == torch_record["competitors"]
+        assert ours[0]["forward"]["seconds"] != ours[1]["forward"]["seconds"]
+        assert not bench.failed
+
+    def test_they_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = []
+        monkeypatch.setattr(
+            measure.interleave, "interleave", lambda callables, **_: names.extend(callables) or {}
+        )
+        bench = self.bench()
+        with pytest.raises(KeyError):  # there are no times
+            bench.measure(budget_s=0.1, memory_of=())
+        assert [name for name in names if name[0].startswith(opponents.OURS)] == [
+            (name, step) for name in (opponents.OURS, "tcm_kernels, torch") for step in workload.STEPS
+        ]
+
+    @pytest.mark.parametrize("broken", BACKENDS)
+    def test_one_that_raises_costs_the_other_nothing(
+        self, broken: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        right = tcm_kernels.fused_tcm_loss
+
+        def loss(*args: object, backend: str, **kwargs: object) -> object:
+            if backend == broken:
+                raise RuntimeError("an illegal memory access")
+            return right(*args, backend=backend, **kwargs)
+
+        monkeypatch.setattr(tcm_kernels, "fused_tcm_loss", loss)
+        bench = self.bench()
+        bench.measure(budget_s=0.1, memory_of=())
+        (survivor,) = bench.records
+        assert survivor != broken
+        assert bench.failed == {broken: "RuntimeError: an illegal memory access"}
+        cell = bench.records[survivor]["competitors"][opponents.OURS]["steps"]["forward+backward"]
+        assert cell["status"] == "measured"
+
+    def test_one_that_is_wrong_has_a_record_without_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        right = tcm_kernels.fused_tcm_loss
+
+        def loss(emb: torch.Tensor, *args: object, backend: str, **kwargs: object) -> object:
+            slip = 1e-3 * emb.roll(1, dims=0) if backend == "torch" else 0
+            return right(emb + slip, *args, backend=backend, **kwargs)
+
+        monkeypatch.setattr(tcm_kernels, "fused_tcm_loss", loss)
+        bench = self.bench()
+        bench.measure(budget_s=0.1, memory_of=())
+        assert "relative errors" in bench.failed["torch"]
+        status = {
+            name: each["competitors"][opponents.OURS]["steps"]["forward"]["status"]
+            for name, each in bench.records.items()
+        }
+        assert status == {"cpu": "measured", "torch": "wrong result"}
+
+    def test_one_that_cannot_run_here_is_left_out_with_its_reason(self) -> None:
+        bench = measure.Bench(TINY, ("torch", "cuda"), without=SLOW_TO_MAKE)
+        assert list(bench.ours) == ["torch"]
+        assert "cuda" in bench.failed["cuda"]
+
+    def test_the_table_has_a_row_for_each(self) -> None:
+        bench = self.bench()
+        bench.measure(budget_s=0.1, memory_of=())
+        text = table.markdown({"slug": "a-device", "records": list(bench.records.values())})
+        assert f"| {TINY.title} (`cpu`" in text
+        assert f"| {TINY.title} (`torch`)" in text
+
+
+class Graphs:
+    """Stands for `graphs.captured`: counts how many are there at once, and what was captured."""
+
+    def __init__(self, refused: object = None) -> None:
+        self.there: list[object] = []
+        self.most, self.captured, self.refused = 0, [], refused
+
+    @contextlib.contextmanager
+    def __call__(self, run: Callable[[], object]) -> Iterator[Callable[[], object]]:
+        if run is self.refused:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.captured.append(run)
+        self.there.append(run)
+        self.most = max(self.most, len(self.there))
+        try:
+            yield run
+        finally:
+            self.there.remove(run)
+
+
+class TestReplays:
+    def test_one_graph_is_there_beside_that_of_u_and_everyone_is_replayed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake = Graphs()
+        monkeypatch.setattr(graphs, "captured", fake)
+        bench = measure.Bench(TINY, "torch", without=SLOW_TO_MAKE)
+        cells = bench._replays(budget_s=0.2)
+        assert fake.most == 2
+        assert not fake.there
+        assert fake.captured[1:] == list(bench.runs.values())
+        assert cells.keys() == {measure.UNIT, *bench.runs}
+        assert all(cell["status"] == "measured" for cell in cells.values())
+        assert all(cell["ratio_to_unit"]["median"] > 0 for cell in cells.values())
+
+    def test_what_cannot_be_captured_says_so_and_keeps_no_other_from_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = measure.Bench(TINY, "torch", without=SLOW_TO_MAKE)
+        key = (opponents.OURS, "forward")
+        monkeypatch.setattr(graphs, "captured", Graphs(refused=bench.runs[key]))
+        cells = bench._replays(budget_s=0.2)
+        assert cells.pop(key)["reason"].startswith("cannot be captured: RuntimeError: operation not")
+        assert all(cell["status"] == "measured" for cell in cells.values())
+        assert "as a CUDA graph" in bench.failed["torch"]
+
+    def test_a_record_of_short_calls_has_replays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(graphs, "captured", Graphs())
+        monkeypatch.setattr(measure, "_is_short", lambda unit, device: True)
+        record = measure.Bench(TINY, "torch", without=SLOW_TO_MAKE).measure(budget_s=0.1, memory_of=())
+        assert record["units"][measure.UNIT_REPLAYED]["status"] == "measured"
+        cells = record["competitors"]
+        assert cells[opponents.OURS]["replays"]["forward"]["status"] == "measured"
+        assert cells[opponents.COMPILED]["replays"]["forward"]["reason"] == "left out of this run"
+
+    def test_a_graph_is_gone_with_its_results_and_its_memory_at_the_end(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done = []
+        results = [torch.zeros(3) for _ in range(graphs.WARM_UP_CALLS + 1)]
+        captured_result = weakref.ref(results[0])  # that of the last call
+
+        class Graph:
+            def replay(self) -> None:
+                done.append("replay" if captured_result() is not None else "replay into nothing")
+
+            def reset(self) -> None:
+                done.append("reset" if captured_result() is None else "reset beside its results")
+
+        stream = types.SimpleNamespace(wait_stream=lambda other: None)
+        cuda = types.SimpleNamespace(
+            Stream=lambda: stream,
+            current_stream=lambda: stream,
+            stream=contextlib.nullcontext,
+            synchronize=lambda: None,
+            CUDAGraph=Graph,
+            graph=contextlib.nullcontext,
+            empty_cache=lambda: done.append("empty_cache"),
+        )
+        monkeypatch.setattr(graphs, "torch", types.SimpleNamespace(cuda=cuda))
+        with graphs.captured(results.pop) as replay:
+            replay()
+        assert done == ["replay", "reset", "empty_cache"]
+
+    @pytest.mark.parametrize(("unit_s", "expected"), [(1.5e-3, True), (6e-3, False)])
+    def test_calls_of_u_below_five_milliseconds_are_compared_as_replays(
+        self, unit_s: float, expected: bool
+    ) -> None:
+        unit = {"status": "measured", "seconds": {"median": unit_s}}
+        assert measure._is_short(unit, "cuda") is expected
+        assert not measure._is_short(unit, "cpu")
+
+
+@pytest.mark.skipif(dispatch.why_not_here("cpu") is not None, reason="needs the C++ extension")
 class TestStages:
     def test_the_stages_of_a_forward_take_no_more_time_than_the_forward(self) -> None:
         parts = stages.call(workload.make(Case(600, 32, density=1e-2)), "cpu")
@@ -144,7 +390,7 @@ class TestStages:
 
     def test_a_wrong_result_gets_none(self) -> None:
         bench = measure.Bench(TINY, "cpu", without=SLOW_TO_MAKE)
-        bench._check = lambda stats: setattr(bench, "wrong", "off") or accuracy.dense_truth(bench.work)
+        bench._check = lambda _: bench.wrong.update(tcm_kernels="off") or accuracy.dense_truth(bench.work)
         assert bench.measure(budget_s=0.05, memory_of=())["stages"]["status"] == "wrong result"
 
 
@@ -169,7 +415,8 @@ class TestRefusals:
         monkeypatch.setattr(opponents, "COMPETITORS", (slipped, *others))
         bench = measure.Bench(TINY, "torch", without=SLOW_TO_MAKE)
         record = bench.measure(budget_s=0.1, memory_of=())
-        assert "relative errors" in bench.wrong
+        assert "relative errors" in bench.wrong[opponents.OURS]
+        assert "relative errors" in bench.failed["torch"]
         cell = record["competitors"][opponents.OURS]["steps"]["forward+backward"]
         assert cell["status"] == "wrong result"
         assert "seconds" not in cell
