@@ -11,7 +11,7 @@ import cuda_twin
 import pytest
 import torch
 from cases import Case
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch_ops import Counted
 
 from tcm_kernels.backends import cuda
 from tcm_kernels.backends.contract import Problem
@@ -19,22 +19,6 @@ from tcm_kernels.backends.contract import Problem
 cuda_twin.skip_module_unless_here()
 
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
-
-ALLOCATIONS = ("aten.empty", "aten.new_empty", "aten.empty_like", "aten.empty_strided", "aten.detach")
-
-
-class Counted(TorchDispatchMode):
-    """Names of the torch ops that do something on the device; kernels of ours are counted by the twin."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ops: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(func.overloadpacket)
-        if not name.startswith("tcm_kernels") and not func.is_view and name not in ALLOCATIONS:
-            self.ops.append(name)
-        return func(*args, **(kwargs or {}))
 
 
 def problem_of(n: int, relation: str = "self") -> Problem:

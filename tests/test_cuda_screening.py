@@ -1,7 +1,7 @@
 """The CUDA backend's screening, on the CPU twin: the rule to the bit, and no pair lost where its bound bites.
 
-The rule is written here a second time, from the formulas in csrc/certificate.h: codes with one scale a tile,
-and a comparison of integers that is the bound of each pair.
+The rule is that of screening_rule.py: codes with one scale a tile, and a comparison of integers that is the
+bound of each pair.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import cuda_twin
 import pytest
 import torch
+from screening_rule import TILE, Coded, coded, left_by_the_rule
 from test_cuda_prepare import ROWS
 from test_screening import generator
 from torch import Tensor
@@ -21,26 +22,11 @@ from benchmarks import workload
 
 cuda_twin.skip_module_unless_here(beside_a_gpu=True)
 
-TILE, WORD = 128, 32
+WORD = 32
 
 
 def pointer(x: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(x.data_ptr())
-
-
-@dataclasses.dataclass
-class Coded:
-    """A side in whole tiles: codes (tiles · 128, code_dim), errors of rows, scales of tiles."""
-
-    code: Tensor
-    error: Tensor
-    scale: Tensor
-
-    @classmethod
-    def empty(cls, n: int, d: int) -> Coded:
-        tiles = -(-n // TILE)
-        code = torch.full((tiles * TILE, -(-d // 64) * 64), 99, dtype=torch.int8)
-        return cls(code, torch.full((tiles * TILE,), torch.nan), torch.full((tiles,), torch.nan))
 
 
 @dataclasses.dataclass
@@ -79,41 +65,6 @@ def screened(x: Tensor, y: Tensor, margin_minus: float) -> Screened:
 def bits(words: Tensor) -> Tensor:
     """(rows, words) int32 as (rows, 32 · words) bool."""
     return (words[:, :, None] >> torch.arange(WORD) & 1).bool().flatten(1)
-
-
-def coded(x: Tensor) -> Coded:
-    """The codes by their definition: one scale a tile, errors of the codes that were given, rounded up."""
-    n, d = x.shape
-    tiles = -(-n // TILE)
-    out = Coded.empty(n, d)
-    inverse = (1.0 / x.double().norm(dim=1).clamp_min(1e-12)).float()
-    unit = torch.zeros(tiles * TILE, out.code.shape[1], dtype=torch.float64)
-    unit[:n, :d] = x.double() * inverse.double()[:, None]
-    own = (unit.abs().amax(dim=1) / 127).float()
-    scale = own.view(tiles, TILE).amax(dim=1)
-    out.scale = torch.where(scale >= 1e-6, scale, 0.0)
-    of_row = out.scale.repeat_interleave(TILE)
-    step = torch.where(of_row > 0, 1.0 / of_row, 0.0)
-    out.code = (unit.float() * step[:, None] + 0.5).floor().clamp(-127, 127).to(torch.int8)
-    off = (unit - of_row.double()[:, None] * out.code.double()).norm(dim=1)
-    out.error = ((off * (1.0 + 4e-6)).float() + 1e-37).masked_fill(torch.arange(tiles * TILE) >= n, 0.0)
-    return out
-
-
-def left_by_the_rule(rows: Coded, columns: Coded, d: int, margin_minus: float) -> Tensor:
-    """Pairs that are not harmless, of all positions; float32 where the kernels compute in float32."""
-    threshold = torch.tensor(margin_minus, dtype=torch.float64).float()
-    if threshold.double() < margin_minus:
-        threshold = torch.nextafter(threshold, torch.tensor(2.0))
-    product = rows.scale.repeat_interleave(TILE)[:, None] * columns.scale.repeat_interleave(TILE)[None, :]
-    inverse = torch.where(product > 0, 1.0 / product, 2.0**20)
-    at_most = torch.tensor(float(d)).sqrt() * (torch.tensor(0.51) * columns.scale).clamp_min(128e-6)
-    offset = (columns.error[None, :] * inverse * torch.tensor(1.0 + 1e-6)).ceil().long() + 1
-    e = rows.error[:, None]
-    x = (threshold - torch.tensor(2e-6) - e * (1.0 + at_most.repeat_interleave(TILE)[None, :])) * inverse
-    least = (x - x.abs() * torch.tensor(2e-6) - 1.0).floor().clamp(-(2.0**30), 2.0**30).long()
-    products = rows.code.double() @ columns.code.double().T
-    return products.long() + offset >= least
 
 
 # A kind of rows, D, the density of hard pairs.

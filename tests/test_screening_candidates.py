@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from engines import interprets_triton
-from screening_rule import BestCodes, TileCodes
+from screening_rule import TILE, coded, left_by_the_pairs_own_bound, left_by_the_rule, products_of
 from torch import Tensor
 
 from tcm_kernels.backends.contract import Problem
@@ -22,7 +22,6 @@ from benchmarks import workload  # noqa: E402
 from benchmarks.workload import Case  # noqa: E402
 
 N = 8192
-TILE = 128
 KINDS = ("clusters", "correlated", "spectrum")
 DENSITIES = (1e-5, 1e-4, 1e-3, 1e-2)
 
@@ -39,11 +38,15 @@ def rows(kind: str, d: int, density: float) -> tuple[Tensor, Tensor, float]:
 def test_at_most_2_1_times_the_candidates_of_the_pairs_own_bound(kind: str) -> None:
     d = 512
     emb, labels, _ = rows(kind, d, DENSITIES[0])
-    best, ours = BestCodes(emb, labels, TILE), TileCodes(emb, labels, TILE)
-    for density in DENSITIES:
-        margin_minus = rows(kind, d, density)[2]
-        least = int(best.candidates(margin_minus).sum())
-        found = int(ours.candidates(margin_minus).sum())
+    margins = [rows(kind, d, density)[2] for density in DENSITIES]
+    of_two_classes = labels[:, None] != labels[None, :]
+    side = coded(emb)
+    products = products_of(side.code, side.code)
+    for density, margin, best in zip(
+        DENSITIES, margins, left_by_the_pairs_own_bound(emb, margins), strict=True
+    ):
+        least = int((best & of_two_classes).sum())
+        found = int((left_by_the_rule(side, side, d, margin, products) & of_two_classes).sum())
         assert least > 0
         assert found <= 2.1 * least, f"{density:g}: {found / least:.2f} times as many"
 
@@ -51,17 +54,6 @@ def test_at_most_2_1_times_the_candidates_of_the_pairs_own_bound(kind: str) -> N
 # Four tiles of rows: ten of pairs on and above the diagonal. With 8 classes a group and 4 samples a class,
 # rows that are alike are multiples of 8 tiles apart.
 ROW_TILES = (3, 11, 19, 40)
-
-
-def few_tiles(kind: str, density: float) -> tuple[Tensor, Tensor, float]:
-    emb, labels, margin_minus = rows(kind, 128, density)
-    chosen = torch.cat([torch.arange(TILE * t, TILE * (t + 1)) for t in ROW_TILES])
-    return emb[chosen], labels[chosen], margin_minus
-
-
-def unpacked(words: Tensor) -> Tensor:
-    """(N, M) bool of (N, M / 32) int32."""
-    return (words[:, :, None] >> torch.arange(32, dtype=torch.int32) & 1).bool().flatten(1)
 
 
 def left_by_triton(emb: Tensor, labels: Tensor, margin_minus: float, patch: pytest.MonkeyPatch) -> Tensor:
@@ -76,9 +68,14 @@ def left_by_triton(emb: Tensor, labels: Tensor, margin_minus: float, patch: pyte
     call = forward.Call(problem, torch.zeros(residual.residual_bytes(problem), dtype=torch.uint8))
     (part,) = call.parts
     call._sweep(part, (call.samples, call.most_left, call.crowded))
-    edge = part.rows
-    filled = call.directory.view(edge, edge).repeat_interleave(TILE, 0).repeat_interleave(TILE, 1) != 0
-    return unpacked(call.row_bits.view(edge * TILE, -1)) & filled
+    filled = in_pairs(call.directory.view(part.rows, part.rows) != 0)
+    words = call.row_bits.view(part.rows * TILE, -1)
+    return (words[:, :, None] >> torch.arange(32, dtype=torch.int32) & 1).bool().flatten(1) & filled
+
+
+def in_pairs(of_tiles: Tensor) -> Tensor:
+    """What is known of tiles, for their pairs."""
+    return of_tiles.repeat_interleave(TILE, 0).repeat_interleave(TILE, 1)
 
 
 @pytest.mark.no_cover
@@ -87,11 +84,12 @@ def left_by_triton(emb: Tensor, labels: Tensor, margin_minus: float, patch: pyte
 def test_the_triton_kernels_leave_what_the_rule_leaves(
     kind: str, density: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emb, labels, margin_minus = few_tiles(kind, density)
-    ours = TileCodes(emb, labels, TILE)
-    found = left_by_triton(emb, labels, margin_minus, monkeypatch)
-    expected = ours.candidates(margin_minus)
+    d = 128
+    emb, labels, margin_minus = rows(kind, d, density)
+    chosen = torch.cat([torch.arange(TILE * t, TILE * (t + 1)) for t in ROW_TILES])
+    emb, labels = emb[chosen], labels[chosen]
+    above = in_pairs(torch.ones(len(ROW_TILES), len(ROW_TILES)).triu().bool())
+    looked_at = (labels[:, None] != labels[None, :]) & above  # pairs of one class all stay
+    expected = left_by_the_rule(coded(emb), coded(emb), d, margin_minus) & looked_at
     assert expected.any()
-    above = torch.ones(len(ROW_TILES), len(ROW_TILES)).triu().bool()
-    above = above.repeat_interleave(TILE, 0).repeat_interleave(TILE, 1)
-    assert torch.equal(found & ours.of_two_classes & above, expected & above)
+    assert torch.equal(left_by_triton(emb, labels, margin_minus, monkeypatch) & looked_at, expected)
