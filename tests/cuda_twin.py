@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parent.parent
 TORCH_TARGET = "0x020a000000000000"
@@ -46,6 +45,8 @@ def build(root: Path, to: Path) -> Path:
     """The library of the sources under `root`, in the folder `to`; only what has changed is compiled."""
     kernels = [*root.glob("csrc/cuda/*.cu"), *root.glob("csrc/cuda/*.cpp")]
     sources = [*sorted(kernels), root / "tests/cuda_probes.cpp"]
+    from torch.utils import cpp_extension  # noqa: PLC0415  # which needs setuptools: not everybody has it
+
     flags = [
         *("-x c++", "-std=c++20", "-O2", "-fPIC", "-DTCM_TWIN", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"),
         *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-clobbered"),
