@@ -27,8 +27,9 @@ def why_not() -> str | None:
         return "the twin of the CUDA kernels needs Linux"
     if shutil.which("g++") is None:
         return "g++ is not installed"
-    if importlib.util.find_spec("ninja") is None:
-        return "ninja is not installed: pip install ninja"
+    for name in ("ninja", "setuptools"):
+        if importlib.util.find_spec(name) is None:
+            return f"{name} is not installed: pip install {name}"
     return None
 
 
@@ -45,7 +46,7 @@ def build(root: Path, to: Path) -> Path:
     """The library of the sources under `root`, in the folder `to`; only what has changed is compiled."""
     kernels = [*root.glob("csrc/cuda/*.cu"), *root.glob("csrc/cuda/*.cpp")]
     sources = [*sorted(kernels), root / "tests/cuda_probes.cpp"]
-    from torch.utils import cpp_extension  # noqa: PLC0415  # which needs setuptools: not everybody has it
+    from torch.utils import cpp_extension  # noqa: PLC0415  # which needs setuptools
 
     flags = [
         *("-x c++", "-std=c++20", "-O2", "-fPIC", "-DTCM_TWIN", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"),
