@@ -71,6 +71,12 @@ def open_keys(content: Results | None, keys: Iterable[Key]) -> list[Key]:
     return [each for each in keys if each in there and there[each]["tries"] < ALONE]
 
 
+def tries_left(content: Results | None, keys: Iterable[Key]) -> int:
+    """How many tries of these keys this call still has."""
+    there = entries(content)
+    return sum(ALONE - there[each]["tries"] for each in open_keys(content, keys))
+
+
 def queue(content: Results | None, keys: Sequence[Key]) -> list[list[Key]]:
     """The keys (title, backend) in the order of measuring, in groups that are measured in the same rounds.
 

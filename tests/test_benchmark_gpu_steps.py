@@ -152,18 +152,20 @@ class TestRunner:
         )
         assert "TIMED OUT after 1 s (SIGINT)" in done.stdout
 
-    def test_a_step_goes_on_only_while_something_is_open_and_keeps_its_first_outcome(
-        self, tmp_path: Path
-    ) -> None:
-        code = "import sys; sys.exit(0 if '--again' in sys.argv else 7)"
+    def test_a_step_goes_on_while_it_makes_headway_and_keeps_its_first_outcome(self, tmp_path: Path) -> None:
+        code = "raise SystemExit(7)"
         step = plan.Step("a step", (sys.executable, "-c", code), 60, (), goes_on=True)
-        for opens, expected in (
-            ([True, False], "FAILED with status 7 after 0 s, went on: passed in 0 s"),
-            ([False], "FAILED with status 7 after 0 s"),
+        went_on = ", went on: FAILED with status 7 after 0 s"
+        for tries, times in (
+            ([3, 0], 1),
+            ([3, 2, 0], 2),
+            ([3, 3], 1),
+            ([0], 0),
         ):
             with CappedLog(tmp_path / "log.txt") as log:
-                outcome = runner.run(step, 100, log, grace_s=1, is_open=lambda left=opens: left.pop(0))
-            assert str(outcome) == expected
+                outcome = runner.run(step, 100, log, grace_s=1, tries_left=lambda left=tries: left.pop(0))
+            assert str(outcome) == "FAILED with status 7 after 0 s" + times * went_on
+            assert tries == []
 
 
 class TestLog:

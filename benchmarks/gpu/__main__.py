@@ -103,7 +103,7 @@ def _run(chosen: Plan, results: Path, here: Machine, begin: float, *, is_new: bo
                 left_s,
                 log,
                 grace_s=plan.GRACE_S,
-                is_open=lambda step=step: bool(_open(results, here.slug, step.leaves)),
+                tries_left=lambda step=step: _tries_left(results, here.slug, step.leaves),
             )
             outcomes[step.name] = outcome
             state.end(results, here.slug, step, outcome)
@@ -117,8 +117,8 @@ def _run(chosen: Plan, results: Path, here: Machine, begin: float, *, is_new: bo
     return 0 if can_run & outcomes.keys() <= passed else 1
 
 
-def _open(results: Path, slug: str, keys: Sequence[result_files.Key]) -> list[result_files.Key]:
-    return attempts.open_keys(result_files.load_if_there(state.path(results, slug)), keys)
+def _tries_left(results: Path, slug: str, keys: Sequence[result_files.Key]) -> int:
+    return attempts.tries_left(result_files.load_if_there(state.path(results, slug)), keys)
 
 
 if __name__ == "__main__":

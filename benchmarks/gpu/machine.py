@@ -68,8 +68,8 @@ def here() -> Machine | None:
 
 def _path(name: str) -> str | None:
     if name == "nvcc" and "CUDA_HOME" in os.environ:  # as setup.py looks for it
-        return shutil.which(Path(os.environ["CUDA_HOME"], "bin", name))
-    return shutil.which(name) or shutil.which(CUDA / name)
+        return shutil.which(str(Path(os.environ["CUDA_HOME"], "bin", name)))
+    return shutil.which(name) or shutil.which(str(CUDA / name))
 
 
 def _modules(names: Collection[str]) -> set[str]:

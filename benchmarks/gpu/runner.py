@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -48,7 +49,7 @@ def run(
     log: CappedLog,
     *,
     grace_s: float = plan.GRACE_S,
-    is_open: Callable[[], bool] = lambda: False,
+    tries_left: Callable[[], int] = lambda: 0,
 ) -> Outcome:
     """Run a step with its output shown and logged.
 
@@ -57,7 +58,7 @@ def run(
         left_s: how long it may take at most, the grace included.
         log: receives all output.
         grace_s: seconds between SIGINT and SIGKILL.
-        is_open: whether a step that goes on has something left that it did not come to.
+        tries_left: how much a step that goes on could still try; it ends with a process that lessens nothing.
     """
     if step.why_not is not None:
         return Outcome(NOT_RUN, step.why_not, 0.0)
@@ -66,8 +67,9 @@ def run(
         return Outcome(NOT_RUN, "no time was left", 0.0)
     begin = time.monotonic()
     outcome = _once(step.name, step.command, limit_s, grace_s, log)
-    while step.goes_on and outcome.kind in (CRASHED, FAILED) and is_open():
-        left_s = limit_s - (time.monotonic() - begin)
+    before = math.inf
+    while step.goes_on and outcome.kind in (CRASHED, FAILED) and 0 < (now := tries_left()) < before:
+        before, left_s = now, limit_s - (time.monotonic() - begin)
         if left_s < min(WORTH_S, limit_s / 4):
             break
         again = _once(step.name, (*step.command, AGAIN), left_s, grace_s, log)
