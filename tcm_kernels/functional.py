@@ -150,7 +150,7 @@ def _margins(emb: Tensor, margin_plus: float | Tensor, margin_minus: float | Ten
 
 
 def fp32_precision(emb: Tensor) -> str:
-    """What torch allows for float32 products of emb: "highest", "high" or "medium".
+    """What torch allows for float32 products of emb: "highest", or "high" where it allows TF32 or less.
 
     Only GPUs have a choice here: float32 on a CPU is computed in float32.
     """

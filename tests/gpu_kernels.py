@@ -46,6 +46,20 @@ def assert_nan_everywhere(engine: Engine, side: str, value: float) -> None:
     assert result.grad_ref.isnan().all()
 
 
+def assert_embeddings_without_columns_are_zeros(backend: str, m: int | None) -> None:
+    """Every similarity is 0: at m- = 0.5 positives alone are hard, which screening may not lose; then all."""
+    emb = torch.zeros(6, 0, requires_grad=True)
+    ref = None if m is None else torch.zeros(m, 0, requires_grad=True)
+    labels, ref_labels = torch.arange(6) // 2, None if m is None else torch.arange(m)
+    for margin_minus, push in ((0.5, 0.0), (-0.25, 0.25)):
+        loss = tcm_kernels.fused_tcm_loss(
+            emb, labels, ref, ref_labels, margin_minus=margin_minus, backend=backend
+        )
+        grads = torch.autograd.grad(loss, [emb] if ref is None else [emb, ref])
+        assert abs(float(loss.detach()) - (0.9 + push)) < 1e-6
+        assert [grad.shape for grad in grads] == [x.shape for x in (emb, ref) if x is not None]
+
+
 def assert_same_bits_every_time(engine: Engine, n: int) -> None:
     inputs = Case(n=n, d=24, look="clustered", seed=2).build()
     first, second = run(engine, inputs), run(engine, inputs)

@@ -16,6 +16,7 @@ from cases import CASES, Case
 from engines import Engine, interprets_triton
 from gpu_kernels import (
     assert_both_ops_pass_opcheck,
+    assert_embeddings_without_columns_are_zeros,
     assert_nan_everywhere,
     assert_no_pair_is_lost,
     assert_one_graph_for_all_sizes,
@@ -25,7 +26,6 @@ from gpu_settings import CUDA as SETTINGS
 from gpu_settings import Setting
 from test_screening import ADVERSARIES, generator
 
-import tcm_kernels
 from tcm_kernels import dispatch, reference
 from tcm_kernels.backends.contract import Problem
 
@@ -157,15 +157,7 @@ def test_the_backward_of_one_gpu_backend_reads_what_the_forward_of_the_other_has
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("m", [None, 7])
 def test_embeddings_without_columns_are_zeros(m: int | None, setting: Setting) -> None:
-    emb = torch.zeros(5, 0, requires_grad=True)
-    ref = None if m is None else torch.zeros(m, 0, requires_grad=True)
-    ref_labels = None if m is None else torch.arange(m)
-    loss = tcm_kernels.fused_tcm_loss(
-        emb, torch.arange(5), ref, ref_labels, margin_minus=-0.25, backend="cuda"
-    )
-    grads = torch.autograd.grad(loss, [emb] if ref is None else [emb, ref])
-    assert float(loss.detach()) == pytest.approx(0.25 if m is None else 0.9 + 0.25)
-    assert [grad.shape for grad in grads] == [x.shape for x in (emb, ref) if x is not None]
+    assert_embeddings_without_columns_are_zeros("cuda", m)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

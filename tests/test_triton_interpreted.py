@@ -18,6 +18,7 @@ from cases import CASES, Case
 from engines import Engine, interprets_triton
 from gpu_kernels import (
     assert_both_ops_pass_opcheck,
+    assert_embeddings_without_columns_are_zeros,
     assert_nan_everywhere,
     assert_one_graph_for_all_sizes,
     assert_same_bits_every_time,
@@ -101,6 +102,12 @@ def test_a_number_that_is_not_finite_makes_loss_and_gradients_nan(
 ) -> None:
     SETTINGS[name].apply(monkeypatch)
     assert_nan_everywhere(ENGINE, side, value)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("m", [None, 7])
+def test_embeddings_without_columns_are_zeros(m: int | None, setting: Setting) -> None:
+    assert_embeddings_without_columns_are_zeros("triton", m)
 
 
 def test_one_launch_leaves_its_counter_at_zero() -> None:

@@ -199,6 +199,7 @@ def coded(rows: torch.Tensor) -> prepare.Side:
     return prepare.prepare(rows, LabelOrder(n, n, None), n, codes=True)
 
 
+@pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("d", [1, 3, 64, 100, 513])
 @pytest.mark.parametrize("rows", ADVERSARIES.values(), ids=ADVERSARIES)
@@ -209,6 +210,7 @@ def test_the_certificate_holds_for_every_pair(rows, d: int, dtype: torch.dtype) 
     side = coded(emb)
     scale = side.scale.repeat_interleave(tiles.TILE)[: len(emb)]
     assert_certificate_holds(emb, side.inverse, side.code[: len(emb)], scale, side.error)
+    assert not side.code[len(emb) :].any(), "the sweep reads whole tiles"
 
 
 def test_norms_are_those_of_normalize() -> None:

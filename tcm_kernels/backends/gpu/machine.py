@@ -38,7 +38,8 @@ def why_no_gpu() -> str | None:
     """None where there is a GPU for the kernels, else what is missing.
 
     In a plain variable, because torch.compile warns of functools.cache; and constant in graphs, because that
-    variable would otherwise be guarded on, and its change compile every graph twice.
+    variable would otherwise be guarded on, and its change compile every graph twice. Where one GPU of a
+    process has been good enough, all are taken to be.
     """
     global _has_gpu  # noqa: PLW0603
     if not _has_gpu:

@@ -32,7 +32,7 @@ def screens(rows: int, columns: int, dim: int) -> bool:
     """Whether a matrix of this size is screened."""
     asked = asked_screening()
     worth_it = asked == "int8" if asked else rows * columns >= SCREEN_FROM
-    return worth_it and dim <= LARGEST_DIM
+    return worth_it and 0 < dim <= LARGEST_DIM
 
 
 class SuperTile(NamedTuple):

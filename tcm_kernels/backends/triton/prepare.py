@@ -128,13 +128,16 @@ def codes_kernel(
     order_ptr,  # (n,) int64
     largest_ptr,  # (n,)
     n,
-    code_ptr,  # (n, CODE_DIM) int8
+    code_ptr,  # (tiles * TILE, CODE_DIM) int8
     scale_ptr,  # (tiles,)
     error_ptr,  # (n,)
     DIM: tl.constexpr, CODE_DIM: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,  # >= CODE_DIM
 ):  # fmt: skip
-    """Codes of ROWS positions of one tile, in float64: the certificate's derivation asks for that."""
+    """Codes of ROWS positions of one tile, in float64: the certificate's derivation asks for that.
+
+    Positions behind the last row have codes of 0: the sweep reads whole tiles.
+    """
     first = tl.program_id(0) * ROWS
     of_tile = first // TILE * TILE + tl.arange(0, TILE)
     largest = tl.max(tl.load(largest_ptr + of_tile, mask=of_tile < n, other=0.0), axis=0)
@@ -153,7 +156,7 @@ def codes_kernel(
     rest = unit - scale.to(tl.float64) * q.to(tl.float64)
     error = (tl.sqrt(tl.sum(rest * rest, axis=1)) * ROUND_UP).to(tl.float32) + ROUND_UP_TINY
     to = position.to(tl.int64)[:, None] * CODE_DIM + k[None, :]
-    tl.store(code_ptr + to, q.to(tl.int8), mask=inside[:, None] & (k < CODE_DIM)[None, :])
+    tl.store(code_ptr + to, q.to(tl.int8), mask=tl.broadcast_to((k < CODE_DIM)[None, :], (ROWS, BLOCK_D)))
     tl.store(error_ptr + position, error, mask=inside)
     tl.store(scale_ptr + first // TILE, scale, mask=first % TILE == 0)
 
@@ -174,13 +177,12 @@ def prepare(x: Tensor, of: LabelOrder, other_label: Tensor, *, codes: bool) -> S
     block = triton.next_power_of_2(max(dim, code_dim, 1))
     rows, warps = rows_and_warps(block)
     rows = min(rows, tiles.TILE)  # which a program's rows do not leave
-    grid = (triton.cdiv(n, rows),)
-    norms_kernel[grid](
+    norms_kernel[(triton.cdiv(n, rows),)](
         x, of.order, of.label, n, other_label, len(other_label), inverse, largest, same_begin, same_end, twin,
         DIM=dim, ROWS=rows, BLOCK_D=block, SELF=of.twin is None, num_warps=warps,
     )  # fmt: skip
     if codes:
-        codes_kernel[grid](
+        codes_kernel[(number_of_tiles * (tiles.TILE // rows),)](
             x, of.order, largest, n, code, scale, error,
             DIM=dim, CODE_DIM=code_dim, TILE=tiles.TILE, ROWS=rows, BLOCK_D=block, num_warps=warps,
         )  # fmt: skip

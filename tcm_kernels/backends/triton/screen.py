@@ -165,7 +165,7 @@ def sweep_kernel(
         return
     _, threshold_minus = thresholds(margins_ptr)
     offs = tl.arange(0, TILE)
-    tl.static_assert(CODE_DIM % BLOCK_K == 0, "codes are read in whole blocks")
+    tl.static_assert(CODE_DIM > 0 and CODE_DIM % BLOCK_K == 0, "codes are read in whole blocks")
     STEPS: tl.constexpr = CODE_DIM // BLOCK_K  # noqa: N806
     program, programs = tl.program_id(0), tl.num_programs(0)
     visited = number_of_tiles(row_tiles, column_tiles, DIAGONAL)
