@@ -35,7 +35,7 @@ demo: $(READY)
 
 # A process a core, a file of tests to each, the long ones first (tests/conftest.py): twice as fast on two.
 test: $(READY)
-	$(RUN) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(RUN) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term --durations=15
 
 bench: $(READY)
 	$(RUN) -m benchmarks.run
