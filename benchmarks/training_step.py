@@ -130,15 +130,7 @@ def _step_on_gpu(student: Student, batch_size: int, added: Loss | None) -> Calla
     turns = itertools.cycle(batches)
 
     def step() -> None:
-        images, labels = next(turns)
-        student.network.train()
-        emb = student.network(images)
-        loss = student.base_loss(emb, labels)
-        if added is not None:
-            loss = loss + added(emb, labels)
-        student.optimizer.zero_grad()
-        loss.backward()
-        student.optimizer.step()
+        student.learn(*next(turns), added)
 
     return step
 

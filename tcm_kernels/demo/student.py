@@ -50,9 +50,12 @@ class Student:
         self, images: Tensor, labels: Tensor, generator: torch.Generator, added: Loss | None = None
     ) -> None:
         """Learn from images (N, 1, 8, 8), which `generator` moves, and labels (N,), all on the CPU."""
+        self.learn(moved(images, generator).to(self.device), labels.to(self.device), added)
+
+    def learn(self, images: Tensor, labels: Tensor, added: Loss | None = None) -> None:
+        """Learn from images and labels as they are, on the student's device."""
         self.network.train()
-        emb = self.network(moved(images, generator).to(self.device))
-        labels = labels.to(self.device)
+        emb = self.network(images)
         loss = self.base_loss(emb, labels)
         if added is not None:
             loss = loss + added(emb, labels)
