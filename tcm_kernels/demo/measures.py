@@ -22,6 +22,7 @@ from ..evaluation import ClassCurves, class_curves, epsilon_opis, opis, tar_at_f
 
 FALSE_ACCEPT_RATE = 0.01
 HIGHEST_FALSE_ACCEPT_RATE = 0.1  # of the thresholds that OPIS looks at
+_BLOCK = 1024  # rows that are compared with all others at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +123,25 @@ class Pairs:
         return float(torch.nextafter(first_rejected, torch.tensor(torch.inf, dtype=torch.float64)))
 
 
+def nearest_is_same_class(emb: Tensor, labels: Tensor) -> Tensor:
+    """(N,) bool: whether the nearest other row, of equally near ones the first, has the same label.
+
+    Args:
+        emb: (N, D), at least two rows; products are of its dtype, a block of rows at a time.
+        labels: (N,).
+    """
+    unit = normalize(emb)
+    found = torch.empty(len(labels), dtype=torch.bool)
+    for rows in torch.arange(len(labels)).split(_BLOCK):
+        similarity = unit[rows] @ unit.T
+        similarity[torch.arange(len(rows)), rows] = -torch.inf
+        found[rows] = labels[similarity.argmax(dim=1)] == labels[rows]
+    return found
+
+
 def recall_at_1(emb: Tensor, labels: Tensor) -> float:
     """Share of rows of emb, (N, D), whose nearest other row has the same label."""
-    unit = normalize(emb.double())
-    nearest = (unit @ unit.T).fill_diagonal_(-torch.inf).argmax(dim=1)
-    return float((labels[nearest] == labels).double().mean())
+    return float(nearest_is_same_class(emb.double(), labels).double().mean())
 
 
 def measure(emb: Tensor, labels: Tensor) -> Measures:

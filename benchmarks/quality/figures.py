@@ -1,0 +1,86 @@
+"""The pictures of the study: where each base loss stands, where TCM takes it, and where training alone went.
+
+One panel a range of false-accept rates or a split; Recall@1 to the right, inconsistency downwards, so that
+down and to the right is better. Behind every arrow lies the base's own training curve: an arrow along it is
+what more training brings as well, an arrow under it is what TCM adds. Means over the seeds, bars of the
+intervals of the changes at the arrow's tip.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tcm_kernels.evaluation.plots.drawing import GREEN, PURPLE, QUIET, VERMILION, grid, new_figure
+
+from .measures import MEASURES
+from .plan import SPLITS
+from .summary import Compared, Runs
+
+COLOURS = {
+    "triplet": "#56B4E9",
+    "normalized_softmax": "#E69F00",
+    "proxy_nca": GREEN,
+    "proxy_anchor": "#0072B2",
+    "arcface": VERMILION,
+    "multi_similarity": PURPLE,
+    "supcon": "#8C6D31",
+    "smooth_ap": "#000000",
+}
+MARKERS = dict(zip(COLOURS, "osD^vP*X", strict=True))
+_FIRST_SHOWN = 0.45  # Recall@1 from which a training curve is drawn: before that it is far off
+
+
+def arrows(rows: Sequence[Compared], measures: Sequence[str], split: str) -> Figure:
+    """Recall@1 against some measures on one split, a panel each, with an arrow from base to base + TCM."""
+    of_split = [row for row in rows if row.split == split]
+    figure = new_figure(5.6 * len(measures), 5.4)
+    panels = figure.subplots(1, len(measures), squeeze=False)[0]
+    for axes, measure in zip(panels, measures, strict=True):
+        for row in of_split:
+            _arrow(axes, row, measure)
+        alone = next((row.arms["alone"] for row in of_split if "alone" in row.arms), None)
+        if alone is not None:
+            point = alone.mean("recall_at_1"), alone.mean(measure)
+            axes.plot(*point, marker="h", ms=11, mfc="white", mec="black", ls="none", label="TCM alone")
+        axes.set(xlabel="Recall@1, unseen classes", ylabel=MEASURES[measure].title)
+        axes.set_yscale("log")
+        grid(axes)
+    figure.suptitle(
+        f"From base loss to base + TCM: {SPLITS[split]}\n"
+        "thin: the base's own training; down and to the right is better",
+        fontsize=12,
+    )
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def _arrow(axes: Axes, row: Compared, measure: str) -> None:
+    colour = COLOURS[row.base]
+    base, with_tcm = row.arms["base"], row.arms["tcm"]
+    curve = [point for point in _mean_curve(base, measure) if point[0] >= _FIRST_SHOWN]
+    axes.plot(*zip(*curve, strict=True), color=colour, lw=1.0, alpha=0.55, zorder=1)
+    tail = base.mean("recall_at_1"), base.mean(measure)
+    tip = with_tcm.mean("recall_at_1"), with_tcm.mean(measure)
+    axes.annotate(
+        "", tip, tail, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
+    )
+    axes.plot(*tail, marker=MARKERS[row.base], color=colour, ms=7, ls="none", label=row.title, zorder=3)
+    across, up = row.change("recall_at_1"), row.change(measure)
+    axes.errorbar(
+        *tip,
+        xerr=[[across.mean - across.low], [across.high - across.mean]],
+        yerr=[[min(up.mean - up.low, 0.9 * tip[1])], [up.high - up.mean]],
+        color=QUIET, lw=0.8, capsize=2, zorder=2,
+    )  # fmt: skip
+
+
+def _mean_curve(runs: Runs, measure: str) -> list[tuple[float, float]]:
+    return [
+        (statistics.fmean(r["recall_at_1"] for r in stop), statistics.fmean(r[measure] for r in stop))
+        for stop in zip(*runs.curves, strict=True)
+    ]

@@ -1,0 +1,169 @@
+"""What a run is judged by, and how each number would move had other classes been drawn.
+
+All measures come from one sweep over the pairs of the embeddings, binned in 2,000; Recall@1 from a second one.
+Beside each value stand bootstrap draws over the classes. The draws are the same for every run on the same
+classes, so that the difference of two runs can be taken draw by draw: that is the paired bootstrap.
+Thresholds and calibration ranges stay as they are within the draws, as in `tcm_kernels.evaluation`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from tcm_kernels.demo.measures import nearest_is_same_class
+from tcm_kernels.evaluation import ClassCurves, class_curves, error_rates, tar_at_far
+from tcm_kernels.evaluation.consistency import calibration_range, utilities
+
+DRAWS = 100
+EPSILON = 10  # percent of classes, of ε-OPIS and of the worst decile
+FAR = 1e-2  # where one threshold is looked at
+OPIS_RANGES = {"opis": (1e-2, 1e-1), "opis_strict": (1e-3, 1e-2)}
+
+Values: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """How a measure is shown."""
+
+    title: str
+    higher_is_better: bool
+
+
+MEASURES = {
+    "recall_at_1": Measure("Recall@1", True),
+    "opis": Measure("OPIS, FAR 1e-2..1e-1", False),
+    "opis_strict": Measure("OPIS, FAR 1e-3..1e-2", False),
+    "epsilon_opis": Measure("10 %-OPIS, FAR 1e-2..1e-1", False),
+    "spread_relative": Measure("relative threshold spread at FAR 1e-2", False),
+    "spread": Measure("threshold spread at FAR 1e-2", False),
+    "spread_decades": Measure("spread of log10 FAR at one threshold, decades", False),
+    "worst_decile_frr": Measure("FRR of the worst decile at FAR 1e-2", False),
+    "tar_at_1e-2": Measure("TAR at FAR 1e-2", True),
+    "tar_at_1e-3": Measure("TAR at FAR 1e-3", True),
+}
+"""By column of the records."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Measures of one set of embeddings.
+
+    Attributes:
+        value: of each measure, by its name in MEASURES.
+        draws: (DRAWS,) of each.
+    """
+
+    value: dict[str, float]
+    draws: dict[str, Values]
+
+
+def multiplicities(classes: int) -> Values:
+    """(DRAWS + 1, classes): how often each class is drawn; first the data themselves, each class once."""
+    drawn = np.random.default_rng(classes).integers(0, classes, size=(DRAWS, classes))
+    counted = [np.bincount(row, minlength=classes) for row in drawn]
+    return np.array([np.ones(classes), *counted], dtype=np.float64)
+
+
+def measure(emb: Tensor, labels: Tensor) -> Measured:
+    """All measures.
+
+    Args:
+        emb: (N, D) float32, on the CPU.
+        labels: (N,) int64, classes 0 to C - 1, at least two samples of each.
+    """
+    curves = class_curves(emb, labels)
+    weights = multiplicities(len(curves.classes))
+    found = {"recall_at_1": _recall(emb, labels, weights)}
+    for name, far in OPIS_RANGES.items():
+        first, stop = calibration_range(curves, far=far)
+        utility = utilities(curves, first, stop)
+        found[name] = _opis(utility, weights)
+        if name == "opis":
+            found["epsilon_opis"] = _epsilon_opis(utility, weights)
+    found |= _own_thresholds(curves, weights)
+    found["worst_decile_frr"] = _worst_decile_frr(curves, weights)
+    for far in (1e-2, 1e-3):
+        found[f"tar_at_1e-{round(-math.log10(far))}"] = _tar(curves, far, weights)
+    return Measured(
+        value={name: float(found[name][0]) for name in MEASURES},
+        draws={name: found[name][1:] for name in MEASURES},
+    )
+
+
+def recall_alone(emb: Tensor, labels: Tensor) -> float:
+    """Recall@1, for where nothing else is asked."""
+    return float(nearest_is_same_class(emb, labels).double().mean())
+
+
+def _recall(emb: Tensor, labels: Tensor, weights: Values) -> Values:
+    found = nearest_is_same_class(emb, labels).numpy().astype(np.float64)
+    hits = np.bincount(labels.numpy(), found, minlength=weights.shape[1])
+    samples = np.bincount(labels.numpy(), minlength=weights.shape[1])
+    return (weights @ hits) / (weights @ samples)
+
+
+def _opis(utility: Values, weights: Values) -> Values:
+    """Of utilities (C, E): the variance over the classes drawn, averaged over the edges."""
+    share = weights / weights.sum(axis=1, keepdims=True)
+    centred = utility - utility.mean(axis=0)  # little cancels
+    return np.array([(s @ centred**2 - (s @ centred) ** 2).mean() for s in share])
+
+
+def _epsilon_opis(utility: Values, weights: Values) -> Values:
+    """Squared gap between the best and the worst EPSILON percent, averaged over the edges."""
+    order = utility.mean(axis=1).argsort(kind="stable")
+    found = []
+    for weight in weights:
+        drawn = np.repeat(order, weight[order].astype(np.int64))
+        m = max(1, EPSILON * len(drawn) // 100)
+        gap = utility[drawn[-m:]].mean(axis=0) - utility[drawn[:m]].mean(axis=0)
+        found.append((gap**2).mean())
+    return np.array(found)
+
+
+def _own_thresholds(curves: ClassCurves, weights: Values) -> dict[str, Values]:
+    """How far the classes' own thresholds lie apart, and how far their rates at the one threshold do."""
+    from tcm_kernels.evaluation.curves import at_least, shares
+    reached = shares(at_least(curves.negatives, 0, curves.bins + 1), curves.negative_pairs) <= FAR
+    own = np.where(reached.any(axis=1), curves.thresholds[reached.argmax(axis=1)], np.nan)
+    deviation = _deviation(own, weights)
+    same, other = (counts @ curves.similarities / counts.sum() for counts in curves.pooled)
+    scale = same - other  # the same in every draw
+    accepted = error_rates(curves, tar_at_far(curves, FAR).threshold).false_accept * curves.negative_pairs
+    return {
+        "spread": deviation,
+        "spread_relative": deviation / scale,
+        "spread_decades": _deviation(np.log10((accepted + 0.5) / (curves.negative_pairs + 1)), weights),
+    }
+
+
+def _deviation(values: Values, weights: Values) -> Values:
+    """Standard deviation over the classes drawn of values (C,); classes without one, NaN, left out."""
+    known = ~np.isnan(values)
+    share = weights[:, known] / weights[:, known].sum(axis=1, keepdims=True)
+    centred = values[known] - values[known].mean()
+    return np.sqrt((share @ centred**2 - (share @ centred) ** 2).clip(min=0))
+
+
+def _worst_decile_frr(curves: ClassCurves, weights: Values) -> Values:
+    rejected = error_rates(curves, tar_at_far(curves, FAR).threshold).false_reject
+    order = (-rejected).argsort(kind="stable")
+    found = []
+    for weight in weights:
+        drawn = np.repeat(order, weight[order].astype(np.int64))
+        found.append(rejected[drawn[: max(1, EPSILON * len(drawn) // 100)]].mean())
+    return np.array(found)
+
+
+def _tar(curves: ClassCurves, far: float, weights: Values) -> Values:
+    rejected = error_rates(curves, tar_at_far(curves, far).threshold).false_reject
+    pairs = curves.positive_pairs
+    accepted = pairs - rejected * pairs
+    return (weights @ accepted) / (weights @ pairs)

@@ -1,0 +1,126 @@
+"""One run: train as the trial says, stop a few times, measure.
+
+A tuning run is measured at its end, on validation classes alone: test classes cannot have a say in what is
+chosen. A run that is judged is measured at every stop, on test classes; on validation classes only for its
+Recall@1, to see whether it still gains.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.environment import cpu_model
+from tcm_kernels import fused_tcm_loss
+from tcm_kernels.demo.glyph_training import (
+    EMBEDDING_SIZE,
+    GlyphStudent,
+    Loss,
+    Optimisation,
+    batches,
+    learn,
+    threads,
+)
+from tcm_kernels.demo.glyphs import Samples
+
+from . import data
+from .losses import BASES
+from .measures import Measured, measure, recall_alone
+from .plan import ALONE, Size, Trial
+
+Row = dict[str, Any]
+"""A line of runs.csv."""
+
+
+def run(trial: Trial, size: Size) -> tuple[list[Row], Measured]:
+    """Make a run.
+
+    Returns:
+        Its rows, stop by stop; and the measures of the last one, on the classes that it is for.
+    """
+    with threads(1):  # the same numbers on any number of cores, and two runs at a time
+        stops = list(_stops(trial, size))
+    return [row for rows, _ in stops for row in rows], stops[-1][1]
+
+
+def _stops(trial: Trial, size: Size) -> Iterator[tuple[list[Row], Measured]]:
+    samples = data.load(trial.split, size)
+    student = start(trial, int(samples.train.labels.max()) + 1)
+    judged = trial.purpose == "judge"
+    added = tcm_term(trial) if trial.weight else None
+    seconds, begin = 0.0, time.perf_counter()
+    for step in learn(student, samples.train, trial.seed, size.stops if judged else size.stops[-1:], added):
+        seconds += time.perf_counter() - begin
+        common = {
+            "key": trial.key,
+            **dataclasses.asdict(trial),
+            "step": step,
+            **_look(student, trial, samples.train),
+            "training_seconds": seconds,
+            "processor": cpu_model(),
+        }
+        embedded = student.embed(samples.validation.images)
+        if judged:
+            gain = recall_alone(embedded, samples.validation.labels)
+            measured = measure(student.embed(samples.test.images), samples.test.labels)
+            rows = [
+                {**common, "classes": "validation", "recall_at_1": gain},
+                {**common, "classes": "test", **measured.value},
+            ]
+        else:
+            measured = measure(embedded, samples.validation.labels)
+            rows = [{**common, "classes": "validation", **measured.value}]
+        yield rows, measured
+        begin = time.perf_counter()
+
+
+def start(trial: Trial, classes: int) -> GlyphStudent:
+    """The untrained student of a trial."""
+    make = None if trial.base == ALONE else BASES[trial.base].make
+    how = Optimisation(trial.learning_rate, trial.weight_decay)
+    return GlyphStudent(None if make is None else lambda: make(classes, EMBEDDING_SIZE), how, trial.seed)
+
+
+def tcm_term(trial: Trial) -> Loss:
+    """What a trial adds to its base loss."""
+
+    def term(emb: Tensor, labels: Tensor) -> Tensor:
+        margins = {"margin_plus": trial.margin_plus, "margin_minus": trial.margin_minus}
+        return trial.weight * fused_tcm_loss(emb, labels, **margins)
+
+    return term
+
+
+def _look(student: GlyphStudent, trial: Trial, train: Samples) -> Row:
+    """Both terms and how hard they pull, on one batch that no training sees; nothing of the student changes.
+
+    `gradient_ratio` is the length of the added term's gradient over that of the base loss's, both with
+    respect to the embeddings. A base without TCM is looked at as if it had weight 1.
+    """
+    looked_at = copy.deepcopy(student)  # a forward in training mode moves the normalising layers' statistics
+    rows = next(batches(train.labels, seed=10**6))
+    emb = looked_at.embed_in_training(train.images[rows]).detach().requires_grad_()
+    labels = train.labels[rows]
+    weight = trial.weight or 1.0
+    margins = {"margin_plus": trial.margin_plus, "margin_minus": trial.margin_minus}
+    loss, stats = fused_tcm_loss(emb, labels, **margins, return_stats=True)
+    (pull,) = torch.autograd.grad(weight * loss, emb)
+    row: Row = {
+        "tcm_loss": float(loss.detach()),
+        "hard_positive_share": float(stats.hard_positive_share),
+        "hard_negative_share": float(stats.hard_negative_share),
+        "base_loss": None,
+        "gradient_ratio": None,
+    }
+    if looked_at.base_loss is not None:
+        base = looked_at.base_loss(emb, labels)
+        (own,) = torch.autograd.grad(base, emb)
+        row["base_loss"] = float(base.detach())
+        row["gradient_ratio"] = float(pull.norm() / own.norm()) if own.any() else None
+    return row

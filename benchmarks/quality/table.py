@@ -1,0 +1,209 @@
+"""The tables of the study, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .intervals import Difference
+from .matched import Curve
+from .plan import SPLITS, Size
+from .records import Row
+from .summary import Compared, Figure, Matched
+
+_HEAD = (
+    "base loss",
+    "λ, m+, m-",
+    "Recall@1, points",
+    "OPIS, FAR 1e-2..1e-1",
+    "OPIS, FAR 1e-3..1e-2",
+    "10 %-OPIS",
+    "relative threshold spread",
+    "worst decile's FRR, points",
+    "TAR at FAR 1e-3, points",
+)
+_POINTS = {"recall_at_1", "worst_decile_frr", "tar_at_1e-3", "tar_at_1e-2"}
+
+
+def main_table(rows: Iterable[Compared]) -> str:
+    """Base against base + TCM, a line a loss: the mean without TCM, the change and its interval."""
+    lines = []
+    for row in rows:
+        trial = row.settings.tcm.trial
+        measures = (
+            "recall_at_1",
+            "opis",
+            "opis_strict",
+            "epsilon_opis",
+            "spread_relative",
+            "worst_decile_frr",
+            "tar_at_1e-3",
+        )
+        lines.append(
+            (
+                row.title,
+                f"{trial.weight:g}, {trial.margin_plus:g}, {trial.margin_minus:g}",
+                *(_change(row, measure) for measure in measures),
+            )
+        )
+    return _markdown(_HEAD, lines)
+
+
+def alone_table(rows: Iterable[Compared]) -> str:
+    """Base, TCM alone and both together: what the two do that neither does by itself."""
+    head = ("base loss", "", "Recall@1", "OPIS, FAR 1e-2..1e-1", "OPIS, FAR 1e-3..1e-2",
+            "relative threshold spread", "TAR at FAR 1e-3", "gradient of TCM over the base's")  # fmt: skip
+    lines = []
+    for row in rows:
+        arms = {"base": "base", "tcm_default": "+ TCM, λ = 1", "tcm": "+ TCM, tuned", "alone": "TCM alone"}
+        for arm, title in arms.items():
+            if arm not in row.arms:
+                continue
+            runs = row.arms[arm]
+            ratio = "" if arm == "alone" else _ratio(runs.curves)
+            lines.append(
+                (
+                    row.title if arm == "base" else "",
+                    title,
+                    f"{runs.mean('recall_at_1'):.3f}",
+                    f"{runs.mean('opis'):.5f}",
+                    f"{runs.mean('opis_strict'):.5f}",
+                    f"{runs.mean('spread_relative'):.4f}",
+                    f"{runs.mean('tar_at_1e-3'):.3f}",
+                    ratio if arm != "base" else "",
+                )
+            )
+    return _markdown(head, lines)
+
+
+def matched_table(rows: Iterable[Compared]) -> str:
+    """The effect at equal accuracy, seed by seed on the runs' own curves."""
+    head = (
+        "base loss",
+        *(
+            f"{title} at equal {accuracy}"
+            for accuracy in ("Recall@1", "TAR at FAR 1e-3")
+            for title in ("OPIS, FAR 1e-2..1e-1,", "OPIS, FAR 1e-3..1e-2,", "relative spread")
+        ),
+    )
+    lines = [
+        (
+            row.title,
+            *(
+                _matched(row.matched(measure, accuracy))
+                for accuracy in ("recall_at_1", "tar_at_1e-3")
+                for measure in ("opis", "opis_strict", "spread_relative")
+            ),
+        )
+        for row in rows
+    ]
+    return _markdown(head, lines)
+
+
+def settings_table(rows: Iterable[Compared]) -> str:
+    """What the searches chose, from how many trials, and where a line ended."""
+    head = ("base loss", "learning rate, weight decay", "trials", "λ, m+, m-", "trials", "line ended at")
+    lines = []
+    for row in rows:
+        base, tcm = row.settings.base, row.settings.tcm
+        lines.append(
+            (
+                row.title,
+                f"{base.trial.learning_rate:g}, {base.trial.weight_decay:g}",
+                str(len(base.tried)),
+                f"{tcm.trial.weight:g}, {tcm.trial.margin_plus:g}, {tcm.trial.margin_minus:g}",
+                str(len(tcm.tried)),
+                ", ".join((*base.open_ends, *tcm.open_ends)),
+            )
+        )
+    return _markdown(head, lines)
+
+
+def gains_table(rows: Iterable[Compared], runs: dict[str, list[Row]]) -> str:
+    """Whether the base had stopped rising: its Recall@1 on validation classes, stop by stop."""
+    head: tuple[str, ...] = ("base loss",)
+    lines = []
+    for row in rows:
+        keys = [curve[0]["key"] for curve in row.arms["base"].curves]
+        curves = [[r for r in runs[key] if r["classes"] == "validation"] for key in keys]
+        head = ("base loss", *(f"{r['step']:,} steps" for r in curves[0]))
+        means = [sum(r["recall_at_1"] for r in stop) / len(stop) for stop in zip(*curves, strict=True)]
+        lines.append((row.title, *(f"{mean:.3f}" for mean in means)))
+    return _markdown(head, lines)
+
+
+def figures_table(figures: Iterable[Figure]) -> str:
+    """Hopes and what became of them."""
+    lines = [(f.wanted, f.found, "reached" if f.reached else "**missed**") for f in figures]
+    return _markdown(("hoped for before the study", "found", ""), lines)
+
+
+def document(
+    rows: list[Compared], figures: list[Figure], runs: dict[str, list[Row]], size: Size, processors: list[str]
+) -> str:
+    """All tables, as study.md."""
+    parts = [
+        "# What TCM adds to a base loss\n",
+        f"Glyphs of classes never seen in training; {size.steps:,} steps; {len(size.seeds)} paired seeds: same "
+        "initial weights, same batches. Intervals of 95 %: t over the seeds or bootstrap over the test classes, "
+        f"whichever is wider. Run on: {', '.join(processors)}. Made by `python -m benchmarks.quality` from "
+        "`runs.csv` and `draws.csv`; do not edit.\n",
+        "## Hoped for, and found\n",
+        figures_table(figures),
+    ]
+    for split, title in SPLITS.items():
+        of_split = [row for row in rows if row.split == split]
+        if not of_split:
+            continue
+        parts += [
+            f"## {split}: {title}\n",
+            "Mean without TCM, then the change with TCM, tuned, and its interval; **bold** where the interval "
+            "is clear of 0. Changes of OPIS and spread in percent of the mean without TCM.\n",
+            main_table(of_split),
+            "### Beside TCM alone\n",
+            "TCM alone is the contrastive loss on cosine similarity. A base + TCM that is not better than it "
+            "owes its gain to TCM, not to the two together.\n",
+            alone_table(of_split),
+            "### At equal accuracy\n",
+            "On the runs' own curves; the number in brackets is how many of the seeds' curves overlap.\n",
+            matched_table(of_split),
+            "### Settings, chosen on validation classes\n",
+            settings_table(of_split),
+            "### Recall@1 of the base alone on validation classes\n",
+            gains_table(of_split, runs),
+        ]
+    return "\n".join(parts)
+
+
+def _change(row: Compared, measure: str) -> str:
+    mean, change = row.arms["base"].mean(measure), row.change(measure)
+    if measure in _POINTS:
+        text = f"{100 * change.mean:+.1f} ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
+        return f"{100 * mean:.1f} {_bold(text, change)}"
+    text = f"{change.mean / mean:+.0%} ({change.low / mean:+.0%} to {change.high / mean:+.0%})"
+    return f"{mean:.3g} {_bold(text, change)}"
+
+
+def _matched(matched: Matched) -> str:
+    if matched.change is None or matched.relative is None:
+        return f"no overlap ({matched.pairs}/{matched.of})"
+    change = matched.change
+    scale = matched.relative / change.mean if change.mean else 0.0
+    text = f"{matched.relative:+.0%}"
+    if matched.pairs > 1:
+        text += f" ({change.low * scale:+.0%} to {change.high * scale:+.0%})"
+    return f"{_bold(text, change)} ({matched.pairs}/{matched.of})"
+
+
+def _bold(text: str, change: Difference) -> str:
+    return f"**{text}**" if change.sign else text
+
+
+def _ratio(curves: tuple[Curve, ...]) -> str:
+    ratios = [curve[-1]["gradient_ratio"] for curve in curves]
+    known = [ratio for ratio in ratios if ratio is not None]
+    return f"{sum(known) / len(known):.2g}" if known else ""
+
+
+def _markdown(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    rows = [head, tuple("---" for _ in head), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

@@ -1,0 +1,169 @@
+"""Learning to embed glyphs: the network, the batches, and a training that can be looked at on the way.
+
+Every base loss and every arm of a comparison goes through `learn`; what differs is the recipe and what is
+added to the base loss. The same seed gives the same network, the same proxies and the same batches, whatever
+is added. The learning rate rises for the first steps and then stays, and what is measured is a moving average
+of the weights, so that every step is as good a place to stop as the last one and two trainings can be
+compared anywhere on their way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from .glyphs import SIDE, Samples
+
+EMBEDDING_SIZE = 128
+CLASSES_PER_BATCH, PER_CLASS = 64, 4
+BATCH_SIZE = CLASSES_PER_BATCH * PER_CLASS
+PROXY_FACTOR = 10.0  # proxies start anywhere and have to travel: their learning rate over the network's
+AVERAGE = 0.99  # decay of the moving average: it remembers about a hundred steps
+
+_WARM_UP = 50  # steps
+_EMBED = 1024  # images at a time
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of embeddings (N, D) and labels (N,)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimisation:
+    """How the base loss is minimised, by AdamW.
+
+    Attributes:
+        learning_rate: of the network; that of proxies is PROXY_FACTOR times as high.
+        weight_decay: decoupled, of the network's weights; proxies have none.
+    """
+
+    learning_rate: float
+    weight_decay: float
+
+
+class GlyphStudent:
+    """A network that embeds glyphs, the base loss that it learns from, and its optimiser.
+
+    Attributes:
+        network: (N, 1, SIDE, SIDE) float32 -> (N, EMBEDDING_SIZE).
+        average: the moving average of its weights and of its normalising layers' statistics.
+        base_loss: a module of embeddings and labels, perhaps with proxies of its own; or None.
+    """
+
+    def __init__(
+        self, base_loss: Callable[[], nn.Module] | None, how: Optimisation, seed: int, device: str = "cpu"
+    ):
+        """Start anew; `base_loss` makes the loss, whose proxies follow from the seed as the network does."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = _network()
+            made = None if base_loss is None else base_loss()
+        self.device = device
+        self.base_loss = made if made is None else made.to(device)
+        self.network = network.to(device, memory_format=torch.channels_last)  # nearly twice as fast on CPUs
+        self.average = AveragedModel(self.network, multi_avg_fn=_follow, use_buffers=True)
+        proxies = [] if self.base_loss is None else list(self.base_loss.parameters())
+        groups = [{"params": list(self.network.parameters()), "weight_decay": how.weight_decay}]
+        if proxies:
+            rate = PROXY_FACTOR * how.learning_rate
+            groups.append({"params": proxies, "lr": rate, "weight_decay": 0.0})
+        self.optimizer = torch.optim.AdamW(groups, lr=how.learning_rate)
+        self._warm_up = torch.optim.lr_scheduler.LinearLR(
+            self.optimizer, start_factor=1 / _WARM_UP, total_iters=_WARM_UP - 1
+        )
+
+    def learn(self, images: Tensor, labels: Tensor, added: Loss | None = None) -> None:
+        """One step on images (N, 1, SIDE, SIDE) uint8 and labels (N,)."""
+        emb = self.embed_in_training(images)
+        labels = labels.to(self.device)
+        losses = [loss(emb, labels) for loss in (self.base_loss, added) if loss is not None]
+        self.optimizer.zero_grad()
+        torch.stack(losses).sum().backward()
+        self.optimizer.step()
+        self._warm_up.step()
+        self.average.update_parameters(self.network)
+
+    def embed_in_training(self, images: Tensor) -> Tensor:
+        """Embeddings (N, EMBEDDING_SIZE) as the losses see them, with a graph to go backward through."""
+        self.network.train()
+        emb: Tensor = self.network(_ready(images, self.device))
+        return emb
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """Embeddings (N, EMBEDDING_SIZE), on the CPU, by the averaged network."""
+        self.average.eval()
+        parts = [self.average(_ready(part, self.device)).cpu() for part in images.split(_EMBED)]
+        return torch.cat(parts) if parts else torch.empty(0, EMBEDDING_SIZE)
+
+
+def _network() -> nn.Module:
+    """(N, 1, SIDE, SIDE) -> (N, EMBEDDING_SIZE); small, for two cores."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in ((1, 16), (16, 32), (32, 64)):
+        convolution = nn.Conv2d(width_in, width_out, kernel_size=3, stride=2, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(width_out), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * (SIDE // 8) ** 2, EMBEDDING_SIZE))
+
+
+def _ready(images: Tensor, device: str) -> Tensor:
+    return (images.to(device).float() / 127.5 - 1).to(memory_format=torch.channels_last)
+
+
+def _follow(average: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
+    """Move the average towards the weights: by a tenth at first, by 1 - AVERAGE later."""
+    past = int(steps)
+    decay = min(AVERAGE, (1 + past) / (10 + past))
+    if average[0].is_floating_point():
+        torch._foreach_lerp_(average, current, 1 - decay)
+    else:  # the number of batches that a normalising layer has seen
+        for mean, now in zip(average, current, strict=True):
+            mean.copy_(now)
+
+
+def batches(labels: Tensor, seed: int) -> Iterator[Tensor]:
+    """Indices (BATCH_SIZE,) of batches without end: some classes, of each as many samples.
+
+    Where there are fewer classes, or samples of one, than a batch wants, some of them come twice.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = labels.argsort(stable=True)
+    sizes = torch.bincount(labels)
+    starts = sizes.cumsum(0) - sizes
+    while True:
+        picked = torch.rand(len(sizes), generator=generator).argsort()
+        classes = picked[torch.arange(CLASSES_PER_BATCH) % len(sizes)]
+        chance = torch.rand(CLASSES_PER_BATCH, int(sizes.max()), generator=generator)
+        chance[torch.arange(chance.shape[1]) >= sizes[classes, None]] = 2.0
+        places = chance.argsort(dim=1)
+        within = places.gather(1, torch.arange(PER_CLASS) % sizes[classes, None])
+        yield order[(starts[classes, None] + within).flatten()]
+
+
+def learn(
+    student: GlyphStudent, samples: Samples, seed: int, stops: Iterable[int], added: Loss | None = None
+) -> Iterator[int]:
+    """Train, and yield at every stop: after so many steps, ascending, 0 for the untrained network."""
+    source = batches(samples.labels, seed)
+    step = 0
+    for stop in stops:
+        while step < stop:
+            rows = next(source)
+            student.learn(samples.images[rows], samples.labels[rows], added)
+            step += 1
+        yield step
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute on so many threads for as long as this lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
