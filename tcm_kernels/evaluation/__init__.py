@@ -7,6 +7,7 @@
     rates.py          error rates of every class      inequality.py   how unequal they are
     roc.py            TAR@FAR, EER, AUC               spread.py       similarities of classes and data sets
     thresholds.py     the threshold to ship           calibration.py  from similarity to probability
+    targets.py        which edge meets a target
     summary.py        all numbers of a report         plots/, report/ pictures, one HTML page
     metrics.py        torchmetrics, reference_set.py behind it
     embeddings.py     files of embeddings             commands/       `tcm-kernels evaluate` and `calibrate`
