@@ -9,7 +9,7 @@
     thresholds.py     the threshold to ship           own_thresholds.py  how far those of classes lie apart
     targets.py        which edge meets a target       calibration.py  from similarity to probability
     summary.py        all numbers of a report         plots/, report/ pictures, one HTML page
-    metrics.py        torchmetrics, reference_set.py behind it
+    metrics.py        torchmetrics; pair_metric.py and reference_set.py behind it
     embeddings.py     files of embeddings             commands/       `tcm-kernels evaluate` and `calibrate`
 
 Plots, reports, calibrations and metrics need packages of the extras `evaluation` and `metrics`, and are
