@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,11 +123,11 @@ class Truth:
         ]
         return np.array(rows).reshape(len(rows), stop - first)
 
-    def first_edge_with_far(self, far: float) -> int | None:
-        return next((t for t in self.edges if self.false_accept(t) <= far), None)
+    def first_edge_with_far(self, far: float, c: Any = None) -> int | None:
+        return next((t for t in self.edges if self.false_accept(t, c) <= far), None)
 
-    def last_edge_with_frr(self, frr: float) -> int | None:
-        return next((t for t in reversed(self.edges) if self.false_reject(t) <= frr), None)
+    def last_edge_with_frr(self, frr: float, c: Any = None) -> int | None:
+        return next((t for t in reversed(self.edges) if self.false_reject(t, c) <= frr), None)
 
     def equal_error(self) -> tuple[float, float]:
         """The rate, and the threshold, at which the straight lines between edges first cross.
@@ -261,6 +262,12 @@ def ranking_is_clear(u: Array, epsilon: float) -> bool:
 def resamples(u: Array) -> Sequence[Array]:
     """All C^C ways to draw C classes with replacement, each as likely as any other."""
     return [u[list(drawn)] for drawn in itertools.product(range(len(u)), repeat=len(u))]
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Standard deviation, divided by how many there are."""
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((x - mean) ** 2 for x in values) / len(values))
 
 
 def gap(rates: Sequence[float]) -> float:

@@ -17,18 +17,26 @@ from torch import Tensor
 from tcm_kernels.evaluation.consistency import epsilon_opis, opis
 from tcm_kernels.evaluation.counting import class_curves
 from tcm_kernels.evaluation.curves import ClassCurves
+from tcm_kernels.evaluation.own_thresholds import threshold_spread
 from tcm_kernels.evaluation.roc import tar_at_far
 
 pytest.importorskip("torchmetrics", reason="needs torchmetrics")
 from torchmetrics import Metric
 
-from tcm_kernels.evaluation.metrics import OPIS, EpsilonOPIS, TARAtFAR
+from tcm_kernels.evaluation.metrics import OPIS, EpsilonOPIS, TARAtFAR, ThresholdSpread
 
-METRICS = ("opis", "epsilon_opis", "tar_at_far")
+NAMES = {
+    "opis": "OPIS",
+    "epsilon_opis": "EpsilonOPIS",
+    "tar_at_far": "TARAtFAR",
+    "threshold_spread": "ThresholdSpread",
+}
+METRICS = tuple(NAMES)
 N, M, D = 90, 60, 24
 BINS = 32  # edges at multiples of 1/16, where the similarities are: every pair is a tie with an edge
 RANGE = (-0.25, 0.25)
 FAR = 0.1
+FRR = 0.3
 
 
 def queries(seed: int = 1, n: int = N, classes: int = 7) -> tuple[Tensor, Tensor]:
@@ -48,6 +56,8 @@ def make(which: str, with_reference: bool, **settings: Any) -> Metric:
     settings = {"bins": BINS, **settings}
     if which == "tar_at_far":
         return TARAtFAR(*reference, far=FAR, **settings)
+    if which == "threshold_spread":
+        return ThresholdSpread(*reference, frr=FRR, scale="similarity", **settings)
     settings = {"calibration_range": RANGE, "k": 2.0, **settings}
     if which == "opis":
         return OPIS(*reference, **settings)
@@ -58,6 +68,8 @@ def number(which: str, curves: ClassCurves) -> Tensor:
     """What the metric must say, by the functions it is made of."""
     if which == "tar_at_far":
         value = tar_at_far(curves, FAR).tar
+    elif which == "threshold_spread":
+        value = threshold_spread(curves, frr=FRR, draws=0).deviation
     elif which == "opis":
         value = opis(curves, range=RANGE, k=2.0).value
     else:

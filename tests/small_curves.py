@@ -44,3 +44,11 @@ def assert_same(got: ClassCurves, wanted: ClassCurves, *, ignoring: tuple[str, .
             np.testing.assert_array_equal(one, other, err_msg=field.name)
         else:
             assert (type(one), one) == (type(other), other), field.name
+
+
+def by_hand() -> ClassCurves:
+    """Four bins of [0, 1]. Other-class pairs: a has 10 below 0.25, b 5 and 5 in the next bin, c 10 at 1."""
+    negatives = np.array([[0, 10, 0, 0, 0, 0], [0, 5, 5, 0, 0, 0], [0, 0, 0, 0, 0, 10], [0] * 6])
+    positives = np.array([[0, 0, 0, 0, 4, 0]] * 3 + [[0, 0, 0, 4, 0, 0]])
+    pooled = np.stack([positives.sum(axis=0), np.array([0, 80, 5, 0, 0, 10])])
+    return ClassCurves(np.array(list("abcd")), positives, negatives, pooled, 0.0, 1.0, symmetric=False)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tcm_kernels import cli
-from tcm_kernels.evaluation import Evaluation, class_curves, opis
+from tcm_kernels.evaluation import Evaluation, class_curves, opis, threshold_spread
 from tcm_kernels.evaluation.commands import calibrate, common
 from tcm_kernels.evaluation.curves import ClassCurves
 from tcm_kernels.evaluation.embeddings import UnusableFileError, read_embeddings
@@ -52,6 +52,8 @@ class TestEvaluate:
         assert f"{found.value:.3g}" in printed
         for title in ("OPIS", "EER", "ROC-AUC", "TAR at FAR 0.01", "Threshold", "FRR gap", "Most rejected"):
             assert title in printed
+        spread = threshold_spread(class_curves(*clusters()), far=0.01)
+        assert f"{spread.relative:.3g} ({spread.relative_interval[0]:.3g} to" in printed
 
     def test_writes_json_counts_and_a_report(self, npz: Path, tmp_path: Path) -> None:
         written = [tmp_path / name for name in ("out.json", "out.npz", "out.html")]
@@ -61,7 +63,7 @@ class TestEvaluate:
         assert content["at_threshold"]["classes"] == list(range(20))
         assert (ClassCurves.load(written[1]).positives == class_curves(*clusters()).positives).all()
         page = written[2].read_text(encoding="utf-8")
-        assert page.count("data:image/png") == 5
+        assert page.count("data:image/png") == 6
         assert left_in(tmp_path) == ["emb.npz", "out.html", "out.json", "out.npz"]
 
     def test_files_are_written_also_where_nobody_reads_what_is_printed(

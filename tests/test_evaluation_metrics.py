@@ -16,6 +16,7 @@ pytest.importorskip("torchmetrics", reason="needs torchmetrics")
 from metric_cases import (
     BINS,
     FAR,
+    FRR,
     RANGE,
     M,
     N,
@@ -30,7 +31,8 @@ from metric_cases import (
 )
 from torchmetrics import Metric
 
-from tcm_kernels.evaluation.metrics import OPIS, EpsilonOPIS, TARAtFAR
+from tcm_kernels.evaluation import class_curves, threshold_spread
+from tcm_kernels.evaluation.metrics import OPIS, EpsilonOPIS, TARAtFAR, ThresholdSpread
 
 
 @both_ways
@@ -52,6 +54,11 @@ def test_the_number_is_that_of_explicit_pairs(which: str, with_reference: bool) 
         edge = truth.first_edge_with_far(FAR)
         assert edge is not None
         value = truth.true_accept(edge)
+    elif which == "threshold_spread":
+        edges = [truth.last_edge_with_frr(FRR, c) for c in truth.classes]
+        own = [-1.0 + 2.0 * edge / BINS for edge in edges if edge is not None]
+        assert len(own) == (5 if with_reference else 7)
+        value = math.sqrt(sum((x - sum(own) / len(own)) ** 2 for x in own) / len(own))
     else:
         first, last = (round((t + 1) * BINS / 2) for t in RANGE)
         utilities = truth.utilities(first, last + 1, k=2.0)
@@ -177,6 +184,10 @@ REF = gallery()
         (TARAtFAR, (), {"far": 1.0}, ValueError, "far: got 1.0"),
         (TARAtFAR, (), {"far": "low"}, (TypeError, ValueError), "far: got 'low'"),
         (TARAtFAR, (), {"colour": "red"}, ValueError, "colour"),
+        (ThresholdSpread, (), {"far": 0.0}, ValueError, "^far: got 0.0"),
+        (ThresholdSpread, (), {"frr": 1.0}, ValueError, "^frr: got 1.0"),
+        (ThresholdSpread, (), {"far": 0.1, "frr": 0.1}, ValueError, "^far, frr: got far=0.1, frr=0.1"),
+        (ThresholdSpread, (), {"scale": "log"}, ValueError, "^scale: got 'log', expected one of relative"),
         (OPIS, (REF[0],), {}, ValueError, "ref_labels: got None"),
         (OPIS, (None, REF[1]), {}, ValueError, "ref_emb: got None"),
         (OPIS, (REF[0], REF[1][:-1]), {}, ValueError, "ref_labels: got shape"),
@@ -215,3 +226,59 @@ def test_a_batch_that_cannot_be_used_is_refused_by_update(with_reference: bool) 
         with pytest.raises(ValueError, match="emb: got device meta, expected cpu as ref_emb has"):
             metric.update(emb.to("meta"), labels.to("meta"))
     assert torch.equal(metric.compute(), expected("opis", with_reference, emb, labels))
+
+
+def _clusters() -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(3)
+    labels = torch.arange(90) % 6
+    noise = torch.linspace(0.2, 0.8, 6)[labels, None] * torch.randn(90, 8, generator=draw)
+    return torch.randn(6, 8, generator=draw)[labels] + noise, labels
+
+
+@pytest.mark.parametrize("target", [{}, {"far": 0.05}, {"frr": 0.2}], ids=str)
+@pytest.mark.parametrize("scale", ["relative", "similarity", "decades"])
+def test_threshold_spread_has_three_scales_and_two_targets(scale: str, target: dict[str, float]) -> None:
+    metric = ThresholdSpread(**target, scale=scale)
+    metric.update(*_clusters())
+    found = threshold_spread(class_curves(*_clusters()), **target)
+    values = {"relative": found.relative, "similarity": found.deviation, "decades": found.decades}
+    assert metric.compute().item() == pytest.approx(values[scale], rel=1e-6)
+    assert len(set(values.values())) == 3
+
+
+def test_threshold_spread_is_relative_and_at_one_percent_unless_told_otherwise() -> None:
+    metric = ThresholdSpread()
+    metric.update(*_clusters())
+    value = threshold_spread(class_curves(*_clusters()), far=1e-2).relative
+    assert metric.compute().item() == pytest.approx(value, rel=1e-6)
+    assert not metric.higher_is_better
+
+
+@pytest.mark.parametrize(
+    ("scale", "settings", "labels", "reason"),
+    [
+        ("relative", {}, range(90), "no more similar than other-class pairs"),
+        (
+            "decades",
+            {"range": (-1.0, 0.0), "far": 0.2},
+            None,
+            "far: got 0.2, which all pairs together meet at no",
+        ),
+    ],
+)
+def test_a_scale_that_the_data_lack_is_nan_and_said_to_be(
+    scale: Any, settings: dict[str, Any], labels: Sequence[int] | None, reason: str
+) -> None:
+    emb, y = _clusters()
+    if labels is None:  # two classes apart from all others, which are alike
+        emb = torch.ones(90, 8)
+        emb[y < 2] = torch.eye(8)[y[y < 2]] - torch.ones(8)
+    else:
+        y = torch.tensor(labels)
+    metric = ThresholdSpread(scale=scale, **settings)
+    metric.update(emb, y)
+    with pytest.warns(UserWarning, match=reason):
+        assert metric.compute().isnan()
+    whole = ThresholdSpread(scale="similarity", **settings)
+    whole.update(emb, y)
+    assert whole.compute() >= 0

@@ -14,6 +14,7 @@ pytest.importorskip("torchmetrics", reason="needs torchmetrics")
 from metric_cases import (
     BINS,
     METRICS,
+    NAMES,
     D,
     M,
     N,
@@ -114,7 +115,7 @@ def test_a_collection_on_two_ranks_agrees_with_one_process(
     ranks: list[dict[str, Any]], with_reference: bool
 ) -> None:
     for said in ranks:
-        for which, name in zip(METRICS, ("OPIS", "EpsilonOPIS", "TARAtFAR"), strict=True):
+        for which, name in NAMES.items():
             value = said[f"collection {with_reference}"][name]
             assert torch.equal(value, expected(which, with_reference, *queries()))
 

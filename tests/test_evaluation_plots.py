@@ -41,6 +41,7 @@ PLOTS: dict[str, Callable[[ClassCurves], Any]] = {
     "utilities": lambda curves: plots.plot_utilities(curves, range=RANGE),
     "similarities": lambda curves: plots.plot_similarities(curves, margins=(0.9, 0.5), threshold=0.33),
     "det": lambda curves: plots.plot_det(curves, threshold=0.33),
+    "own thresholds": lambda curves: plots.plot_own_thresholds(curves, 0.05, threshold=0.33),
     "worst classes": lambda curves: plots.plot_worst_classes(curves, 0.33),
 }
 
@@ -238,6 +239,7 @@ def test_names_are_drawn_as_they_are(text: str) -> None:
     for figure in (
         plots.plot_worst_classes(curves, 0.33, names=[text] * 28),
         plots.plot_utilities(curves, names=[text] * 28),
+        plots.plot_own_thresholds(curves, names=[text] * 28),
     ):
         figure.draw_without_rendering()
         holders = [holder for holder in figure.findobj(Text) if text in holder.get_text()]
@@ -252,6 +254,7 @@ def test_hostile_names_are_drawn_on_one_line_without_a_warning() -> None:
     for figure in (
         plots.plot_worst_classes(curves, 0.33, names=names),
         plots.plot_utilities(curves, names=names, max_lines=100),
+        plots.plot_own_thresholds(curves, names=names),
     ):
         drawing.as_png(figure, dpi=40)
     for text in HOSTILE:
@@ -264,7 +267,7 @@ def test_hostile_names_are_drawn_on_one_line_without_a_warning() -> None:
 
 def test_legends_stand_below_the_axes() -> None:
     curves = small_curves()
-    for name in ("utilities", "similarities", "det"):
+    for name in ("utilities", "similarities", "det", "own thresholds"):
         figure = PLOTS[name](curves)
         figure.draw_without_rendering()
         lowest = min(axes.get_tightbbox().y0 for axes in figure.axes)

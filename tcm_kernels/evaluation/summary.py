@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
+from .checks import TooFewPairsError
 from .consistency import Consistency, epsilon_opis, opis
 from .curves import ClassCurves
+from .own_thresholds import Interval, ThresholdSpread, threshold_spread
 from .rates import ErrorRates, error_rates
 from .roc import EqualErrorRate, TarAtFar, equal_error_rate, roc_auc, tar_at_far
 from .spread import SimilaritySpread, similarity_spread
+from .targets import pairs_needed
 from .thresholds import Over, ThresholdChoice, choose_threshold
 
 WORST = 10
@@ -47,7 +50,10 @@ class Evaluation:
         roc_auc: area under the ROC curve of all pairs.
         spread: of similarities across classes.
         threshold: the threshold to ship.
+        threshold_far: the false-accept rate that it was chosen for.
         at_threshold: error rates of every class there.
+        threshold_spread: how far the classes' own thresholds for that rate lie apart; None where fewer than
+            two classes have one.
     """
 
     classes: int
@@ -62,17 +68,23 @@ class Evaluation:
     roc_auc: float
     spread: SimilaritySpread
     threshold: ThresholdChoice
+    threshold_far: float
     at_threshold: ErrorRates
+    threshold_spread: ThresholdSpread | None
 
     def lines(self) -> list[Line]:
         """The numbers, ready to be shown."""
         one, many = ("group", "groups") if self.grouped else ("class", "classes")
         at = self.at_threshold
         lines = [
-            Line("OPIS", _with_interval(self.opis), f"variance of utility across {many}; 0 is consistent"),
+            Line(
+                "OPIS",
+                _with_interval(self.opis.value, self.opis.interval),
+                f"variance of utility across {many}; 0 is consistent",
+            ),
             Line(
                 f"{self.epsilon:g} %-OPIS",
-                _with_interval(self.epsilon_opis),
+                _with_interval(self.epsilon_opis.value, self.epsilon_opis.interval),
                 f"squared gap in utility between the best and the worst {self.epsilon:g} % of {many}",
             ),
             Line(
@@ -81,6 +93,7 @@ class Evaluation:
             Line(
                 "ROC-AUC", f"{self.roc_auc:.4f}", "chance that a same-class pair is more similar than another"
             ),
+            *_spread_of_thresholds(self.threshold_spread, self.threshold_far, many),
         ]
         for point in self.tar_at_far:
             meaning = f"same-class pairs accepted at threshold {point.threshold:.4g}"
@@ -117,6 +130,15 @@ class Evaluation:
         ]
         if self.opis.classes_left_out:
             notes.append(f"{self.opis.classes_left_out:,} have no same-class or no other-class pair.")
+        own = self.threshold_spread
+        if own is not None and own.never_met:
+            notes.append(f"{own.never_met:,} {many} have a FAR above {own.rate:g} at every threshold.")
+        if own is not None and own.classes_short:
+            notes.append(
+                f"{own.classes_short:,} {many} have fewer than {pairs_needed(own.rate):,} distinct "
+                f"other-class pairs: no FAR but 0 is as low as {own.rate:g}, and chance moves their own "
+                "thresholds."
+            )
         if not self.threshold.supported:
             notes.append(self.threshold.statement)
         return notes
@@ -145,7 +167,9 @@ class Evaluation:
         """Everything, ready for JSON: no NaN and no infinity, which JSON does not know."""
         content = {"tcm_kernels": __version__, **dataclasses.asdict(self)}
         content["at_threshold"]["classes"] = curves.classes
-        content["spread"].pop("classes", None)
+        for name in ("spread", "threshold_spread"):
+            if content[name] is not None:
+                content[name].pop("classes")
         content["notes"] = self.notes()
         return {name: _plain(value) for name, value in content.items()}
 
@@ -194,8 +218,39 @@ def evaluate(
         roc_auc=roc_auc(curves),
         spread=similarity_spread(curves),
         threshold=choice,
+        threshold_far=target,
         at_threshold=error_rates(curves, choice.threshold),
+        threshold_spread=_threshold_spread(curves, target, draws, seed),
     )
+
+
+def _threshold_spread(curves: ClassCurves, far: float, draws: int, seed: int) -> ThresholdSpread | None:
+    """None where there is none: everything else can be said all the same."""
+    try:
+        return threshold_spread(curves, far=far, draws=draws, seed=seed)
+    except TooFewPairsError:
+        return None
+
+
+def _spread_of_thresholds(found: ThresholdSpread | None, far: float, many: str) -> list[Line]:
+    title = "Threshold spread"
+    if found is None:
+        return [Line(title, "none", f"fewer than two {many} have a threshold of their own at FAR {far:g}")]
+    at, apart = f"own thresholds at FAR {far:g}", "same-class minus other-class similarity"
+    relative, decades = f"how far {many}' {at} lie apart, over {apart}", "none meets that FAR over all pairs"
+    if math.isnan(found.relative):
+        relative = "same-class pairs are no more similar than other-class pairs"
+    if not math.isnan(found.threshold):
+        decades = f"standard deviation across {many} of log10 FAR at the one threshold {found.threshold:.4g}"
+    return [
+        Line(title, _with_interval(found.relative, found.relative_interval), relative),
+        Line(
+            "Own thresholds",
+            f"{found.mean:.3f} ± {_with_interval(found.deviation, found.deviation_interval)}",
+            f"mean of {many}' {at}, and their standard deviation",
+        ),
+        Line("FAR spread in decades", _with_interval(found.decades, found.decades_interval), decades),
+    ]
 
 
 def _rate(value: float) -> str:
@@ -203,9 +258,9 @@ def _rate(value: float) -> str:
     return "none" if math.isnan(value) else f"{100 * value:.3g} %"
 
 
-def _with_interval(found: Consistency) -> str:
-    text = f"{found.value:.3g}"
-    return text if found.interval is None else f"{text} ({found.interval[0]:.3g} to {found.interval[1]:.3g})"
+def _with_interval(value: float, interval: Interval) -> str:
+    text = "none" if math.isnan(value) else f"{value:.3g}"
+    return text if interval is None else f"{text} ({interval[0]:.3g} to {interval[1]:.3g})"
 
 
 def _threshold(choice: ThresholdChoice) -> str:

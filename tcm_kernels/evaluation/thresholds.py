@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +25,14 @@ import numpy.typing as npt
 from .blocks import blocks
 from .bootstrap import check_bootstrap, multiplicities, order_of_counts, percentile_interval
 from .checks import TooFewPairsError, check_rate
-from .curves import ClassCurves, Counts, Rates, at_least, shares
+from .curves import ClassCurves, Counts, Rates, shares
 from .rates import error_rates
 from .roc import require_pairs
+from .targets import FAR, FRR, Edges, Kind, accepted_pairs, edges_at_rate, edges_of_classes, pairs_needed
 
 Best = Literal["f1", "balanced_accuracy"]
 Over = Literal["pooled", "worst"]
-_Edges: TypeAlias = npt.NDArray[np.intp]
+_UNSUPPORTED = "The data cannot support the target"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,22 +68,6 @@ class _Found(NamedTuple):
     criterion: str
     supported: bool = True
     statement: str = ""
-
-
-class _Kind(NamedTuple):
-    """What differs between a target false-accept rate and a target false-reject rate."""
-
-    argument: str
-    rate: str
-    pairs: str
-    row: Literal[0, 1]  # of the pooled counts
-    side: Literal["lowest", "highest"]  # edge that meets the target; the rate is least at the other end
-    remedy: str
-
-
-_FAR = _Kind("far", "false-accept rate", "other-class", 1, "lowest", "a higher end of `range`")
-_FRR = _Kind("frr", "false-reject rate", "same-class", 0, "highest", "a lower start of `range`")
-_UNSUPPORTED = "The data cannot support the target"
 
 
 def choose_threshold(
@@ -132,7 +116,7 @@ def choose_threshold(
     if best is not None:
         found = _best(curves, best, over)
     else:
-        kind, rate = (_FAR, check_rate("far", far)) if frr is None else (_FRR, check_rate("frr", frr))
+        kind, rate = (FAR, check_rate("far", far)) if frr is None else (FRR, check_rate("frr", frr))
         found = _at_rate(curves, kind, rate, over)
     threshold = float(curves.thresholds[found.edge])
     at = error_rates(curves, threshold)
@@ -167,20 +151,19 @@ def _best(curves: ClassCurves, best: Best, over: Over) -> _Found:
     return found._replace(statement=f"The best F1 depends on the share of same-class pairs, {share}.")
 
 
-def _at_rate(curves: ClassCurves, kind: _Kind, rate: float, over: Over) -> _Found:
+def _at_rate(curves: ClassCurves, kind: Kind, rate: float, over: Over) -> _Found:
     require_pairs(curves, "negative" if kind.row else "positive")
-    of_table = functools.partial(_edges_at_rate, kind=kind, rate=rate)
+    of_table = functools.partial(edges_at_rate, kind=kind, rate=rate)
     many, one = ("groups", "group") if curves.grouped else ("classes", "class")
     if over == "pooled":
-        edge = int(of_table(curves.pooled[kind.row : kind.row + 1])[0])
+        edge = int(of_table(kind.pooled(curves))[0])
         where = "over all pairs"
         failing = 0 if 0 <= edge <= curves.bins else 1
         what = f"the {kind.rate} over all pairs is above that"
         of_draws = functools.partial(_pooled_draws, curves, (kind.row,), lambda tables: of_table(tables[0]))
     else:
-        table = curves.negatives if kind.row else curves.positives
-        edges = np.concatenate([of_table(table[rows]) for rows in blocks(len(table), table.shape[1])])
-        concerned = table.sum(axis=1) > 0
+        edges, pairs = edges_of_classes(curves, kind, rate)
+        concerned = pairs > 0
         worst = np.max if kind.side == "lowest" else np.min
         edge = int(worst(edges[concerned]))
         where = f"in every {one}"
@@ -198,9 +181,9 @@ def _at_rate(curves: ClassCurves, kind: _Kind, rate: float, over: Over) -> _Foun
     return _Found(edge, of_draws, criterion, supported, statement)
 
 
-def _support(curves: ClassCurves, kind: _Kind, rate: float, over: Over) -> tuple[bool, str]:
+def _support(curves: ClassCurves, kind: Kind, rate: float, over: Over) -> tuple[bool, str]:
     """Whether there are 1 / rate distinct pairs, and the sentence that says so."""
-    need = math.ceil((1 - 1e-12) / rate)  # 1 / 0.07 is rounded, 1 / 0.01 must stay 100
+    need = pairs_needed(rate)
     orders = 2 if curves.symmetric else 1
     takes = f"a {kind.rate} of {rate:g} takes at least {need:,}"
     if over == "pooled":
@@ -222,28 +205,9 @@ def _support(curves: ClassCurves, kind: _Kind, rate: float, over: Over) -> tuple
     )
 
 
-def _accepted(counts: Counts) -> tuple[Counts, Counts]:
-    """Pairs accepted at every edge, (K, B + 1), and pairs, (K,), of counts (K, B + 2).
-
-    In a draw a count may be below zero, to first order; what is accepted is kept between none and all.
-    """
-    pairs = counts.sum(axis=1).clip(min=0)
-    return at_least(counts, 0, counts.shape[1] - 1).clip(0, pairs[:, None]), pairs
-
-
-def _edges_at_rate(counts: Counts, kind: _Kind, rate: float) -> _Edges:
-    """The edge of each row of counts (K, B + 2) that the target asks for; -1 or B + 1 where there is none."""
-    accepted, pairs = _accepted(counts)
-    if kind.side == "lowest":
-        reached = shares(accepted, pairs) <= rate
-        return np.where(reached.any(axis=1), reached.argmax(axis=1), reached.shape[1])
-    reached = (shares(pairs[:, None] - accepted, pairs) <= rate)[:, ::-1]
-    return np.where(reached.any(axis=1), reached.shape[1] - 1 - reached.argmax(axis=1), -1)
-
-
-def _best_edges(tables: list[Counts], best: Best) -> _Edges:
+def _best_edges(tables: list[Counts], best: Best) -> Edges:
     """The lowest edge of each row of same-class and other-class counts, (K, B + 2) each, that is best."""
-    (true, same), (false, other) = (_accepted(counts) for counts in tables)
+    (true, same), (false, other) = (accepted_pairs(counts) for counts in tables)
     if best == "f1":
         quality = 2 * true / (same[:, None] + true + false).clip(min=1)
     else:
@@ -253,7 +217,7 @@ def _best_edges(tables: list[Counts], best: Best) -> _Edges:
 
 
 def _pooled_draws(
-    curves: ClassCurves, signs: tuple[int, ...], pick: Callable[[list[Counts]], _Edges], weight: Rates
+    curves: ClassCurves, signs: tuple[int, ...], pick: Callable[[list[Counts]], Edges], weight: Rates
 ) -> Rates:
     """What `pick` finds in the pooled counts of each draw, see the top of the file."""
     drawn = []
@@ -267,7 +231,7 @@ def _pooled_draws(
     return np.where(known, pick(drawn).clip(0, curves.bins), np.nan)
 
 
-def _worst_draws(edges: _Edges, concerned: npt.NDArray[np.bool_], kind: _Kind, weight: Rates) -> Rates:
+def _worst_draws(edges: Edges, concerned: npt.NDArray[np.bool_], kind: Kind, weight: Rates) -> Rates:
     """The edge that suits all classes of each draw, from the edges that suit each class, (C,)."""
     nothing, worst = (-np.inf, np.max) if kind.side == "lowest" else (np.inf, np.min)
     found = worst(np.where((weight > 0) & concerned, edges, nothing), axis=1)

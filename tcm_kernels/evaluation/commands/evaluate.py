@@ -94,6 +94,9 @@ def _report(args: argparse.Namespace, curves: ClassCurves, found: Evaluation) ->
         "Similarities of same-class and other-class pairs": plots.plot_similarities(
             curves, margins=margins, threshold=at
         ),
+        "The threshold that each class would choose for itself": plots.plot_own_thresholds(
+            curves, found.threshold_far, threshold=at
+        ),
         "False rejects over false accepts": plots.plot_det(curves, threshold=at),
         "The classes that fare worst": plots.plot_worst_classes(curves, at),
         "Similarity read as a probability, before and after Platt scaling": plots.plot_reliability(

@@ -30,12 +30,15 @@ from .drawing import (
     grid,
     kinds_of,
     legend_below,
+    limits,
     literal,
+    name_of,
     new_figure,
     percent,
     percent_ticks,
     say,
 )
+from .own_thresholds import plot_own_thresholds
 
 if TYPE_CHECKING:
     from ..calibration import Reliability
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "as_png",
     "plot_det",
+    "plot_own_thresholds",
     "plot_reliability",
     "plot_similarities",
     "plot_utilities",
@@ -106,7 +110,7 @@ def plot_utilities(
     for place, values in zip(drawn, each, strict=True):
         if place in ends:
             which, colour, style = ends[place]
-            text = f"{which} {where}: {literal(_name(curves, names, usable[place]), 30)}"
+            text = f"{which} {where}: {literal(name_of(curves, names, usable[place]), 30)}"
             axes.plot(t, values, color=colour, ls=style, lw=1.8, zorder=3, label=text)
         else:
             axes.plot(t, values, color=BLUE, lw=0.7, alpha=0.55)
@@ -114,7 +118,7 @@ def plot_utilities(
     axes.plot(t, mean - deviation, color="black", ls="--", lw=1.1, label="mean ± standard deviation")
     axes.plot(t, mean + deviation, color="black", ls="--", lw=1.1)
     seen = np.flatnonzero((each > 0.01).any(axis=0) | (mean > 0.01))
-    axes.set_xlim(_limits(t[seen if range is None else [*seen, first, last]], curves))
+    axes.set_xlim(limits(t[seen if range is None else [*seen, first, last]], curves))
     left_out = len(curves.classes) - len(usable)
     without = f"; {left_out:,} without pairs of both kinds left out" if left_out else ""
     axes.set_title(f"Utility of {len(usable):,} {kinds} by threshold{without}", loc="left")
@@ -160,7 +164,7 @@ def plot_similarities(
     for axes in panels:
         axes.yaxis.set_major_formatter(percent_ticks())
     marks = [*(margins or ()), *([] if threshold is None else [threshold])]
-    panels[1].set_xlim(_limits(np.array([edges[0], edges[-1], *marks]), curves))
+    panels[1].set_xlim(limits(np.array([edges[0], edges[-1], *marks]), curves))
     legend_below(figure, panels[0])
     return figure
 
@@ -193,7 +197,7 @@ def plot_worst_classes(
         if not len(worst):
             say(axes, f"none of the {kinds_of(curves)} has such pairs")
             continue
-        labels = [literal(_name(curves, names, c), 28) for c in worst]
+        labels = [literal(name_of(curves, names, c), 28) for c in worst]
         _bars(axes, labels, rates[worst], colour)
         axes.axvline(pooled, color="black", ls="--", lw=1.3)
         axes.set_xlim(0, 1.2 * max(float(rates[worst].max()), float(pooled)) or 1.0)
@@ -233,17 +237,6 @@ def plot_reliability(before: Reliability, after: Reliability | None = None) -> F
         grid(axes)
     legend_below(figure, top, columns=1)
     return figure
-
-
-def _name(curves: ClassCurves, names: Sequence[str] | None, place: int) -> str:
-    return str(curves.classes[place] if names is None else names[place])
-
-
-def _limits(thresholds: Rates, curves: ClassCurves) -> tuple[float, float]:
-    """Of an axis that shows these thresholds, or all where there are none, and a little more."""
-    lo, hi = (thresholds.min(), thresholds.max()) if len(thresholds) else (curves.lo, curves.hi)
-    room = max(0.03 * (hi - lo), (curves.hi - curves.lo) / curves.bins)
-    return float(lo - room), float(hi + room)
 
 
 def _utilities(curves: ClassCurves, first: int, stop: int, k: float) -> Iterator[Rates]:

@@ -9,6 +9,7 @@ escapes like \u98db. A font that has them goes first in matplotlib's `font.famil
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FuncFormatter
 
-from ..curves import ClassCurves
+from ..curves import ClassCurves, Rates
 
 BLUE, VERMILION, PURPLE, GREEN, YELLOW = "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#F0E442"
 QUIET, GRID = "#666666", "#dddddd"
@@ -65,6 +66,18 @@ def say(axes: Axes, text: str) -> None:
 def kinds_of(curves: ClassCurves) -> str:
     """What the rows of the curves are."""
     return "groups" if curves.grouped else "classes"
+
+
+def name_of(curves: ClassCurves, names: Sequence[str] | None, place: int) -> str:
+    """What a class is called."""
+    return str(curves.classes[place] if names is None else names[place])
+
+
+def limits(thresholds: Rates, curves: ClassCurves) -> tuple[float, float]:
+    """Of an axis that shows these thresholds, or all where there are none, and a little more."""
+    lo, hi = (thresholds.min(), thresholds.max()) if len(thresholds) else (curves.lo, curves.hi)
+    room = max(0.03 * (hi - lo), (curves.hi - curves.lo) / curves.bins)
+    return float(lo - room), float(hi + room)
 
 
 def literal(text: str, most: int = 40) -> str:
