@@ -22,9 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not args.report:
         try:
             wanted = [(s, b) for s, b in plan.chains() if s in args.splits and b in args.bases]
-            study.run(
-                wanted, SIZES[args.size], records, processes=args.processes, only_tune=args.tune
-            )
+            study.run(wanted, SIZES[args.size], records, processes=args.processes, only_tune=args.tune)
         except KeyboardInterrupt:
             print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
             return 130
@@ -39,9 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="full", help="how much (default: %(default)s)")
-    parser.add_argument("--results", type=Path, help="folder of the records (default: benchmarks/results/quality)")
+    parser.add_argument(
+        "--results", type=Path, help="folder of the records (default: benchmarks/results/quality)"
+    )
     parser.add_argument("--processes", type=int, default=2, help="runs at a time (default: %(default)s)")
-    parser.add_argument("--splits", nargs="+", choices=plan.SPLITS, default=list(plan.SPLITS), metavar="SPLIT")
+    parser.add_argument(
+        "--splits", nargs="+", choices=plan.SPLITS, default=list(plan.SPLITS), metavar="SPLIT"
+    )
     bases = [*plan.BASES, plan.ALONE]
     parser.add_argument("--bases", nargs="+", choices=bases, default=bases, metavar="BASE")
     parser.add_argument("--tune", action="store_true", help="only choose settings")

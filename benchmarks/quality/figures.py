@@ -67,7 +67,10 @@ def _arrow(axes: Axes, row: Compared, measure: str) -> None:
     tail = base.mean("recall_at_1"), base.mean(measure)
     tip = with_tcm.mean("recall_at_1"), with_tcm.mean(measure)
     axes.annotate(
-        "", tip, tail, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
+        "",
+        tip,
+        tail,
+        arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8, "shrinkA": 0, "shrinkB": 0},
     )
     axes.plot(*tail, marker=MARKERS[row.base], color=colour, ms=7, ls="none", label=row.title, zorder=3)
     across, up = row.change("recall_at_1"), row.change(measure)
@@ -83,4 +86,5 @@ def _mean_curve(runs: Runs, measure: str) -> list[tuple[float, float]]:
     return [
         (statistics.fmean(r["recall_at_1"] for r in stop), statistics.fmean(r[measure] for r in stop))
         for stop in zip(*runs.curves, strict=True)
+        if all(r[measure] is not None for r in stop)
     ]

@@ -42,7 +42,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """"higher", "lower" or "no difference beyond chance"."""
+        """What the interval says, in words."""
         return {1: "higher", -1: "lower", 0: "no difference beyond chance"}[self.sign]
 
 

@@ -71,9 +71,7 @@ def _triplet(_: int, __: int) -> nn.Module:
     from pytorch_metric_learning import distances, losses  # noqa: PLC0415  # an extra
 
     # The library takes all triplets by default, 3,000,000 of a batch.
-    return losses.TripletMarginLoss(
-        margin=0.1, triplets_per_anchor=50, distance=distances.CosineSimilarity()
-    )
+    return losses.TripletMarginLoss(margin=0.1, triplets_per_anchor=50, distance=distances.CosineSimilarity())
 
 
 def _of_library(name: str, *, proxies: bool, **settings: float) -> Callable[[int, int], nn.Module]:

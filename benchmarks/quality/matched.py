@@ -9,6 +9,7 @@ answer, and None says so.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,17 +18,18 @@ Curve = Sequence[Mapping[str, Any]]
 
 
 def at(curve: Curve, accuracy: str, level: float, measure: str) -> float | None:
-    """The measure where the curve last crosses an accuracy; None where it does not reach it."""
-    points = [(row[accuracy], row[measure]) for row in curve]
-    for (x0, y0), (x1, y1) in reversed(list(zip(points, points[1:], strict=False))):
+    """The measure where the curve last crosses an accuracy; None where it does not reach it.
+
+    Stops at which the measure was not defined are left out.
+    """
+    points = [(row[accuracy], row[measure]) for row in curve if row[measure] is not None]
+    for (x0, y0), (x1, y1) in reversed(list(itertools.pairwise(points))):
         if min(x0, x1) <= level <= max(x0, x1):
             return y1 if x0 == x1 else y0 + (y1 - y0) * (level - x0) / (x1 - x0)
     return None
 
 
-def matched_pair(
-    base: Curve, with_tcm: Curve, accuracy: str, measure: str
-) -> tuple[float, float] | None:
+def matched_pair(base: Curve, with_tcm: Curve, accuracy: str, measure: str) -> tuple[float, float] | None:
     """The measure without and with TCM at one accuracy; None where the curves do not overlap."""
     end, end_with_tcm = base[-1], with_tcm[-1]
     on_base = at(base, accuracy, end_with_tcm[accuracy], measure)

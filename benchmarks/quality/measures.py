@@ -1,6 +1,6 @@
 """What a run is judged by, and how each number would move had other classes been drawn.
 
-All measures come from one sweep over the pairs of the embeddings, binned in 2,000; Recall@1 from a second one.
+All measures come from one sweep over the pairs of the embeddings, in 2,000 bins; Recall@1 from a second.
 Beside each value stand bootstrap draws over the classes. The draws are the same for every run on the same
 classes, so that the difference of two runs can be taken draw by draw: that is the paired bootstrap.
 Thresholds and calibration ranges stay as they are within the draws, as in `tcm_kernels.evaluation`.
@@ -8,6 +8,7 @@ Thresholds and calibration ranges stay as they are within the draws, as in `tcm_
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from typing import TypeAlias
@@ -17,7 +18,14 @@ import numpy.typing as npt
 from torch import Tensor
 
 from tcm_kernels.demo.measures import nearest_is_same_class
-from tcm_kernels.evaluation import ClassCurves, class_curves, error_rates, tar_at_far
+from tcm_kernels.evaluation import (
+    ClassCurves,
+    TooFewPairsError,
+    class_curves,
+    error_rates,
+    tar_at_far,
+    threshold_spread,
+)
 from tcm_kernels.evaluation.consistency import calibration_range, utilities
 
 DRAWS = 100
@@ -56,7 +64,8 @@ class Measured:
     """Measures of one set of embeddings.
 
     Attributes:
-        value: of each measure, by its name in MEASURES.
+        value: of each measure, by its name in MEASURES; of a network that has hardly learnt anything some may
+            be missing, where all similarities lie within a bin or two.
         draws: (DRAWS,) of each.
     """
 
@@ -82,18 +91,18 @@ def measure(emb: Tensor, labels: Tensor) -> Measured:
     weights = multiplicities(len(curves.classes))
     found = {"recall_at_1": _recall(emb, labels, weights)}
     for name, far in OPIS_RANGES.items():
-        first, stop = calibration_range(curves, far=far)
-        utility = utilities(curves, first, stop)
-        found[name] = _opis(utility, weights)
-        if name == "opis":
-            found["epsilon_opis"] = _epsilon_opis(utility, weights)
+        with contextlib.suppress(TooFewPairsError):
+            utility = utilities(curves, *calibration_range(curves, far=far))
+            found[name] = _opis(utility, weights)
+            if name == "opis":
+                found["epsilon_opis"] = _epsilon_opis(utility, weights)
     found |= _own_thresholds(curves, weights)
     found["worst_decile_frr"] = _worst_decile_frr(curves, weights)
     for far in (1e-2, 1e-3):
         found[f"tar_at_1e-{round(-math.log10(far))}"] = _tar(curves, far, weights)
     return Measured(
-        value={name: float(found[name][0]) for name in MEASURES},
-        draws={name: found[name][1:] for name in MEASURES},
+        value={name: float(each[0]) for name, each in found.items()},
+        draws={name: each[1:] for name, each in found.items()},
     )
 
 
@@ -130,16 +139,12 @@ def _epsilon_opis(utility: Values, weights: Values) -> Values:
 
 def _own_thresholds(curves: ClassCurves, weights: Values) -> dict[str, Values]:
     """How far the classes' own thresholds lie apart, and how far their rates at the one threshold do."""
-    from tcm_kernels.evaluation.curves import at_least, shares
-    reached = shares(at_least(curves.negatives, 0, curves.bins + 1), curves.negative_pairs) <= FAR
-    own = np.where(reached.any(axis=1), curves.thresholds[reached.argmax(axis=1)], np.nan)
-    deviation = _deviation(own, weights)
-    same, other = (counts @ curves.similarities / counts.sum() for counts in curves.pooled)
-    scale = same - other  # the same in every draw
+    spread = threshold_spread(curves, far=FAR, draws=0)
+    deviation = _deviation(spread.thresholds, weights)
     accepted = error_rates(curves, tar_at_far(curves, FAR).threshold).false_accept * curves.negative_pairs
     return {
         "spread": deviation,
-        "spread_relative": deviation / scale,
+        "spread_relative": deviation / spread.separation,  # which is the same in every draw
         "spread_decades": _deviation(np.log10((accepted + 0.5) / (curves.negative_pairs + 1)), weights),
     }
 

@@ -26,13 +26,14 @@ DEFAULT_MARGINS = (0.9, 0.5)
 
 SEEDS = (0, 1, 2, 3, 4)
 TUNING_SEED = 100  # none of those that are reported
-TRIALS = 8  # that each tuning may take, the base's and TCM's alike
+TRIALS = 10  # that each tuning may take, the base's and TCM's alike
 WORST_LOSS_OF_RECALL = 0.005  # that TCM may cost on validation classes to be chosen
 
-# A line is searched outwards from its middle for as long as the best stands at its edge.
+# A line is searched outwards from where it stands for as long as the best is at the edge of what was tried.
 LEARNING_RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 WEIGHT_DECAYS = (1e-3, 1e-2, 1e-1, 1.0)
 WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+FIRST_WEIGHTS = (1.0, 10.0, 100.0)  # tried before that: between a little TCM and a lot there may be a valley
 MARGINS_MINUS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 MARGINS_PLUS = (0.7, 0.8, 0.9, 0.95)
 

@@ -71,9 +71,9 @@ def _page(markdown: str, pictures: dict[str, bytes]) -> str:
         if level:
             parts.append(f"<h{level}>{html.escape(line[level:].strip())}</h{level}>")
             split = line[level:].strip().partition(":")[0]
-            for name in pictures:
+            for name, picture in pictures.items():
                 if level == 2 and name.endswith(f"-{split}.png"):
-                    data = base64.b64encode(pictures[name]).decode()
+                    data = base64.b64encode(picture).decode()
                     parts.append(f'<img alt="{html.escape(name)}" src="data:image/png;base64,{data}">')
         elif line:
             parts.append(f"<p>{_inline(line)}</p>")
@@ -113,7 +113,7 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>What TCM adds to a base loss</title>
 <style>
-  body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; color: #222 }
+  body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem }
   table { border-collapse: collapse; font-size: 13px }
   th, td { border-bottom: 1px solid #ddd; padding: .3rem .6rem; text-align: left; vertical-align: top }
   .wide { overflow-x: auto }

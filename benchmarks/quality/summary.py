@@ -1,4 +1,4 @@
-"""What the records say: per split and base loss the arms, their differences, and the effect at equal accuracy.
+"""What the records say: the arms of each split and base loss, their differences, and those at equal accuracy.
 
 Everything here is computed from runs.csv and draws.csv, and every number that README or the documentation
 quotes comes from here; a test computes some of them again.
@@ -174,7 +174,8 @@ def figures_to_reach(all_compared: Iterable[Compared]) -> list[Figure]:
     return [
         Figure(
             "Recall@1: the interval of the change lies above -0.5 points for every loss",
-            f"{len(recall) - len(costly)} of {len(recall)}" + (f"; not: {', '.join(costly)}" if costly else ""),
+            f"{len(recall) - len(costly)} of {len(recall)}"
+            + (f"; not: {', '.join(costly)}" if costly else ""),
             not costly,
         ),
         Figure(
@@ -230,7 +231,11 @@ def as_dict(row: Compared) -> dict[str, Any]:
         for accuracy in ACCURACIES
     }
     settings = {
-        name: {"trial": dataclasses.asdict(tuned.trial), "trials": len(tuned.tried), "open_ends": tuned.open_ends}
+        name: {
+            "trial": dataclasses.asdict(tuned.trial),
+            "trials": len(tuned.tried),
+            "open_ends": tuned.open_ends,
+        }
         for name, tuned in (("base", row.settings.base), ("tcm", row.settings.tcm))
     }
     return {

@@ -143,10 +143,10 @@ def document(
     """All tables, as study.md."""
     parts = [
         "# What TCM adds to a base loss\n",
-        f"Glyphs of classes never seen in training; {size.steps:,} steps; {len(size.seeds)} paired seeds: same "
-        "initial weights, same batches. Intervals of 95 %: t over the seeds or bootstrap over the test classes, "
-        f"whichever is wider. Run on: {', '.join(processors)}. Made by `python -m benchmarks.quality` from "
-        "`runs.csv` and `draws.csv`; do not edit.\n",
+        f"Glyphs of classes never seen in training; {size.steps:,} steps; {len(size.seeds)} paired seeds: "
+        "same initial weights, same batches. Intervals of 95 %: t over the seeds or bootstrap over the test "
+        f"classes, whichever is wider. Run on: {', '.join(processors)}. Made by "
+        "`python -m benchmarks.quality` from `runs.csv` and `draws.csv`; do not edit.\n",
         "## Hoped for, and found\n",
         figures_table(figures),
     ]
@@ -156,8 +156,8 @@ def document(
             continue
         parts += [
             f"## {split}: {title}\n",
-            "Mean without TCM, then the change with TCM, tuned, and its interval; **bold** where the interval "
-            "is clear of 0. Changes of OPIS and spread in percent of the mean without TCM.\n",
+            "Mean without TCM, then the change with TCM, tuned, and its interval; **bold** where the "
+            "interval is clear of 0. Changes of OPIS and spread in percent of the mean without TCM.\n",
             main_table(of_split),
             "### Beside TCM alone\n",
             "TCM alone is the contrastive loss on cosine similarity. A base + TCM that is not better than it "

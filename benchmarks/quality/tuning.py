@@ -4,7 +4,8 @@ A search climbs along one setting after the other. On each it tries the neighbou
 on outwards for as long as the best stands at the edge of what was tried, so that no grid's edge is taken for
 an optimum. The base is searched for its learning rate and weight decay, by the highest Recall@1. TCM keeps
 those and is searched for its weight and margins, by the lowest OPIS among the trials whose Recall@1 is not
-more than WORST_LOSS_OF_RECALL under that of the tuned base.
+more than WORST_LOSS_OF_RECALL under that of the tuned base. Its weight is first tried at three values, two
+decades from end to end, for beside some losses a middling weight is worse than a small and a large one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from .plan import (
     ALONE,
+    FIRST_WEIGHTS,
     LEARNING_RATES,
     MARGINS_MINUS,
     MARGINS_PLUS,
@@ -64,36 +66,41 @@ def tune_base(split: str, base: str, evaluate: Evaluate, trials: int) -> Tuned:
         weight_decay=1e-2,
         weight=1.0 if alone else 0.0,
     )
-    return search(start, BASE_LINES, lambda trial: (evaluate(trial)["recall_at_1"],), trials)
+    return search((start,), BASE_LINES, lambda trial: (evaluate(trial)["recall_at_1"],), trials)
 
 
 def tune_tcm(base: Trial, evaluate: Evaluate, trials: int) -> Tuned:
     """Weight and margins of TCM beside a tuned base; margins of TCM alone."""
     enough = evaluate(base)["recall_at_1"] - WORST_LOSS_OF_RECALL
     alone = base.base == ALONE
-    start = base if alone else dataclasses.replace(base, arm="tcm", weight=3.0)
+    starts = (
+        (base,) if alone else tuple(dataclasses.replace(base, arm="tcm", weight=w) for w in FIRST_WEIGHTS)
+    )
 
     def score(trial: Trial) -> tuple[float, ...]:
         found = evaluate(trial)
         accurate = found["recall_at_1"] >= enough
         return (float(accurate), -found["opis"] if accurate else found["recall_at_1"])
 
-    return search(start, MARGIN_LINES if alone else TCM_LINES, score, trials)
+    return search(starts, MARGIN_LINES if alone else TCM_LINES, score, trials)
 
 
 def search(
-    start: Trial, lines: tuple[Line, ...], score: Callable[[Trial], tuple[float, ...]], trials: int
+    starts: tuple[Trial, ...],
+    lines: tuple[Line, ...],
+    score: Callable[[Trial], tuple[float, ...]],
+    trials: int,
 ) -> Tuned:
     """Climb along the lines, one after the other, for the highest score.
 
     Args:
-        start: on each line, one of its values.
+        starts: the best of them is where the climb begins; on each line, one of its values.
         lines: settings with their values, ascending.
         score: of a trial; the first of equal ones stays.
         trials: how many at most, at least 1.
     """
-    scores = {start: score(start)}
-    best, open_ends = start, []
+    scores = {start: score(start) for start in starts[:trials]}
+    best, open_ends = max(scores, key=scores.__getitem__), []
     for name, values in lines:
         # Upwards first, and downwards only where that brought nothing: what rises falls on the other side.
         for direction in (1, -1):

@@ -64,7 +64,8 @@ class GlyphStudent:
             made = None if base_loss is None else base_loss()
         self.device = device
         self.base_loss = made if made is None else made.to(device)
-        self.network = network.to(device, memory_format=torch.channels_last)  # nearly twice as fast on CPUs
+        # Channels last: nearly twice as fast on CPUs.
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.network, multi_avg_fn=_follow, use_buffers=True)
         proxies = [] if self.base_loss is None else list(self.base_loss.parameters())
         groups = [{"params": list(self.network.parameters()), "weight_decay": how.weight_decay}]
@@ -97,7 +98,7 @@ class GlyphStudent:
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings (N, EMBEDDING_SIZE), on the CPU, by the averaged network."""
         self.average.eval()
-        parts = [self.average(_ready(part, self.device)).cpu() for part in images.split(_EMBED)]
+        parts = [self.average(_ready(part, self.device)).cpu() for part in torch.split(images, _EMBED)]
         return torch.cat(parts) if parts else torch.empty(0, EMBEDDING_SIZE)
 
 
@@ -114,7 +115,11 @@ def _ready(images: Tensor, device: str) -> Tensor:
     return (images.to(device).float() / 127.5 - 1).to(memory_format=torch.channels_last)
 
 
-def _follow(average: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
+def _follow(
+    average: tuple[Tensor, ...] | list[Tensor],
+    current: tuple[Tensor, ...] | list[Tensor],
+    steps: Tensor | int,
+) -> None:
     """Move the average towards the weights: by a tenth at first, by 1 - AVERAGE later."""
     past = int(steps)
     decay = min(AVERAGE, (1 + past) / (10 + past))

@@ -239,10 +239,8 @@ def draw_samples(alphabet: Alphabet, classes: Classes, *, views: int, seed: int)
     label, face = (np.repeat(each, views) for each in (label, face))
     drawings = torch.from_numpy(alphabet.drawings[np.asarray(classes)[label], face])[:, None]
     generator = torch.Generator().manual_seed(seed)
-    images = [distorted(part, generator) for part in drawings.split(_CHUNK)]
-    return Samples(
-        torch.cat(images) if images else drawings, torch.from_numpy(label), torch.from_numpy(face)
-    )
+    images = [distorted(part, generator) for part in torch.split(drawings, _CHUNK)]
+    return Samples(torch.cat(images) if images else drawings, torch.from_numpy(label), torch.from_numpy(face))
 
 
 def long_tailed(samples: Samples, *, seed: int, ratio: float = 8.0) -> Samples:

@@ -132,7 +132,7 @@ def nearest_is_same_class(emb: Tensor, labels: Tensor) -> Tensor:
     """
     unit = normalize(emb)
     found = torch.empty(len(labels), dtype=torch.bool)
-    for rows in torch.arange(len(labels)).split(_BLOCK):
+    for rows in torch.split(torch.arange(len(labels)), _BLOCK):
         similarity = unit[rows] @ unit.T
         similarity[torch.arange(len(rows)), rows] = -torch.inf
         found[rows] = labels[similarity.argmax(dim=1)] == labels[rows]
