@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from typing import TypeAlias
 
 import numpy as np
@@ -31,6 +30,7 @@ from tcm_kernels.evaluation.consistency import calibration_range, utilities
 DRAWS = 100
 EPSILON = 10  # percent of classes, of ε-OPIS and of the worst decile
 FAR = 1e-2  # where one threshold is looked at
+TAR_AT = {"tar_at_1e-2": 1e-2, "tar_at_1e-3": 1e-3}
 OPIS_RANGES = {"opis": (1e-2, 1e-1), "opis_strict": (1e-3, 1e-2)}
 
 Values: TypeAlias = npt.NDArray[np.float64]
@@ -90,16 +90,9 @@ def measure(emb: Tensor, labels: Tensor) -> Measured:
     curves = class_curves(emb, labels)
     weights = multiplicities(len(curves.classes))
     found = {"recall_at_1": _recall(emb, labels, weights)}
-    for name, far in OPIS_RANGES.items():
+    for of_curves in (_consistency, _own_thresholds, _worst_decile_frr, _tar):
         with contextlib.suppress(TooFewPairsError):
-            utility = utilities(curves, *calibration_range(curves, far=far))
-            found[name] = _opis(utility, weights)
-            if name == "opis":
-                found["epsilon_opis"] = _epsilon_opis(utility, weights)
-    found |= _own_thresholds(curves, weights)
-    found["worst_decile_frr"] = _worst_decile_frr(curves, weights)
-    for far in (1e-2, 1e-3):
-        found[f"tar_at_1e-{round(-math.log10(far))}"] = _tar(curves, far, weights)
+            found |= of_curves(curves, weights)
     return Measured(
         value={name: float(each[0]) for name, each in found.items()},
         draws={name: each[1:] for name, each in found.items()},
@@ -116,6 +109,16 @@ def _recall(emb: Tensor, labels: Tensor, weights: Values) -> Values:
     hits = np.bincount(labels.numpy(), found, minlength=weights.shape[1])
     samples = np.bincount(labels.numpy(), minlength=weights.shape[1])
     return (weights @ hits) / (weights @ samples)
+
+
+def _consistency(curves: ClassCurves, weights: Values) -> dict[str, Values]:
+    found = {}
+    for name, far in OPIS_RANGES.items():
+        utility = utilities(curves, *calibration_range(curves, far=far))
+        found[name] = _opis(utility, weights)
+        if name == "opis":
+            found["epsilon_opis"] = _epsilon_opis(utility, weights)
+    return found
 
 
 def _opis(utility: Values, weights: Values) -> Values:
@@ -157,18 +160,19 @@ def _deviation(values: Values, weights: Values) -> Values:
     return np.sqrt((share @ centred**2 - (share @ centred) ** 2).clip(min=0))
 
 
-def _worst_decile_frr(curves: ClassCurves, weights: Values) -> Values:
+def _worst_decile_frr(curves: ClassCurves, weights: Values) -> dict[str, Values]:
     rejected = error_rates(curves, tar_at_far(curves, FAR).threshold).false_reject
     order = (-rejected).argsort(kind="stable")
     found = []
     for weight in weights:
         drawn = np.repeat(order, weight[order].astype(np.int64))
         found.append(rejected[drawn[: max(1, EPSILON * len(drawn) // 100)]].mean())
-    return np.array(found)
+    return {"worst_decile_frr": np.array(found)}
 
 
-def _tar(curves: ClassCurves, far: float, weights: Values) -> Values:
-    rejected = error_rates(curves, tar_at_far(curves, far).threshold).false_reject
-    pairs = curves.positive_pairs
-    accepted = pairs - rejected * pairs
-    return (weights @ accepted) / (weights @ pairs)
+def _tar(curves: ClassCurves, weights: Values) -> dict[str, Values]:
+    pairs, found = curves.positive_pairs, {}
+    for name, far in TAR_AT.items():
+        rejected = error_rates(curves, tar_at_far(curves, far).threshold).false_reject
+        found[name] = (weights @ (pairs - rejected * pairs)) / (weights @ pairs)
+    return found

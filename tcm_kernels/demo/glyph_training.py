@@ -83,7 +83,7 @@ class GlyphStudent:
         labels = labels.to(self.device)
         losses = [loss(emb, labels) for loss in (self.base_loss, added) if loss is not None]
         self.optimizer.zero_grad()
-        torch.stack(losses).sum().backward()
+        torch.autograd.backward(torch.stack(losses).sum())
         self.optimizer.step()
         self._warm_up.step()
         self.average.update_parameters(self.network)

@@ -119,7 +119,12 @@ def load_alphabet(cache: Path | None = None) -> Alphabet:
     fonts = _font_files()
     path = folder / f"glyphs-{_fingerprint(fonts)}.npz"
     # A file that is missing, damaged or of somebody else's making is drawn anew.
-    with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as file:
+    # Opened here: numpy leaves a file open that turns out to be none of its own.
+    with (
+        contextlib.suppress(Exception),
+        path.open("rb") as opened,
+        np.load(opened, allow_pickle=False) as file,
+    ):
         kept = Alphabet(str(file["characters"]), file["drawings"], file["drawn"])
         if kept.drawings.shape == (*kept.drawn.shape, SIDE, SIDE) and len(kept.characters) == len(kept.drawn):
             return kept
@@ -160,9 +165,7 @@ def _draw(fonts: list[Path]) -> Alphabet:
     codes = sorted(
         code
         for code, faces in faces_of.items()
-        if faces >= FEWEST_FACES
-        and unicodedata.category(chr(code))[0] in _CATEGORIES
-        and unicodedata.name(chr(code), "")
+        if faces >= FEWEST_FACES and unicodedata.category(chr(code))[0] in _CATEGORIES
     )
     drawings = np.zeros((len(codes), len(fonts), SIDE, SIDE), np.uint8)
     for face, font in enumerate(fonts):
@@ -170,7 +173,7 @@ def _draw(fonts: list[Path]) -> Alphabet:
         for place, code in enumerate(codes):
             if code in known[face]:
                 drawings[place, face] = _drawing(pen, chr(code))
-    drawn = drawings.any(axis=(2, 3))
+    drawn = np.asarray(drawings.any(axis=(2, 3)))
     enough = drawn.sum(axis=1) >= FEWEST_FACES  # some are empty
     characters = "".join(chr(code) for code, kept in zip(codes, enough, strict=True) if kept)
     return Alphabet(characters, drawings[enough], drawn[enough])
@@ -275,6 +278,8 @@ def distorted(drawings: Tensor, generator: torch.Generator) -> Tensor:
         (N, 1, SIDE, SIDE) uint8.
     """
     count = len(drawings)
+    if not count:
+        return drawings
 
     def between(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=generator)
