@@ -11,7 +11,7 @@ import torch
 for package in ("matplotlib", "PIL"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'tcm-kernels[demo]'")
 
-from tcm_kernels.demo import glyph_training, glyphs  # noqa: E402
+from tcm_kernels.demo import contact_sheet, glyph_training, glyphs  # noqa: E402
 from tcm_kernels.demo.glyph_training import CLASSES_PER_BATCH, PER_CLASS, GlyphStudent, Optimisation  # noqa: E402
 from tcm_kernels.demo.glyphs import SIDE, Alphabet, Samples  # noqa: E402
 
@@ -92,6 +92,10 @@ class TestAlphabet:
         (tmp_path / "file").write_text("mine")
         monkeypatch.setattr(glyphs, "_draw", lambda _: alphabet)
         assert glyphs.load_alphabet(tmp_path / "file" / "cache").characters == alphabet.characters
+
+
+def test_the_contact_sheet_is_a_picture(alphabet: Alphabet) -> None:
+    assert contact_sheet.render(alphabet, classes=3).startswith(b"\x89PNG\r\n\x1a\n")
 
 
 class TestSplits:

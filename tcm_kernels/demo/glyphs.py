@@ -131,9 +131,9 @@ def load_alphabet(cache: Path | None = None) -> Alphabet:
     alphabet = without_look_alikes(_draw(fonts))
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as opened:
+        with replacing(path) as unfinished:
             np.savez_compressed(
-                opened,
+                unfinished,
                 characters=np.array(alphabet.characters),
                 drawings=alphabet.drawings,
                 drawn=alphabet.drawn,
