@@ -14,11 +14,11 @@ for package in ("pytorch_metric_learning", "PIL", "scipy", "tqdm"):
 if sys.version_info < (3, 11):
     pytest.importorskip("tomli", reason="tomli is not installed: pip install 'tcm-kernels[bench]'")
 
-import miniature_data_sets as miniature
-from miniature_data_sets import WRITERS, load, split_list
+import miniature_data_sets as miniature  # noqa: E402
+from miniature_data_sets import WRITERS, load, split_list  # noqa: E402
 
-from benchmarks.quality.real import data_sets
-from benchmarks.quality.real.data_sets import DataSetError
+from benchmarks.quality.real import data_sets  # noqa: E402
+from benchmarks.quality.real.data_sets import DataSetError  # noqa: E402
 
 
 class TestDataSets:
@@ -115,11 +115,12 @@ class TestDataSets:
         data_sets.load("cub", root)
 
     def test_the_warning_names_both_counts(self, tmp_path: Path) -> None:
-        with pytest.warns(UserWarning) as warned:
+        with pytest.warns(UserWarning, match="the standard split has") as warned:
             data_sets.load("in_shop", miniature.in_shop(tmp_path))
         assert str(warned[0].message) == (
-            "In-Shop Clothes Retrieval: got 12 training images of 3 classes and 6 test images of 3 with a gallery "
-            "of 6, the standard split has 25,882 training images of 3,997 classes and 14,218 test images of 3,985 "
+            "In-Shop Clothes Retrieval: got 12 training images of 3 classes and 6 test images of 3 with a "
+            "gallery of 6, the standard split has 25,882 training images of 3,997 classes and 14,218 test "
+            "images of 3,985 "
             "with a gallery of 12,612: results do not compare with published ones"
         )
 
@@ -185,16 +186,23 @@ class TestBrokenDataSets:
     @pytest.mark.parametrize(
         ("name", "file", "number", "line", "expected"),
         [
-            ("cub", "CUB_200_2011/images.txt", 3, "3", "an image id and a path"),
-            ("cub", "CUB_200_2011/images.txt", 3, "x 001.a/b.jpg", "an image id and a path"),
-            ("cub", "CUB_200_2011/images.txt", 3, "3 ../b.jpg", "an image id and a path inside images/"),
-            ("cub", "CUB_200_2011/images.txt", 3, "2 001.a/b.jpg", "an image id that has not been there before"),
-            ("cub", "CUB_200_2011/image_class_labels.txt", 5, "5 201", "an image id and a class from 1 to 200"),
-            ("cub", "CUB_200_2011/image_class_labels.txt", 5, "99 1", "an image id that images.txt has"),
+            ("cub", "CUB_200_2011/images.txt", 3, "3",
+             "an image id and a path"),
+            ("cub", "CUB_200_2011/images.txt", 3, "x 001.a/b.jpg",
+             "an image id and a path"),
+            ("cub", "CUB_200_2011/images.txt", 3, "3 ../b.jpg",
+             "an image id and a path inside images/"),
+            ("cub", "CUB_200_2011/images.txt", 3, "2 001.a/b.jpg",
+             "an image id that has not been there before"),
+            ("cub", "CUB_200_2011/image_class_labels.txt", 5, "5 201",
+             "an image id and a class from 1 to 200"),
+            ("cub", "CUB_200_2011/image_class_labels.txt", 5, "99 1",
+             "an image id that images.txt has"),
             ("sop", "Stanford_Online_Products/Ebay_test.txt", 1, "id class path",
              "the header 'image_id class_id super_class_id path'"),
             ("sop", "Stanford_Online_Products/Ebay_test.txt", 3, "8 11319 2", "three numbers and a path"),
-            ("sop", "Stanford_Online_Products/Ebay_train.txt", 2, "1 one 1 a/b.JPG", "three numbers and a path"),
+            ("sop", "Stanford_Online_Products/Ebay_train.txt", 2, "1 one 1 a/b.JPG",
+             "three numbers and a path"),
             ("in_shop", "Eval/list_eval_partition.txt", 1, "many", "the number of images"),
             ("in_shop", "Eval/list_eval_partition.txt", 2, "image item status",
              "the header 'image_name item_id evaluation_status'"),

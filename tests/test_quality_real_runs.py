@@ -18,16 +18,16 @@ for package in ("pytorch_metric_learning", "PIL", "scipy", "tqdm"):
 if sys.version_info < (3, 11):
     pytest.importorskip("tomli", reason="tomli is not installed: pip install 'tcm-kernels[bench]'")
 
-import miniature_data_sets as miniature
-from miniature_data_sets import ROOT, load
-from miniature_settings import written
+import miniature_data_sets as miniature  # noqa: E402
+from miniature_data_sets import ROOT, load  # noqa: E402
+from miniature_settings import written  # noqa: E402
 
-from benchmarks.quality.real import __main__ as command
-from benchmarks.quality.real import config, images, measuring, records, table, train
-from benchmarks.quality.real.images import ClassBalancedBatches
-from benchmarks.quality.real.ranks import Ranks
-from tcm_kernels import fused_tcm_loss
-from tcm_kernels.evaluation import class_curves, epsilon_opis, error_rates, opis, tar_at_far
+from benchmarks.quality.real import __main__ as command  # noqa: E402
+from benchmarks.quality.real import config, images, measuring, records, table, train  # noqa: E402
+from benchmarks.quality.real.images import ClassBalancedBatches  # noqa: E402
+from benchmarks.quality.real.ranks import Ranks  # noqa: E402
+from tcm_kernels import fused_tcm_loss  # noqa: E402
+from tcm_kernels.evaluation import class_curves, epsilon_opis, error_rates, opis, tar_at_far  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 TEST_CLASSES = tuple(range(101, 111))
@@ -193,8 +193,8 @@ class TestStudy:
         assert [(run["arm"], run["seed"]) for run in runs] == [("base", 0), ("tcm", 0)]
         for run in runs:
             assert list(run["measures"]) == list(measuring.MEASURES)
-            assert run["reasons"] == {}
-            assert all(0 <= value <= 1 for value in run["measures"].values())
+            assert set(run["reasons"]) <= {"opis_strict"}  # too few pairs to tell such low rates apart
+            assert all(0 <= value <= 1 for value in run["measures"].values() if value is not None)
             assert run["environment"]["torch"] == torch.__version__
             assert run["settings"]["data"] == {
                 "train_images": 24, "train_classes": 4, "test_images": 60, "test_classes": 10,
@@ -257,7 +257,7 @@ class TestStudy:
         for run in runs:
             counts = run["settings"]["data"]
             assert (counts["test_images"], counts["gallery_images"], counts["test_classes"]) == (48, 48, 12)
-            assert run["reasons"] == {}
+            assert set(run["reasons"]) <= {"opis_strict"}  # too few pairs to tell such low rates apart
 
     def test_too_few_pairs_are_null_in_the_record_and_said_under_the_table(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -315,7 +315,7 @@ class TestStudy:
         assert torch.equal(torch.get_rng_state(), before)
         assert len(seen[0]) > 20
         assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
-        weights = [list(network.parameters())[0] for network in networks]
+        weights = [next(iter(network.parameters())) for network in networks]
         assert not torch.equal(*weights)
 
     def test_a_training_that_diverges_says_so(

@@ -17,13 +17,13 @@ for package in ("pytorch_metric_learning", "PIL", "scipy", "tqdm"):
 if sys.version_info < (3, 11):
     pytest.importorskip("tomli", reason="tomli is not installed: pip install 'tcm-kernels[bench]'")
 
-import miniature_data_sets as miniature
-from miniature_data_sets import load
-from miniature_settings import written
-from PIL import Image
+import miniature_data_sets as miniature  # noqa: E402
+from miniature_data_sets import load  # noqa: E402
+from miniature_settings import written  # noqa: E402
+from PIL import Image  # noqa: E402
 
-from benchmarks.quality.real import backbones, config, data_sets, images, losses
-from benchmarks.quality.real.images import ClassBalancedBatches, Draw, ImageFileError, Shape
+from benchmarks.quality.real import backbones, config, data_sets, images, losses  # noqa: E402
+from benchmarks.quality.real.images import ClassBalancedBatches, Draw, ImageFileError, Shape  # noqa: E402
 
 SHAPE = Shape(16, 18, (0.3, 1.0), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -115,7 +115,7 @@ class TestBatches:
         for batch in sampled():
             for label in {LABELS[draw.index] for draw in batch}:
                 shown = Counter(draw.index for draw in batch if LABELS[draw.index] == label)
-                size = int((LABELS == label).sum())
+                size = int((LABELS == label).sum())  # noqa: SIM300
                 assert len(shown) == min(4, size)
                 assert max(shown.values()) == math.ceil(4 / size)
             assert len({draw.number for draw in batch}) == 12  # cropped differently each time
@@ -188,9 +188,18 @@ class TestBackbones:
     @pytest.mark.parametrize(
         ("line", "said"),
         [
-            ("raise ImportError('no timm')", r"timm does not import \(ImportError: no timm\); pip install timm"),
-            ("raise RuntimeError('operator torchvision::nms does not exist')", "install the one of the same release"),
-            ("def create_model(*_, **__): raise OSError('offline')", "set pretrained = false to go without weights"),
+            (
+                "raise ImportError('no timm')",
+                r"timm does not import \(ImportError: no timm\); pip install timm",
+            ),
+            (
+                "raise RuntimeError('operator torchvision::nms does not exist')",
+                "install the one of the same release",
+            ),
+            (
+                "def create_model(*_, **__): raise OSError('offline')",
+                "set pretrained = false to go without weights",
+            ),
         ],
     )  # fmt: skip
     def test_timm_that_fails_says_what_failed_and_the_cure(
@@ -229,11 +238,11 @@ class TestLosses:
 
     def test_unknown_names_and_arguments_are_refused(self) -> None:
         with pytest.raises(
-            losses.LossError, match="base_loss: got 'ProxyAnchor', expected one of .*ArcFaceLoss"
+            losses.LossError, match=r"base_loss: got 'ProxyAnchor', expected one of .*ArcFaceLoss"
         ):
             losses.make("ProxyAnchor", {}, 3, 4)
         with pytest.raises(
-            losses.LossError, match="base_loss_arguments: ProxyAnchorLoss refuses {'margn': 1}"
+            losses.LossError, match=r"base_loss_arguments: ProxyAnchorLoss refuses \{'margn': 1\}"
         ):
             losses.make("ProxyAnchorLoss", {"margn": 1}, 3, 4)
 

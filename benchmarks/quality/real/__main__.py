@@ -70,8 +70,9 @@ def _study(options: argparse.Namespace, ranks: Ranks) -> int:
     settings = config.read(config.path_of(options.config))
     settings = settings.with_ours(backbone=options.backbone, steps=options.steps)
     amp = _amp(options.amp, ranks.device.type)
-    if (wrong := [seed for seed in options.seeds if seed < 0]) or options.workers < 0:
-        raise UsageError(f"--seeds, --workers: got {wrong or options.workers}, expected at least 0")
+    for name, value in (("seeds", min(options.seeds)), ("workers", options.workers)):
+        if value < 0:
+            raise UsageError(f"--{name}: got {value}, expected at least 0")
     if options.steps is not None and options.steps < 1:
         raise UsageError(f"--steps: got {options.steps}, expected at least 1")
     ours = settings.ours
