@@ -34,8 +34,8 @@ LEARNING_RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 WEIGHT_DECAYS = (1e-3, 1e-2, 1e-1, 1.0)
 WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 FIRST_WEIGHTS = (1.0, 10.0, 100.0)  # tried before that: between a little TCM and a lot there may be a valley
-MARGINS_MINUS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-MARGINS_PLUS = (0.7, 0.8, 0.9, 0.95)
+MARGINS_MINUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+MARGINS_PLUS = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 
 @dataclasses.dataclass(frozen=True)
