@@ -18,8 +18,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from tcm_kernels.demo import training
-from tcm_kernels.demo.student import EMBEDDING_SIZE, Student, moved
+from tcm_kernels.demo.digits import training
+from tcm_kernels.demo.digits.student import EMBEDDING_SIZE, Student, moved
 from tcm_kernels.modules import ThresholdConsistentMarginLoss
 
 D = EMBEDDING_SIZE

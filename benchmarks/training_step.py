@@ -40,9 +40,9 @@ from torch import Tensor
 
 from benchmarks import digits, environment, interleave, opponents, result_files, table
 from benchmarks.interleave import Summary
-from tcm_kernels.demo import student as student_module
-from tcm_kernels.demo import training
-from tcm_kernels.demo.student import BASE_LOSS, Loss, Student, moved
+from tcm_kernels.demo.digits import student as student_module
+from tcm_kernels.demo.digits import training
+from tcm_kernels.demo.digits.student import BASE_LOSS, Loss, Student, moved
 from tcm_kernels.modules import ThresholdConsistentMarginLoss
 
 SCHEMA = 1

@@ -18,7 +18,7 @@ if str(ROOT) not in sys.path:
 
 from benchmarks import digits, opponents, result_files, training_step, workload  # noqa: E402
 from benchmarks.workload import Case  # noqa: E402
-from tcm_kernels.demo import training  # noqa: E402
+from tcm_kernels.demo.digits import training  # noqa: E402
 
 
 def demo(epoch: int | None, n: int = 300) -> Case:

@@ -11,9 +11,10 @@ import torch
 for package in ("matplotlib", "PIL"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'tcm-kernels[demo]'")
 
-from tcm_kernels.demo import contact_sheet, glyph_training, glyphs  # noqa: E402
-from tcm_kernels.demo.glyph_training import CLASSES_PER_BATCH, PER_CLASS, GlyphStudent, Optimisation  # noqa: E402
-from tcm_kernels.demo.glyphs import SIDE, Alphabet, Samples  # noqa: E402
+from tcm_kernels.demo import glyphs  # noqa: E402
+from tcm_kernels.demo.glyphs import SIDE, Alphabet, Samples, contact_sheet, training  # noqa: E402
+from tcm_kernels.demo.glyphs import alphabet as alphabet_module  # noqa: E402
+from tcm_kernels.demo.glyphs.training import CLASSES_PER_BATCH, PER_CLASS, GlyphStudent, Optimisation  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ class TestAlphabet:
     def test_there_are_well_over_a_thousand_classes_of_ten_faces_and_more(self, alphabet: Alphabet) -> None:
         assert len(alphabet.characters) == len(set(alphabet.characters)) > 1500
         assert alphabet.drawings.shape == (len(alphabet.characters), len(glyphs.FACES), SIDE, SIDE)
-        assert alphabet.drawn.sum(axis=1).min() >= glyphs.FEWEST_FACES
+        assert alphabet.drawn.sum(axis=1).min() >= alphabet_module.FEWEST_FACES
 
     def test_a_face_that_lacks_a_character_leaves_its_drawing_empty(self, alphabet: Alphabet) -> None:
         assert np.array_equal(alphabet.drawings.any(axis=(2, 3)), alphabet.drawn)
@@ -51,7 +52,9 @@ class TestAlphabet:
                     continue
                 products = (pixels[a, both] * pixels[b, both]).sum(axis=1)
                 cosine = (products / (length[a, both] * length[b, both])).mean()
-                assert cosine <= glyphs.LOOK_ALIKE + 1e-6, alphabet.characters[a] + alphabet.characters[b]
+                assert cosine <= alphabet_module.LOOK_ALIKE + 1e-6, (
+                    alphabet.characters[a] + alphabet.characters[b]
+                )
 
     def test_of_two_that_look_alike_the_first_stays(self, alphabet: Alphabet) -> None:
         twice = Alphabet(
@@ -59,12 +62,12 @@ class TestAlphabet:
             alphabet.drawings[[0, 0, 2, 3, 4]],
             alphabet.drawn[[0, 0, 2, 3, 4]],
         )
-        assert glyphs.without_look_alikes(twice).characters == "a" + alphabet.characters[2:5]
+        assert alphabet_module.without_look_alikes(twice).characters == "a" + alphabet.characters[2:5]
 
     def test_the_second_time_it_is_read_from_the_cache(
         self, alphabet: Alphabet, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(glyphs, "_draw", lambda _: pytest.fail("drawn again"))
+        monkeypatch.setattr(alphabet_module, "_draw", lambda _: pytest.fail("drawn again"))
         again = glyphs.load_alphabet(cache)
         assert again.characters == alphabet.characters
         assert np.array_equal(again.drawings, alphabet.drawings)
@@ -81,16 +84,16 @@ class TestAlphabet:
     ) -> None:
         (name,) = (path.name for path in cache.iterdir())
         (tmp_path / name).write_bytes(content)
-        monkeypatch.setattr(glyphs, "_draw", lambda _: alphabet)
+        monkeypatch.setattr(alphabet_module, "_draw", lambda _: alphabet)
         assert glyphs.load_alphabet(tmp_path).characters == alphabet.characters
-        monkeypatch.setattr(glyphs, "_draw", lambda _: pytest.fail("drawn again"))
+        monkeypatch.setattr(alphabet_module, "_draw", lambda _: pytest.fail("drawn again"))
         assert glyphs.load_alphabet(tmp_path).characters == alphabet.characters
 
     def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
         self, alphabet: Alphabet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "file").write_text("mine")
-        monkeypatch.setattr(glyphs, "_draw", lambda _: alphabet)
+        monkeypatch.setattr(alphabet_module, "_draw", lambda _: alphabet)
         assert glyphs.load_alphabet(tmp_path / "file" / "cache").characters == alphabet.characters
 
 
@@ -194,22 +197,22 @@ class TestBatches:
     ) -> None:
         classes = np.arange(2 * CLASSES_PER_BATCH, dtype=np.int64)
         labels = glyphs.draw_samples(alphabet, classes, views=1, seed=0).labels
-        source = glyph_training.batches(labels, seed=0)
+        source = training.batches(labels, seed=0)
         for _ in range(3):
             rows = next(source)
-            assert len(set(rows.tolist())) == glyph_training.BATCH_SIZE
+            assert len(set(rows.tolist())) == training.BATCH_SIZE
             sizes = torch.bincount(labels[rows])
             assert sizes[sizes > 0].tolist() == [PER_CLASS] * CLASSES_PER_BATCH
 
     def test_where_there_are_too_few_some_come_twice(self) -> None:
         labels = torch.tensor([0, 1, 1, 2, 0])
-        rows = next(glyph_training.batches(labels, seed=0))
-        assert len(rows) == glyph_training.BATCH_SIZE
+        rows = next(training.batches(labels, seed=0))
+        assert len(rows) == training.BATCH_SIZE
         assert set(rows.tolist()) <= set(range(5))
         assert set(labels[rows].tolist()) == {0, 1, 2}
 
     def test_they_follow_from_the_seed(self, few: Samples) -> None:
-        first, again, other = (next(glyph_training.batches(few.labels, seed)) for seed in (0, 0, 1))
+        first, again, other = (next(training.batches(few.labels, seed)) for seed in (0, 0, 1))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
@@ -227,7 +230,7 @@ class TestStudent:
         learnt = []
         for _ in range(2):
             student = GlyphStudent(None, self.HOW, seed=0)
-            assert list(glyph_training.learn(student, few, 0, (0, 2), self.pull)) == [0, 2]
+            assert list(training.learn(student, few, 0, (0, 2), self.pull)) == [0, 2]
             learnt.append(student.embed(few.images))
         assert torch.equal(torch.get_rng_state(), before)
         assert torch.equal(*learnt)
@@ -246,7 +249,7 @@ class TestStudent:
 
             student = GlyphStudent(None, self.HOW, seed=0)
             starts.append(student.embed(few.images[:10]))
-            list(glyph_training.learn(student, few, 0, (2,), added))
+            list(training.learn(student, few, 0, (2,), added))
             seen.append(batches)
         assert torch.equal(*starts)
         assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
@@ -260,7 +263,7 @@ class TestStudent:
     def test_what_is_embedded_with_is_an_average_of_the_weights_on_the_way(self, few: Samples) -> None:
         student = GlyphStudent(None, self.HOW, seed=0)
         weights = []
-        for _ in glyph_training.learn(student, few, 0, (1, 2, 3), self.pull):
+        for _ in training.learn(student, few, 0, (1, 2, 3), self.pull):
             weights.append(student.network[0].weight.detach().clone())
         expected = weights[0]
         for past, weight in enumerate(weights[1:], start=1):
@@ -270,4 +273,4 @@ class TestStudent:
 
     def test_no_images_give_no_embeddings(self) -> None:
         emb = GlyphStudent(None, self.HOW, seed=0).embed(torch.empty(0, 1, SIDE, SIDE, dtype=torch.uint8))
-        assert emb.shape == (0, glyph_training.EMBEDDING_SIZE)
+        assert emb.shape == (0, training.EMBEDDING_SIZE)

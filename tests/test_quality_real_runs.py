@@ -22,12 +22,20 @@ import miniature_data_sets as miniature  # noqa: E402
 from miniature_data_sets import ROOT, load  # noqa: E402
 from miniature_settings import written  # noqa: E402
 
+from benchmarks.quality.measures import MEASURES  # noqa: E402
 from benchmarks.quality.real import __main__ as command  # noqa: E402
 from benchmarks.quality.real import config, images, measuring, records, table, train  # noqa: E402
 from benchmarks.quality.real.images import ClassBalancedBatches  # noqa: E402
 from benchmarks.quality.real.ranks import Ranks  # noqa: E402
 from tcm_kernels import fused_tcm_loss  # noqa: E402
-from tcm_kernels.evaluation import class_curves, epsilon_opis, error_rates, opis, tar_at_far  # noqa: E402
+from tcm_kernels.evaluation import (  # noqa: E402
+    class_curves,
+    epsilon_opis,
+    error_rates,
+    opis,
+    tar_at_far,
+    threshold_spread,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 TEST_CLASSES = tuple(range(101, 111))
@@ -42,44 +50,23 @@ def some(n: int, classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tenso
 
 
 class TestMeasuring:
-    @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 5), (16, 64), (1024, 8192)])
-    @pytest.mark.parametrize("with_gallery", [False, True])
-    def test_recall_is_that_of_every_query_alone_whatever_the_blocks(
-        self, rows: int, columns: int, with_gallery: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(measuring, "ROWS", rows)
-        monkeypatch.setattr(measuring, "COLUMNS", columns)
-        emb, labels = some(50, 7)
-        gallery = some(31, 9, seed=1) if with_gallery else None
-        others, other_labels = gallery or (emb, labels)
-        hits = 0
-        for i in range(50):
-            similarity = torch.nn.functional.cosine_similarity(emb[i][None], others)
-            if not with_gallery:
-                similarity[i] = -2
-            hits += int(other_labels[similarity.argmax()] == labels[i])
-        assert 5 < hits < 45
-        assert measuring.recall_at_1(emb, labels, gallery) == hits / 50
-
-    def test_an_image_is_not_its_own_neighbour_and_a_lonely_query_is_a_miss(self) -> None:
-        emb = torch.eye(3)[[0, 0, 1, 2]]
-        assert measuring.recall_at_1(emb, torch.tensor([0, 0, 1, 2])) == 0.5
-        assert measuring.recall_at_1(emb, torch.tensor([5, 5, 5, 5]), (emb[:1], torch.tensor([4]))) == 0.0
-
     @pytest.mark.parametrize("with_gallery", [False, True])
     def test_the_other_measures_are_those_of_the_package(self, with_gallery: bool) -> None:
         emb, labels = some(120, 20)
         gallery = some(100, 20, seed=1) if with_gallery else None
         found = measuring.measure(emb, labels, gallery)
-        assert list(found) == list(measuring.MEASURES)
+        assert list(found) == list(MEASURES)
         assert found.reasons == {}
         curves = class_curves(emb, labels, *(gallery or ()))
         frr = error_rates(curves, tar_at_far(curves, 1e-2).threshold).false_reject
-        assert found["opis"] == opis(curves, far=(1e-2, 1e-1), draws=0).value
-        assert found["opis_strict"] == opis(curves, far=(1e-3, 1e-2), draws=0).value
-        assert found["epsilon_opis"] == epsilon_opis(curves, draws=0).value
-        assert found["tar_at_1e-3"] == tar_at_far(curves, 1e-3).tar
-        assert found["tar_at_1e-2"] == tar_at_far(curves, 1e-2).tar
+        assert found["opis"] == pytest.approx(opis(curves, far=(1e-2, 1e-1), draws=0).value, rel=1e-12)
+        assert found["opis_strict"] == pytest.approx(opis(curves, far=(1e-3, 1e-2), draws=0).value, rel=1e-12)
+        assert found["epsilon_opis"] == pytest.approx(epsilon_opis(curves, draws=0).value, rel=1e-12)
+        assert found["tar_at_1e-3"] == pytest.approx(tar_at_far(curves, 1e-3).tar, rel=1e-12)
+        assert found["tar_at_1e-2"] == pytest.approx(tar_at_far(curves, 1e-2).tar, rel=1e-12)
+        spread = threshold_spread(curves, draws=0)
+        assert found["spread_relative"] == pytest.approx(spread.relative, rel=1e-9)
+        assert found["spread_decades"] == pytest.approx(spread.decades, rel=1e-9)
         assert found["worst_decile_frr"] == pytest.approx(sum(sorted(frr)[-2:]) / 2)
 
     def test_too_few_pairs_give_none_with_the_reason(self) -> None:
@@ -89,7 +76,7 @@ class TestMeasuring:
         assert found.reasons["tar_at_1e-3"] == (
             "a false-accept rate of 0.001 needs at least 1,000 distinct other-class pairs, got 48"
         )
-        assert set(found.reasons) == set(measuring.MEASURES) - {"recall_at_1"}
+        assert set(found.reasons) == set(MEASURES) - {"recall_at_1"}
 
     @pytest.mark.parametrize(
         ("emb", "labels"),
@@ -102,7 +89,7 @@ class TestMeasuring:
     def test_nothing_to_measure_is_no_crash(self, emb: torch.Tensor, labels: torch.Tensor) -> None:
         found = measuring.measure(emb, labels)
         assert set(found.values()) == {None}
-        assert set(found.reasons) == set(measuring.MEASURES)
+        assert set(found.reasons) == set(MEASURES)
 
     def test_one_class_has_recall_and_nothing_about_thresholds(self) -> None:
         found = measuring.measure(torch.randn(9, 4), torch.zeros(9, dtype=torch.int64))
@@ -136,7 +123,7 @@ class TestRecords:
 
     def test_the_table_compares_seeds_that_both_arms_have(self) -> None:
         def record(arm: str, seed: int, recall: float, value: float | None) -> dict[str, Any]:
-            measures = dict.fromkeys(measuring.MEASURES, value) | {"recall_at_1": recall}
+            measures = dict.fromkeys(MEASURES, value) | {"recall_at_1": recall}
             reasons = {"opis": "too few pairs"} if value is None else {}
             return {"arm": arm, "seed": seed, "measures": measures, "reasons": reasons}
 
@@ -192,7 +179,7 @@ class TestStudy:
         runs = found(out)
         assert [(run["arm"], run["seed"]) for run in runs] == [("base", 0), ("tcm", 0)]
         for run in runs:
-            assert list(run["measures"]) == list(measuring.MEASURES)
+            assert list(run["measures"]) == list(MEASURES)
             assert set(run["reasons"]) <= {"opis_strict"}  # too few pairs to tell such low rates apart
             assert all(0 <= value <= 1 for value in run["measures"].values() if value is not None)
             assert run["environment"]["torch"] == torch.__version__
@@ -205,7 +192,7 @@ class TestStudy:
         assert runs[0]["measures"] != runs[1]["measures"]
         output, errors = capsys.readouterr()
         assert output.startswith("CUB-200-2011, small, ProxyAnchorLoss\n")
-        assert all(how.title in output for how in measuring.MEASURES.values())
+        assert all(how.title in output for how in MEASURES.values())
         assert "One pair shows no more than that it runs." in output
         assert "warning: CUB-200-2011: got 24 training images of 4 classes" in errors
         assert "step/s" not in errors  # no progress bar where nobody watches

@@ -104,7 +104,7 @@ class TestMeasures:
         similarity = (unit @ unit.T).fill_diagonal_(-2)
         expected = (labels[similarity.argmax(dim=1)] == labels).double().mean().item()
         assert measures.measure(emb, labels).value["recall_at_1"] == pytest.approx(expected)
-        assert measures.recall_alone(emb, labels) == pytest.approx(expected)
+        assert measures.recall_at_1(emb, labels) == pytest.approx(expected)
 
     def test_a_draw_is_the_measure_of_classes_with_their_multiplicities(self) -> None:
         utility = np.random.default_rng(0).random((20, 7))

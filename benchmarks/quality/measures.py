@@ -1,6 +1,6 @@
-"""What a run is judged by, and how each number would move had other classes been drawn.
+"""What a training is judged by, and how each number would move had other classes been drawn.
 
-All measures come from one sweep over the pairs of the embeddings, in 2,000 bins; Recall@1 from a second.
+All measures but Recall@1 come from one sweep over the pairs of the embeddings, in 2,000 bins.
 Beside each value stand bootstrap draws over the classes. The draws are the same for every run on the same
 classes, so that the difference of two runs can be taken draw by draw: that is the paired bootstrap.
 Thresholds and calibration ranges stay as they are within the draws, as in `tcm_kernels.evaluation`.
@@ -8,15 +8,14 @@ Thresholds and calibration ranges stay as they are within the draws, as in `tcm_
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from tcm_kernels.demo.measures import nearest_is_same_class
 from tcm_kernels.evaluation import (
     ClassCurves,
     TooFewPairsError,
@@ -26,12 +25,12 @@ from tcm_kernels.evaluation import (
     threshold_spread,
 )
 from tcm_kernels.evaluation.consistency import calibration_range, utilities
+from tcm_kernels.evaluation.retrieval import nearest_is_same_class
 
 DRAWS = 100
 EPSILON = 10  # percent of classes, of ε-OPIS and of the worst decile
 FAR = 1e-2  # where one threshold is looked at
 TAR_AT = {"tar_at_1e-2": 1e-2, "tar_at_1e-3": 1e-3}
-OPIS_RANGES = {"opis": (1e-2, 1e-1), "opis_strict": (1e-3, 1e-2)}
 
 Values: TypeAlias = npt.NDArray[np.float64]
 
@@ -56,7 +55,7 @@ MEASURES = {
     "tar_at_1e-2": Measure("TAR at FAR 1e-2", True),
     "tar_at_1e-3": Measure("TAR at FAR 1e-3", True),
 }
-"""By column of the records."""
+"""By the name that records use."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,19 +88,38 @@ def measure(emb: Tensor, labels: Tensor) -> Measured:
     """
     curves = class_curves(emb, labels)
     weights = multiplicities(len(curves.classes))
-    found = {"recall_at_1": _recall(emb, labels, weights)}
-    for of_curves in (_consistency, _own_thresholds, _worst_decile_frr, _tar):
-        with contextlib.suppress(TooFewPairsError):
-            found |= of_curves(curves, weights)
+    of_pairs, _ = of_curves(curves, weights)
+    found = {"recall_at_1": _recall(emb, labels, weights)} | of_pairs
     return Measured(
         value={name: float(each[0]) for name, each in found.items()},
         draws={name: each[1:] for name, each in found.items()},
     )
 
 
-def recall_alone(emb: Tensor, labels: Tensor) -> float:
-    """Recall@1, for where nothing else is asked."""
-    return float(nearest_is_same_class(emb, labels).double().mean())
+def of_curves(curves: ClassCurves, weights: Values) -> tuple[dict[str, Values], dict[str, str]]:
+    """Every measure but Recall@1.
+
+    Args:
+        curves: C classes; those without pairs of a kind have no say in what is made of such pairs.
+        weights: (W, C) how often each class is drawn.
+
+    Returns:
+        (W,) values of each measure that these pairs define, and why the others are not defined, both by name.
+    """
+    found: dict[str, Values] = {}
+    reasons: dict[str, str] = {}
+    for names, far, compute in _OF_CURVES:
+        try:
+            _require_pairs(curves, far)
+            found |= zip(names, compute(curves, weights), strict=True)
+        except TooFewPairsError as error:
+            reasons |= dict.fromkeys(names, str(error))
+    return found, reasons
+
+
+def recall_at_1(emb: Tensor, labels: Tensor, gallery: tuple[Tensor, Tensor] | None = None) -> float:
+    """Recall@1 alone; arguments as for `nearest_is_same_class`."""
+    return float(nearest_is_same_class(emb, labels, gallery).double().mean())
 
 
 def _recall(emb: Tensor, labels: Tensor, weights: Values) -> Values:
@@ -111,14 +129,30 @@ def _recall(emb: Tensor, labels: Tensor, weights: Values) -> Values:
     return (weights @ hits) / (weights @ samples)
 
 
-def _consistency(curves: ClassCurves, weights: Values) -> dict[str, Values]:
-    found = {}
-    for name, far in OPIS_RANGES.items():
-        utility = utilities(curves, *calibration_range(curves, far=far))
-        found[name] = _opis(utility, weights)
-        if name == "opis":
-            found["epsilon_opis"] = _epsilon_opis(utility, weights)
-    return found
+def _require_pairs(curves: ClassCurves, far: float) -> None:
+    """Refuse a false-accept rate that no share of so few pairs but 0 can reach."""
+    pairs = int(curves.pooled[1].sum()) // (2 if curves.symmetric else 1)
+    if pairs * far < 1:
+        raise TooFewPairsError(
+            f"a false-accept rate of {far:g} needs at least {round(1 / far):,} distinct other-class pairs, "
+            f"got {pairs:,}"
+        )
+
+
+def _consistency(curves: ClassCurves, weights: Values) -> tuple[Values, Values]:
+    utility, weights = _utilities(curves, weights, (1e-2, 1e-1))
+    return _opis(utility, weights), _epsilon_opis(utility, weights)
+
+
+def _strict_consistency(curves: ClassCurves, weights: Values) -> tuple[Values]:
+    return (_opis(*_utilities(curves, weights, (1e-3, 1e-2))),)
+
+
+def _utilities(curves: ClassCurves, weights: Values, far: tuple[float, float]) -> tuple[Values, Values]:
+    """Utilities (C, E) within a range of false-accept rates of the classes that have them, and their weights."""
+    if np.count_nonzero(curves.usable) < 2:
+        raise TooFewPairsError("OPIS needs two classes with pairs of both kinds")
+    return utilities(curves, *calibration_range(curves, far=far)), weights[:, curves.usable]
 
 
 def _opis(utility: Values, weights: Values) -> Values:
@@ -140,16 +174,17 @@ def _epsilon_opis(utility: Values, weights: Values) -> Values:
     return np.array(found)
 
 
-def _own_thresholds(curves: ClassCurves, weights: Values) -> dict[str, Values]:
+def _own_thresholds(curves: ClassCurves, weights: Values) -> tuple[Values, Values, Values]:
     """How far the classes' own thresholds lie apart, and how far their rates at the one threshold do."""
     spread = threshold_spread(curves, far=FAR, draws=0)
+    if not spread.separation > 0:
+        raise TooFewPairsError("same-class pairs are no more similar than other-class pairs")
     deviation = _deviation(spread.thresholds, weights)
-    accepted = error_rates(curves, tar_at_far(curves, FAR).threshold).false_accept * curves.negative_pairs
-    return {
-        "spread": deviation,
-        "spread_relative": deviation / spread.separation,  # which is the same in every draw
-        "spread_decades": _deviation(np.log10((accepted + 0.5) / (curves.negative_pairs + 1)), weights),
-    }
+    pairs = curves.negative_pairs
+    accepted = error_rates(curves, tar_at_far(curves, FAR).threshold).false_accept * pairs
+    decades = np.where(pairs > 0, np.log10((accepted + 0.5) / (pairs + 1)), np.nan)
+    # Of the draws' deviation the separation stays the same.
+    return deviation, deviation / spread.separation, _deviation(decades, weights)
 
 
 def _deviation(values: Values, weights: Values) -> Values:
@@ -160,19 +195,32 @@ def _deviation(values: Values, weights: Values) -> Values:
     return np.sqrt((share @ centred**2 - (share @ centred) ** 2).clip(min=0))
 
 
-def _worst_decile_frr(curves: ClassCurves, weights: Values) -> dict[str, Values]:
+def _worst_decile_frr(curves: ClassCurves, weights: Values) -> tuple[Values]:
     rejected = error_rates(curves, tar_at_far(curves, FAR).threshold).false_reject
-    order = (-rejected).argsort(kind="stable")
+    order = np.flatnonzero(curves.positive_pairs)
+    order = order[(-rejected[order]).argsort(kind="stable")]
     found = []
     for weight in weights:
         drawn = np.repeat(order, weight[order].astype(np.int64))
         found.append(rejected[drawn[: max(1, EPSILON * len(drawn) // 100)]].mean())
-    return {"worst_decile_frr": np.array(found)}
+    return (np.array(found),)
 
 
-def _tar(curves: ClassCurves, weights: Values) -> dict[str, Values]:
-    pairs, found = curves.positive_pairs, {}
-    for name, far in TAR_AT.items():
+def _tar(far: float) -> Callable[[ClassCurves, Values], tuple[Values]]:
+    def compute(curves: ClassCurves, weights: Values) -> tuple[Values]:
+        pairs = curves.positive_pairs
         rejected = error_rates(curves, tar_at_far(curves, far).threshold).false_reject
-        found[name] = (weights @ (pairs - rejected * pairs)) / (weights @ pairs)
-    return found
+        accepted = np.where(pairs > 0, pairs - rejected * pairs, 0.0)
+        return ((weights @ accepted) / (weights @ pairs),)
+
+    return compute
+
+
+_OF_CURVES: tuple[tuple[tuple[str, ...], float, Callable[[ClassCurves, Values], tuple[Values, ...]]], ...] = (
+    (("opis", "epsilon_opis"), 1e-2, _consistency),
+    (("opis_strict",), 1e-3, _strict_consistency),
+    (("spread", "spread_relative", "spread_decades"), FAR, _own_thresholds),
+    (("worst_decile_frr",), FAR, _worst_decile_frr),
+    *(((name,), far, _tar(far)) for name, far in TAR_AT.items()),
+)
+"""Names, the lowest false-accept rate that is looked at, and what computes the values of those names."""

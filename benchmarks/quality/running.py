@@ -7,31 +7,29 @@ Recall@1, to see whether it still gains.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from benchmarks.environment import cpu_model
 from tcm_kernels import fused_tcm_loss
-from tcm_kernels.demo.glyph_training import (
+from tcm_kernels.demo.glyphs import Samples
+from tcm_kernels.demo.glyphs.training import (
     EMBEDDING_SIZE,
     GlyphStudent,
     Loss,
     Optimisation,
-    batches,
     learn,
+    look,
     threads,
 )
-from tcm_kernels.demo.glyphs import Samples
 
 from . import data
 from .losses import BASES
-from .measures import Measured, measure, recall_alone
+from .measures import Measured, measure, recall_at_1
 from .plan import ALONE, Size, Trial
 
 Row = dict[str, Any]
@@ -67,7 +65,7 @@ def _stops(trial: Trial, size: Size) -> Iterator[tuple[list[Row], Measured]]:
         }
         embedded = student.embed(samples.validation.images)
         if judged:
-            gain = recall_alone(embedded, samples.validation.labels)
+            gain = recall_at_1(embedded, samples.validation.labels)
             measured = measure(student.embed(samples.test.images), samples.test.labels)
             rows = [
                 {**common, "classes": "validation", "recall_at_1": gain},
@@ -98,29 +96,13 @@ def tcm_term(trial: Trial) -> Loss:
 
 
 def _look(student: GlyphStudent, trial: Trial, train: Samples) -> Row:
-    """Both terms and how hard they pull, on one batch that no training sees; nothing of the student changes.
-
-    `gradient_ratio` is the length of the added term's gradient over that of the base loss's, both with
-    respect to the embeddings. A base without TCM is looked at as if it had weight 1.
-    """
-    looked_at = copy.deepcopy(student)  # a forward in training mode moves the normalising layers' statistics
-    rows = next(batches(train.labels, seed=10**6))
-    emb = looked_at.embed_in_training(train.images[rows]).detach().requires_grad_()
-    labels = train.labels[rows]
-    weight = trial.weight or 1.0
-    margins = {"margin_plus": trial.margin_plus, "margin_minus": trial.margin_minus}
-    loss, stats = fused_tcm_loss(emb, labels, **margins, return_stats=True)
-    (pull,) = torch.autograd.grad(weight * loss, emb)
-    row: Row = {
-        "tcm_loss": float(loss.detach()),
-        "hard_positive_share": float(stats.hard_positive_share),
-        "hard_negative_share": float(stats.hard_negative_share),
-        "base_loss": None,
-        "gradient_ratio": None,
-    }
-    if looked_at.base_loss is not None:
-        base = looked_at.base_loss(emb, labels)
-        (own,) = torch.autograd.grad(base, emb)
-        row["base_loss"] = float(base.detach())
-        row["gradient_ratio"] = float(pull.norm() / own.norm()) if own.any() else None
-    return row
+    """What both losses come to; a base without TCM is looked at as if that had weight 1."""
+    found = look(
+        student,
+        train,
+        weight=trial.weight or 1.0,
+        margin_plus=trial.margin_plus,
+        margin_minus=trial.margin_minus,
+    )
+    names = ("tcm_loss", "hard_positive_share", "hard_negative_share", "base_loss", "gradient_ratio")
+    return {name: getattr(found, name) for name in names}

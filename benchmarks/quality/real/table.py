@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from .measuring import MEASURES
+from benchmarks.quality.measures import MEASURES
+
 from .records import Record
 
 _HEADING = ("", "base", "base + TCM", "change", "better")

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from ...files import write_atomically
-from ..curves import ClassCurves
-from ..summary import Evaluation, evaluate
+from ..summary import evaluate
 from ..thresholds import Over
 from .common import UsageError, add_input, check_output, counted, need, run
 
@@ -75,44 +74,14 @@ def _evaluate(args: argparse.Namespace) -> None:
         curves.save(args.curves)
         written.append(args.curves)
     if args.report:
-        write_atomically(args.report, _report(args, curves, found).encode())
+        from ..page import page  # noqa: PLC0415  # as is what it needs
+
+        margins = None if args.margins is None else tuple(args.margins)
+        write_atomically(args.report, page(_title(args), curves, found, margins=margins).encode())
         written.append(args.report)
     print(found.text(curves))
     if written:
         print(f"\nWrote {', '.join(map(str, written))}")
-
-
-def _report(args: argparse.Namespace, curves: ClassCurves, found: Evaluation) -> str:
-    from .. import plots, report  # noqa: PLC0415  # as is what they need
-    from ..calibration import fit_calibration, reliability  # noqa: PLC0415
-
-    margins = None if args.margins is None else tuple(args.margins)
-    at = found.threshold.threshold
-    calibration = fit_calibration(curves)
-    pictures = {
-        "Utility of each class over the threshold": plots.plot_utilities(curves, range=found.opis.range),
-        "Similarities of same-class and other-class pairs": plots.plot_similarities(
-            curves, margins=margins, threshold=at
-        ),
-        "The threshold that each class would choose for itself": plots.plot_own_thresholds(
-            curves, found.threshold_far, threshold=at
-        ),
-        "False rejects over false accepts": plots.plot_det(curves, threshold=at),
-        "The classes that fare worst": plots.plot_worst_classes(curves, at),
-        "Similarity read as a probability, before and after Platt scaling": plots.plot_reliability(
-            reliability(curves), reliability(curves, calibration)
-        ),
-    }
-    return report.html(
-        _title(args),
-        curves,
-        range=found.opis.range,
-        threshold=at,
-        margins=margins,
-        numbers=[(line.title, line.value, line.meaning) for line in found.lines()],
-        notes=found.notes(),
-        pictures=[(caption, plots.as_png(figure)) for caption, figure in pictures.items()],
-    )
 
 
 def _title(args: argparse.Namespace) -> str:

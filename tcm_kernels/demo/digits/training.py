@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..modules import ThresholdConsistentMarginLoss
+from ...modules import ThresholdConsistentMarginLoss
 from . import measures
 from .measures import Measures
 from .student import BASE_LOSS, Loss, Student

@@ -10,6 +10,7 @@ compared anywhere on their way.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 
@@ -17,7 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from .glyphs import SIDE, Samples
+from ...functional import fused_tcm_loss
+from .alphabet import SIDE
+from .samples import Samples
 
 EMBEDDING_SIZE = 128
 CLASSES_PER_BATCH, PER_CLASS = 64, 4
@@ -27,6 +30,7 @@ AVERAGE = 0.99  # decay of the moving average: it remembers about a hundred step
 
 _WARM_UP = 50  # steps
 _EMBED = 1024  # images at a time
+_LOOK_SEED = 10**6  # of the batch that `look` takes
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of embeddings (N, D) and labels (N,)."""
@@ -161,6 +165,62 @@ def learn(
             student.learn(samples.images[rows], samples.labels[rows], added)
             step += 1
         yield step
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """Both losses on a batch that no training sees.
+
+    Attributes:
+        base_loss: None where there is none.
+        tcm_loss: before its weight; the sum of the two terms.
+        positive_term, negative_term, hard_positive_share, hard_negative_share: as in `TCMStats`.
+        gradient_ratio: how hard the weighted TCM loss pulls: the length of its gradient over that of the base
+            loss's, both with respect to the embeddings. None where the base loss does not pull at all.
+    """
+
+    base_loss: float | None
+    tcm_loss: float
+    positive_term: float
+    negative_term: float
+    hard_positive_share: float
+    hard_negative_share: float
+    gradient_ratio: float | None
+
+
+def look(
+    student: GlyphStudent,
+    samples: Samples,
+    *,
+    weight: float,
+    margin_plus: float,
+    margin_minus: float,
+    backend: str = "auto",
+) -> Look:
+    """Look at a student of which nothing changes; whether it learns from TCM or not."""
+    looked_at = copy.deepcopy(student)  # a forward in training mode moves the normalising layers' statistics
+    rows = next(batches(samples.labels, _LOOK_SEED))
+    emb = looked_at.embed_in_training(samples.images[rows]).detach().requires_grad_()
+    labels = samples.labels[rows].to(student.device)
+    loss, stats = fused_tcm_loss(
+        emb, labels, margin_plus=margin_plus, margin_minus=margin_minus, backend=backend, return_stats=True
+    )
+    (pull,) = torch.autograd.grad(weight * loss, emb)
+    base_loss, ratio = None, None
+    if looked_at.base_loss is not None:
+        base = looked_at.base_loss(emb, labels)
+        (own,) = torch.autograd.grad(base, emb)
+        base_loss = float(base.detach())
+        ratio = float(pull.norm() / own.norm()) if own.any() else None
+    return Look(
+        base_loss=base_loss,
+        tcm_loss=float(loss.detach()),
+        positive_term=float(stats.positive_term),
+        negative_term=float(stats.negative_term),
+        hard_positive_share=float(stats.hard_positive_share),
+        hard_negative_share=float(stats.hard_negative_share),
+        gradient_ratio=ratio,
+    )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """A look at the glyphs: some classes, a line each, a distorted sample of every face that has them.
 
-python -m tcm_kernels.demo.contact_sheet glyphs.png
+python -m tcm_kernels.demo.glyphs.contact_sheet glyphs.png
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import write_atomically
-from .glyphs import FACES, SIDE, Alphabet, draw_samples, load_alphabet
+from ...files import write_atomically
+from .alphabet import FACES, SIDE, Alphabet, load_alphabet
+from .samples import draw_samples
 
 _DPI = 110
 _INCHES = 0.44  # of a sample

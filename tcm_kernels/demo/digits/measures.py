@@ -1,4 +1,4 @@
-"""What the demo measures on classes the network has never seen.
+"""What is measured on the digits that the network has never seen.
 
 A verification system has one threshold for everybody. It is set here as such a system would set it: the
 lowest one at which at most 1 % of all other-class pairs are accepted. Consistent means that this one
@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..evaluation import ClassCurves, class_curves, epsilon_opis, opis, tar_at_far
+from ...evaluation import ClassCurves, class_curves, epsilon_opis, opis, tar_at_far
+from ...evaluation.retrieval import nearest_is_same_class
+from ..comparison import Meaning
 
 FALSE_ACCEPT_RATE = 0.01
 HIGHEST_FALSE_ACCEPT_RATE = 0.1  # of the thresholds that OPIS looks at
-_BLOCK = 1024  # rows that are compared with all others at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +39,6 @@ class Measures:
     epsilon_opis: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Meaning:
-    """How a measure is shown: a title for the table, one sentence, and which direction is good."""
-
-    title: str
-    sentence: str
-    higher_is_better: bool
-    is_consistency: bool
-
-
 MEANINGS = {
     "recall_at_1": Meaning(
         "Recall@1",
@@ -57,7 +48,8 @@ MEANINGS = {
     ),
     "false_reject_rate": Meaning(
         "FRR",
-        "share of same-class pairs that the one threshold rejects",
+        f"share of same-class pairs rejected by the one threshold, which accepts {FALSE_ACCEPT_RATE:.0%} of "
+        "other-class pairs",
         higher_is_better=False,
         is_consistency=False,
     ),
@@ -121,22 +113,6 @@ class Pairs:
         falling = self.similarity[self.other].sort(descending=True).values
         first_rejected = falling[int(FALSE_ACCEPT_RATE * len(falling))]
         return float(torch.nextafter(first_rejected, torch.tensor(torch.inf, dtype=torch.float64)))
-
-
-def nearest_is_same_class(emb: Tensor, labels: Tensor) -> Tensor:
-    """(N,) bool: whether the nearest other row, of equally near ones the first, has the same label.
-
-    Args:
-        emb: (N, D), at least two rows; products are of its dtype, a block of rows at a time.
-        labels: (N,).
-    """
-    unit = normalize(emb)
-    found = torch.empty(len(labels), dtype=torch.bool)
-    for rows in torch.split(torch.arange(len(labels)), _BLOCK):
-        similarity = unit[rows] @ unit.T
-        similarity[torch.arange(len(rows)), rows] = -torch.inf
-        found[rows] = labels[similarity.argmax(dim=1)] == labels[rows]
-    return found
 
 
 def recall_at_1(emb: Tensor, labels: Tensor) -> float:

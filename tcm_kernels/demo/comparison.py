@@ -1,0 +1,184 @@
+"""The table, the verdict and results.json; every word about the outcome follows from the numbers.
+
+A seed's two trainings share everything but the loss, so they are compared with each other: per measure,
+the change is taken seed by seed, and counts as a change only where its mean is larger than its spread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from .._version import __version__
+
+SIDES = {"without_tcm": "without TCM", "with_tcm": "with TCM"}
+"""The two trainings of a seed: the names that results.json has, and those for people."""
+
+_SMALL = 0.01  # what three decimals would show too little of
+_FEW = 3  # runs without which a spread says nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """How a measure is shown: a title for the table, one sentence, and which direction is good."""
+
+    title: str
+    sentence: str
+    higher_is_better: bool
+    is_consistency: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over the runs; None for the latter where there is one run."""
+
+    mean: float
+    deviation: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of at least one value."""
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+    def __str__(self) -> str:
+        small = max(abs(self.mean), self.deviation or 0.0) < _SMALL
+        decimals = 3 if self.mean == 0 or not small else 5  # OPIS is a variance
+        deviation = "" if self.deviation is None else f" ± {self.deviation:.{decimals}f}"
+        return f"{self.mean:.{decimals}f}{deviation}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One measure, without and with the TCM loss, and the change from seed to seed."""
+
+    without_tcm: Spread
+    with_tcm: Spread
+    change: Spread
+    verdict: str  # "better", "worse", "within the spread", "too few runs"
+
+
+def compare(
+    meanings: Mapping[str, Meaning], runs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
+) -> dict[str, Comparison]:
+    """Compare each measure that all runs have.
+
+    Args:
+        meanings: by the name of the measure.
+        runs: of each its measures without and with the TCM loss; those that could not be taken are missing.
+
+    Returns:
+        By the name of the measure, in the order of `meanings`.
+    """
+    comparisons = {}
+    for name, meaning in meanings.items():
+        if not all(name in measured for run in runs for measured in run):
+            continue
+        without, with_tcm = ([run[side][name] for run in runs] for side in (0, 1))
+        change = Spread.of([after - before for before, after in zip(without, with_tcm, strict=True)])
+        verdict = _verdict(change, len(runs), meaning.higher_is_better)
+        comparisons[name] = Comparison(Spread.of(without), Spread.of(with_tcm), change, verdict)
+    return comparisons
+
+
+def _verdict(change: Spread, runs: int, higher_is_better: bool) -> str:
+    if change.deviation is None or runs < _FEW:
+        return "too few runs"
+    if abs(change.mean) <= change.deviation:
+        return "within the spread"
+    return "better" if (change.mean > 0) == higher_is_better else "worse"
+
+
+def text(
+    title: str, meanings: Mapping[str, Meaning], comparisons: Mapping[str, Comparison], runs: int
+) -> str:
+    """Table, what its lines mean, and the verdict.
+
+    Args:
+        title: what the measures are of, as in "On the unseen digits".
+        meanings: by the name of the measure.
+        comparisons: of `compare`.
+        runs: how many were compared.
+    """
+    counted = "1 run" if runs == 1 else f"{runs} runs: mean ± standard deviation"
+    head = ("", *SIDES.values(), "change", "verdict")
+    rows = [
+        (meanings[name].title, str(c.without_tcm), str(c.with_tcm), _signed(c, meanings[name]), c.verdict)
+        for name, c in comparisons.items()
+    ]
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = [f"\n{title}, {counted}\n"]
+    for row in (head, *rows):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    lines += ["", *(f"{meanings[name].title}: {meanings[name].sentence}." for name in comparisons)]
+    missing = [meaning.title for name, meaning in meanings.items() if name not in comparisons]
+    if missing:
+        why = "similarities lie too close together for so fine a rate"
+        lines += ["", f"Could not be measured in every run, for {why}: {', '.join(missing)}."]
+    lines += ["", conclusion(meanings, comparisons)]
+    return "\n".join(lines)
+
+
+def _signed(comparison: Comparison, meaning: Meaning) -> str:
+    """The change; of a measure of consistency, whose units say little, in percent as well."""
+    change, before = comparison.change, comparison.without_tcm.mean
+    sign = "-" if change.mean < 0 else "+"
+    percent = f" ({change.mean / before:+.0%})" if meaning.is_consistency and before else ""
+    return f"{sign}{Spread(abs(change.mean), change.deviation)}{percent}"
+
+
+def conclusion(meanings: Mapping[str, Meaning], comparisons: Mapping[str, Comparison]) -> str:
+    """What the verdicts add up to, in sentences."""
+    if any(c.verdict == "too few runs" for c in comparisons.values()):
+        return f"Fewer than {_FEW} runs: how much seeds alone change is unknown, so no conclusion."
+    consistency, others = (
+        {
+            meanings[name].title: c.verdict
+            for name, c in comparisons.items()
+            if meanings[name].is_consistency is of
+        }
+        for of in (True, False)
+    )
+    return "\n".join(
+        (
+            "A change counts where its mean over the seeds is larger than its standard deviation.",
+            f"Consistency between classes: {_summary(consistency)}.",
+            f"Everything else: {_summary(others)}.",
+        )
+    )
+
+
+def _summary(verdicts: Mapping[str, str]) -> str:
+    """From the verdict of each measure, by its title."""
+    parts = []
+    for verdict in ("better", "worse", "within the spread"):
+        titles = [title for title, each in verdicts.items() if each == verdict]
+        if not titles:
+            continue
+        found = "no effect beyond the spread" if verdict == "within the spread" else f"{verdict} with TCM"
+        parts.append(f"{found} in {', '.join(titles)}")
+    return "; ".join(parts)
+
+
+def as_json(
+    settings: Mapping[str, Any],
+    meanings: Mapping[str, Meaning],
+    comparisons: Mapping[str, Comparison],
+    runs: Sequence[Mapping[str, Any]],
+) -> bytes:
+    """Everything that was set and found, as the content of results.json."""
+    content = {
+        "tcm_kernels": __version__,
+        "torch": torch.__version__,
+        "settings": settings,
+        "measures": {
+            name: {"title": meanings[name].title, "meaning": meanings[name].sentence, **dataclasses.asdict(c)}
+            for name, c in comparisons.items()
+        },
+        "runs": runs,
+    }
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
