@@ -1,7 +1,7 @@
 # Everything works on a machine with nothing but Python and a C++ compiler: the first target that needs
 # it makes .venv, installs torch there, builds the package and installs it. Safe to repeat.
 #
-#   make demo     train on handwritten digits with and without the loss; a table and a picture
+#   make demo     train on printed characters with and without the loss: a table, a picture, reports
 #   make test     the tests
 #   make bench    the benchmark grid, training step, histogram and pictures into benchmarks/results/
 #   make lint     ruff, mypy and clang-format

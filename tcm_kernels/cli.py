@@ -1,7 +1,7 @@
 """The command line: `tcm-kernels` and `python -m tcm_kernels`.
 
     doctor     which backends run on this machine, and what to install for those that do not
-    demo       train on handwritten digits with and without the loss, and look at the difference
+    demo       train a small network with and without the loss, and look at the difference
     evaluate   whether one threshold is good for every class of a file of embeddings; a report
     calibrate  from similarities to probabilities
 
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor_parser = commands.add_parser("doctor", help="what runs on this machine, and what is missing")
     doctor_parser.set_defaults(run=_doctor)
 
-    demo_parser = commands.add_parser("demo", help="train on handwritten digits with and without the loss")
+    demo_parser = commands.add_parser("demo", help="train a small network with and without the loss: what changes")
     demo.add_arguments(demo_parser)
     demo_parser.set_defaults(run=demo.main)
 

@@ -149,7 +149,7 @@ def _strict_consistency(curves: ClassCurves, weights: Values) -> tuple[Values]:
 
 
 def _utilities(curves: ClassCurves, weights: Values, far: tuple[float, float]) -> tuple[Values, Values]:
-    """Utilities (C, E) within a range of false-accept rates of the classes that have them, and their weights."""
+    """Utilities (C, E) within a range of false-accept rates, of the classes that have any; their weights."""
     if np.count_nonzero(curves.usable) < 2:
         raise TooFewPairsError("OPIS needs two classes with pairs of both kinds")
     return utilities(curves, *calibration_range(curves, far=far)), weights[:, curves.usable]

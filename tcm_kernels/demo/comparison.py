@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from .._version import __version__
 SIDES = {"without_tcm": "without TCM", "with_tcm": "with TCM"}
 """The two trainings of a seed: the names that results.json has, and those for people."""
 
-_SMALL = 0.01  # what three decimals would show too little of
+_WIDTH = 110  # of what is printed
 _FEW = 3  # runs without which a spread says nothing
 
 
@@ -46,8 +47,9 @@ class Spread:
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
     def __str__(self) -> str:
-        small = max(abs(self.mean), self.deviation or 0.0) < _SMALL
-        decimals = 3 if self.mean == 0 or not small else 5  # OPIS is a variance
+        """With three decimals, and with up to five where fewer would show too little."""
+        told = abs(self.mean) / 10 if self.deviation is None else self.deviation
+        decimals = next((d for d in (3, 4) if told >= 2 * 10**-d), 5) if told else 3
         deviation = "" if self.deviation is None else f" ± {self.deviation:.{decimals}f}"
         return f"{self.mean:.{decimals}f}{deviation}"
 
@@ -114,7 +116,8 @@ def text(
     lines = [f"\n{title}, {counted}\n"]
     for row in (head, *rows):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    lines += ["", *(f"{meanings[name].title}: {meanings[name].sentence}." for name in comparisons)]
+    told = [f"{meanings[name].title}: {meanings[name].sentence}." for name in comparisons]
+    lines += ["", *(textwrap.fill(sentence, _WIDTH, subsequent_indent="  ") for sentence in told)]
     missing = [meaning.title for name, meaning in meanings.items() if name not in comparisons]
     if missing:
         why = "similarities lie too close together for so fine a rate"

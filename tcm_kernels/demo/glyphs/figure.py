@@ -1,99 +1,129 @@
 """utilities.png: every unseen class as a line of utility over the threshold, without and with the TCM loss.
 
-Where lines lie on each other, one threshold serves all classes alike. Below them, the thresholds that the
-classes would choose for themselves.
+Where lines lie on each other, one threshold serves all classes alike. Below them stand the
+thresholds that the classes would choose for themselves. The axis is not the cosine but what a network makes
+of it: a loss that draws all similarities together would otherwise look consistent and not be it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ...evaluation import ClassCurves, threshold_spread
 from ...evaluation.consistency import calibration_range, utilities
+from ...evaluation.curves import Rates
 from ..comparison import SIDES
 from .measures import FAR, OPIS_FAR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LOW, _HIGH = 5, 95  # percent of the classes between which the lines are blue
+_SHOWN = (0.2, 1.25)  # of the axis
+_BARS = 84
+_ONE: dict[str, Any] = {"color": "black", "ls": "--", "lw": 1.5}
 
 
-def render(curves: dict[str, ClassCurves], measures: dict[str, dict[str, float]]) -> bytes:
-    """The picture as PNG, of one seed's two trainings; both arguments by the names in SIDES."""
+def render(curves: Mapping[str, ClassCurves], measures: Mapping[str, Mapping[str, float]]) -> bytes:
+    """The picture as PNG, of one seed's two trainings.
+
+    Args:
+        curves: of each, by the names in SIDES; from them all measures can be taken.
+        measures: of each, by the names in MEANINGS.
+    """
     from ...evaluation.plots.drawing import as_png, legend_below, new_figure  # noqa: PLC0415  # an extra
 
-    figure = new_figure(12.0, 7.2)
+    figure = new_figure(12.0, 7.4)
     panels = figure.subplots(2, 2, sharex="all", sharey="row", height_ratios=(4, 1))
-    shown = {side: curves[side] for side in SIDES}
-    for column, (side, of_side) in enumerate(shown.items()):
-        _lines(panels[0, column], of_side)
-        _own_thresholds(panels[1, column], of_side)
-        panels[0, column].set_title(_title(SIDES[side], measures[side]), loc="left", fontsize=11)
+    for (lines, own), (side, title) in zip(panels.T, SIDES.items(), strict=True):
+        lines.set_title(_title(title, measures[side]), loc="left", fontsize=11.5)
+        drawn = _Drawn.of(curves[side])
+        _draw_lines(lines, drawn)
+        _draw_own_thresholds(own, drawn)
     panels[0, 0].set_ylabel("utility of the threshold to a class")
-    panels[1, 0].set_ylabel("classes")
-    count = len(next(iter(shown.values())).classes)
-    figure.suptitle(f"{count:,} characters never seen in training, a line each", fontsize=13)
-    legend_below(figure, panels[0, 0], columns=4)
+    panels[1, 0].set_ylabel("classes, by their\nown threshold")
+    count = len(next(iter(curves.values())).classes)
+    text = f"One threshold for {count:,} characters never seen in training: how well it serves each"
+    figure.suptitle(text, fontsize=13.5)
+    legend_below(figure, panels[0, 0], columns=3)
     return as_png(figure)
 
 
-def _title(side: str, measures: dict[str, float]) -> str:
-    shown = [
-        f"{title} {format(measures[name], pattern)}"
-        for title, name, pattern in (
-            ("OPIS", "opis", ".5f"),
-            ("threshold spread", "threshold_spread", ".4f"),
-            ("Recall@1", "recall_at_1", ".3f"),
+def _title(side: str, measures: Mapping[str, float]) -> str:
+    return (
+        f"{side}\nOPIS {measures['opis']:.5f}, threshold spread {measures['threshold_spread']:.4f}, "
+        f"Recall@1 {measures['recall_at_1']:.3f}"
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Drawn:
+    """What a panel shows; places on the axis are relative to both kinds' mean similarity.
+
+    Attributes:
+        places: (E,) of the edges.
+        utility: (C, E).
+        range: the two ends of the calibration range.
+        worst: (C,) bool, the tenth of the classes with the lowest mean utility in that range.
+        own: places of the classes' own thresholds.
+        one: place of the one threshold.
+    """
+
+    places: Rates
+    utility: Rates
+    range: tuple[float, float]
+    worst: npt.NDArray[np.bool_]
+    own: Rates
+    one: float
+
+    @classmethod
+    def of(cls, curves: ClassCurves) -> _Drawn:
+        found = threshold_spread(curves, far=FAR, draws=0)
+        other = curves.pooled[1]
+        zero = float((other * curves.similarities).sum() / other.sum())
+        places = (curves.thresholds - zero) / found.separation
+        first, stop = calibration_range(curves, far=OPIS_FAR)
+        utility = utilities(curves, 0, curves.bins + 1)
+        in_range = utility[:, first:stop].mean(axis=1)
+        return cls(
+            places=places,
+            utility=utility,
+            range=(places[first], places[stop - 1]),
+            worst=in_range.argsort(kind="stable").argsort(kind="stable") < max(1, len(utility) // 10),
+            own=(found.thresholds[~np.isnan(found.thresholds)] - zero) / found.separation,
+            one=(found.threshold - zero) / found.separation,
         )
-        if name in measures
-    ]
-    return f"{side}\n{', '.join(shown)}"
 
 
-def _lines(axes: Axes, curves: ClassCurves) -> None:
-    """Utility by threshold, a line a class."""
+def _draw_lines(axes: Axes, drawn: _Drawn) -> None:
     from matplotlib.collections import LineCollection  # noqa: PLC0415
 
-    from ...evaluation.plots.drawing import BLUE, YELLOW  # noqa: PLC0415
+    from ...evaluation.plots.drawing import BLUE, VERMILION, YELLOW, grid  # noqa: PLC0415
 
-    utility = utilities(curves, 0, curves.bins + 1)
-    x = _relative(curves)
-    first, stop = calibration_range(curves, far=OPIS_FAR)
-    axes.axvspan(
-        x[first],
-        x[stop - 1],
-        color=YELLOW,
-        alpha=0.35,
-        lw=0,
-        label="where OPIS looks: 1 % to 10 % false accepts",
+    text = "where OPIS looks: 1 % to 10 % false accepts"
+    axes.axvspan(*drawn.range, color=YELLOW, alpha=0.3, lw=0, label=text)
+    kinds = (
+        (~drawn.worst, BLUE, 0.22, "a class"),
+        (drawn.worst, VERMILION, 0.45, "one of the worst tenth there"),
     )
-    lines = [np.column_stack((x, values)) for values in utility]
-    axes.add_collection(LineCollection(lines, colors=BLUE, linewidths=0.5, alpha=0.25), autolim=False)
-    axes.plot([], [], color=BLUE, lw=0.8, label="a class")
-    axes.plot(x, utility.mean(axis=0), color="black", lw=2.0, label="mean of the classes")
-    axes.set(xlim=(-0.6, 1.3), ylim=(0, 1.01))
+    for chosen, colour, alpha, name in kinds:
+        lines = [np.column_stack((drawn.places, values)) for values in drawn.utility[chosen]]
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.6, alpha=alpha), autolim=False)
+        axes.plot([], [], color=colour, lw=1.2, label=name)
+    axes.plot(drawn.places, drawn.utility.mean(axis=0), color="black", lw=2.2, label="mean of all classes")
+    axes.plot([], [], **_ONE, label="the one threshold for 1 % false accepts")
+    axes.set(xlim=_SHOWN, ylim=(0, 1.005))
+    grid(axes)
 
 
-def _own_thresholds(axes: Axes, curves: ClassCurves) -> None:
-    from ...evaluation.plots.drawing import BLUE, VERMILION
+def _draw_own_thresholds(axes: Axes, drawn: _Drawn) -> None:
+    from ...evaluation.plots.drawing import BLUE, grid  # noqa: PLC0415
 
-    found = threshold_spread(curves, far=FAR, draws=0)
-    low = _mean_other(curves)
-    own = (found.thresholds - low) / found.separation
-    axes.hist(own[~np.isnan(own)], bins=np.linspace(-0.6, 1.3, 96), color=BLUE, alpha=0.5)
-    axes.axvline((found.threshold - low) / found.separation, color=VERMILION, lw=1.6)
-    axes.set_xlabel("threshold")
-
-
-def _mean_other(curves):
-    edges = curves.thresholds
-    c = np.concatenate([[edges[0]], (edges[1:] + edges[:-1]) / 2, [edges[-1]]])
-    return float((curves.pooled[1] * c).sum() / curves.pooled[1].sum())
-
-
-def _relative(curves: ClassCurves):
-    found = threshold_spread(curves, far=FAR, draws=0)
-    return (curves.thresholds - _mean_other(curves)) / found.separation
+    axes.hist(drawn.own, bins=np.linspace(*_SHOWN, _BARS + 1).tolist(), color=BLUE, alpha=0.6)
+    axes.axvline(drawn.one, **_ONE)
+    axes.set_xlabel("threshold; 0 and 1: mean similarity of other-class and of same-class pairs")
+    grid(axes)

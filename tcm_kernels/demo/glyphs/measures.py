@@ -50,7 +50,7 @@ MEANINGS = {
         is_consistency=True,
     ),
     "opis_strict": Meaning(
-        "OPIS, strict",
+        "strict OPIS",
         "the same at 0.1 % to 1 %",
         higher_is_better=False,
         is_consistency=True,

@@ -118,7 +118,7 @@ def student(seed: int, device: str = "cpu") -> GlyphStudent:
 
 
 def train(settings: Settings, task: Task, tell: Callable[[Progress], None]) -> Trained:
-    """Train, on one thread to be repeatable, and measure; `tell` hears of it every 50 steps and at the end."""
+    """Train, on one thread to be repeatable, and measure; `tell` hears of it every 50 steps and at last."""
     with threads(1):
         learner, looks = student(task.seed, settings.device), {}
         added = _tcm(settings.backend) if task.with_tcm else None

@@ -215,8 +215,8 @@ def look(
     return Look(
         base_loss=base_loss,
         tcm_loss=float(loss.detach()),
-        positive_term=float(stats.positive_term),
-        negative_term=float(stats.negative_term),
+        positive_term=float(stats.positive_term.detach()),
+        negative_term=float(stats.negative_term.detach()),
         hard_positive_share=float(stats.hard_positive_share),
         hard_negative_share=float(stats.hard_negative_share),
         gradient_ratio=ratio,

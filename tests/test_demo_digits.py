@@ -1,4 +1,4 @@
-"""The demo as its user meets it: files, exit codes, messages; and the measures it reports."""
+"""The demo on digits: its files, that it can be repeated, and what it measures."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import argparse
 import itertools
 import json
 import struct
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tcm_kernels import demo, files
-from tcm_kernels.demo import figure, measures, report, training
+from tcm_kernels import demo
+from tcm_kernels.demo.digits import figure, measures, training
 from tcm_kernels.evaluation import class_curves, epsilon_opis, opis
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -25,7 +24,7 @@ for package in ("matplotlib", "pytorch_metric_learning", "sklearn", "tqdm"):
 def run_demo(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
     demo.add_arguments(parser)
-    return demo.main(parser.parse_args(arguments))
+    return demo.main(parser.parse_args(["--data", "digits", *arguments]))
 
 
 @pytest.fixture(scope="module")
@@ -83,95 +82,6 @@ def test_same_seed_gives_the_same_numbers_and_keeps_the_callers_random_state(
     assert errors == ""  # no progress bar where nobody watches
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["--epochs", "0"], "--epochs"),
-        (["--epochs", "-1"], "--epochs"),
-        (["--runs", "0"], "--runs"),
-        (["--seed", "-1"], "--seed"),
-        (["--seed", str(2**32)], "--seed"),
-        (["--backend", "abacus"], "--backend"),
-    ],
-)
-def test_bad_argument_is_named_and_writes_nothing(
-    arguments: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    assert run_demo("--out", str(out), *arguments) == 2
-    output, message = capsys.readouterr()
-    assert output == ""
-    assert f"argument {named}: " in message
-    assert arguments[1] in message
-    assert message.count("\n") == 1
-    assert not out.exists()
-
-
-def test_argument_that_is_no_number_exits_with_2() -> None:
-    with pytest.raises(SystemExit) as exit_:
-        run_demo("--epochs", "many")
-    assert exit_.value.code == 2
-
-
-def test_out_that_is_a_file_is_refused_before_the_training(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "file"
-    out.write_text("mine")
-    assert run_demo("--out", str(out)) == 2
-    assert "argument --out: " in capsys.readouterr().err
-    assert out.read_text() == "mine"
-
-
-def test_missing_packages_are_named_with_the_cure(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for module in ("sklearn", "tqdm"):
-        monkeypatch.setitem(sys.modules, module, None)
-    assert run_demo("--out", str(tmp_path / "out")) == 2
-    message = capsys.readouterr().err
-    assert message == "tcm-kernels: demo needs scikit-learn, tqdm: pip install 'tcm-kernels[demo]'\n"
-    assert not (tmp_path / "out").exists()
-
-
-def test_ctrl_c_exits_with_130_and_leaves_no_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "train_all", interrupt)
-    assert run_demo("--out", str(tmp_path)) == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_failed_write_keeps_the_old_file_and_leaves_no_other(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    path = tmp_path / "results.json"
-    path.write_bytes(b"old")
-    monkeypatch.setattr(files.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        files.write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_results_that_cannot_be_written_exit_with_1(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(demo, "write_atomically", fail)
-    assert run_demo("--epochs", "1", "--runs", "1", "--out", str(tmp_path)) == 1
-    assert f"cannot write to {tmp_path}: No space left on device" in capsys.readouterr().err
-
-
 def test_split_is_open_world() -> None:
     digits = training.load_digits()
     assert digits.train_labels.unique().tolist() == [0, 1, 2, 3, 4]
@@ -213,32 +123,3 @@ def test_perfectly_separated_classes_are_perfectly_consistent() -> None:
     labels = torch.arange(4).repeat_interleave(3)
     got = measures.measure(torch.eye(4)[labels], labels)
     assert got == measures.Measures(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "higher_is_better", "verdict"),
-    [
-        pytest.param([0.10, 0.11, 0.12], True, "better", id="up is good"),
-        pytest.param([0.10, 0.11, 0.12], False, "worse", id="up is bad"),
-        pytest.param([-0.10, -0.11, -0.12], False, "better", id="down is good"),
-        pytest.param([-0.10, 0.11, 0.02], True, "within the spread", id="signs differ"),
-        pytest.param([0.0, 0.0, 0.0], True, "within the spread", id="nothing changed"),
-        pytest.param([0.10, 0.11], True, "too few runs", id="two runs"),
-        pytest.param([0.10], True, "too few runs", id="one run"),
-    ],
-)
-def test_verdict_follows_from_the_numbers(
-    changes: list[float], higher_is_better: bool, verdict: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def trained(recall: float) -> training.Trained:
-        found = measures.Measures(recall, *[0.5] * (len(measures.MEANINGS) - 1))
-        return training.Trained([], found, torch.empty(0, 2))
-
-    meaning = measures.Meaning("Tested", "a sentence", higher_is_better, is_consistency=False)
-    monkeypatch.setitem(measures.MEANINGS, "recall_at_1", meaning)
-    runs = [training.Run(seed, trained(0.5), trained(0.5 + change)) for seed, change in enumerate(changes)]
-    comparisons = report.compare(runs)
-    assert comparisons["recall_at_1"].verdict == verdict
-    printed = report.text(comparisons, runs)
-    assert verdict in printed
-    assert ("no conclusion" in printed) == (verdict == "too few runs")

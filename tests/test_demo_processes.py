@@ -1,0 +1,109 @@
+"""Tasks in several processes: their order, what is told on the way, and every way in which one may end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tcm_kernels.demo.glyphs.processes import ProcessError, run_all
+
+Tell = Callable[[object], None]
+
+
+def square(task: int, tell: Tell) -> tuple[int, int]:
+    tell(("begun", task))
+    return task * task, os.getpid()
+
+
+def fail_at_two(task: int, tell: Tell) -> int:
+    if task == 2:
+        raise ValueError("two is refused")
+    return task
+
+
+def die_at_two(task: int, tell: Tell) -> int:
+    if task == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.01)
+    return task
+
+
+def sleep(task: int, tell: Tell) -> None:
+    tell("asleep")
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_results_come_in_the_order_of_their_tasks(processes: int) -> None:
+    told: list[object] = []
+    results = run_all(square, [3, 1, 2, 5, 4], told.append, processes)
+    assert [square for square, _ in results] == [9, 1, 4, 25, 16]
+    assert sorted(told) == [("begun", task) for task in (1, 2, 3, 4, 5)]
+    used = {pid for _, pid in results}
+    assert len(used) == min(processes, 5)
+    assert (os.getpid() in used) == (processes == 1)
+
+
+def test_no_tasks_are_no_results() -> None:
+    assert run_all(square, [], lambda _: None, 2) == []
+
+
+def test_one_task_needs_no_process_of_its_own() -> None:
+    assert run_all(square, [7], lambda _: None, 4) == [(49, os.getpid())]
+
+
+def test_what_a_task_raises_is_told_with_its_traceback() -> None:
+    with pytest.raises(ProcessError, match=r"(?s)fail_at_two.*ValueError: two is refused"):
+        run_all(fail_at_two, [0, 1, 2, 3], lambda _: None, 2)
+
+
+def test_in_this_process_it_is_raised_as_it_is() -> None:
+    with pytest.raises(ValueError, match="two is refused"):
+        run_all(fail_at_two, [0, 1, 2, 3], lambda _: None, 1)
+
+
+def test_a_process_that_is_killed_ends_all_with_its_code() -> None:
+    with pytest.raises(ProcessError, match=rf"ended with code -{signal.SIGKILL.value}"):
+        run_all(die_at_two, [0, 1, 2, 3], lambda _: None, 2)
+
+
+def test_an_error_of_the_listener_leaves_no_process_behind() -> None:
+    def listen(_: object) -> None:
+        raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_all(sleep, [0, 1], listen, 2)
+    assert time.monotonic() - begun < 60
+
+
+def test_ctrl_c_ends_all_at_once_and_without_a_traceback_of_theirs(tmp_path: Path) -> None:
+    """As a terminal sends it: to the whole group of processes."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_demo_processes import run_all, sleep\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        run_all(sleep, [0, 1], lambda told: print(told, flush=True), 2)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('interrupted')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["asleep\n"] * 2
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert output == "interrupted\n"
+    assert errors == ""
+    assert process.returncode == 0
