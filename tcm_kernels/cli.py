@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor_parser = commands.add_parser("doctor", help="what runs on this machine, and what is missing")
     doctor_parser.set_defaults(run=_doctor)
 
-    demo_parser = commands.add_parser("demo", help="train a small network with and without the loss: what changes")
+    demo_parser = commands.add_parser("demo", help="train a small network with and without the loss")
     demo.add_arguments(demo_parser)
     demo_parser.set_defaults(run=demo.main)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,18 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
 
-from benchmarks.quality import chain, data, matched, measures, plan, report, running, summary, tuning  # noqa: E402
+from benchmarks.quality import (  # noqa: E402
+    chain,
+    data,
+    matched,
+    measures,
+    plan,
+    quotes,
+    report,
+    running,
+    summary,
+    tuning,
+)
 from benchmarks.quality.intervals import difference  # noqa: E402
 from benchmarks.quality.losses import BASES, SmoothAPLoss  # noqa: E402
 from benchmarks.quality.plan import Size, Trial  # noqa: E402
@@ -394,3 +406,64 @@ class TestStudyInMiniature:
         change = found.change("opis")
         assert change.mean == pytest.approx(np.mean(final["tcm"]) - np.mean(final["base"]), abs=1e-12)
         assert change.low < change.mean < change.high
+
+
+class TestQuotes:
+    @pytest.fixture(scope="class")
+    def rows(self, walked: Records) -> list[summary.Compared]:
+        return summary.compared(walked, TINY)
+
+    @pytest.mark.parametrize(
+        ("named", "of"),
+        [
+            ("opis without", lambda row: f"{row.arms['base'].mean('opis'):.3g}"),
+            ("opis with", lambda row: f"{row.arms['tcm'].mean('opis'):.3g}"),
+            (
+                "recall_at_1 with default",
+                lambda row: f"{100 * row.arms['tcm_default'].mean('recall_at_1'):.1f}",
+            ),
+            ("recall_at_1 with alone", lambda row: f"{100 * row.arms['alone'].mean('recall_at_1'):.1f}"),
+            ("recall_at_1 change", lambda row: f"{100 * row.change('recall_at_1').mean:+.1f} ("),
+            ("opis change", lambda row: f"{100 * row.relative_change('opis'):+.0f} % ("),
+            (
+                "opis change default",
+                lambda row: f"{100 * row.relative_change('opis', 'tcm_default'):+.0f} % (",
+            ),
+            ("settings", lambda row: f"{row.settings.tcm.trial.weight:g}, "),
+        ],
+    )
+    def test_a_figure_is_that_of_its_rows(
+        self, rows: list[summary.Compared], named: str, of: Callable[[summary.Compared], str]
+    ) -> None:
+        found = quotes.updated(f"so <!--study random-0/smooth_ap {named}-->?<!--/study-->.", rows)
+        assert found.startswith(f"so <!--study random-0/smooth_ap {named}-->{of(rows[0])}")
+        assert found.endswith("<!--/study-->.")
+        assert quotes.updated(found, rows) == found
+
+    def test_what_was_hoped_for_is_told_as_it_came(self, rows: list[summary.Compared]) -> None:
+        figures = summary.figures_to_reach(rows)
+        assert quotes.quote("hoped 2", rows, [figure.found for figure in figures]) == figures[1].found
+
+    @pytest.mark.parametrize(
+        "named",
+        [
+            "random-0/smooth_ap",
+            "random-0/smooth_ap opis",
+            "random-0/smooth_ap opis gained",
+            "random-0/smooth_ap beauty change",
+            "random-0/smooth_ap opis change best",
+            "random-9/smooth_ap opis change",
+            "hoped 99",
+            "hoped 0",
+        ],
+    )
+    def test_a_figure_that_the_study_does_not_have_is_refused_by_name(
+        self, rows: list[summary.Compared], named: str
+    ) -> None:
+        with pytest.raises(quotes.QuoteError, match=re.escape(named.split(maxsplit=1)[0])):
+            quotes.quote(named, rows, ["1 of 2"])
+
+
+def test_documents_quote_the_study_as_its_records_have_it() -> None:
+    """Mended by `python -m benchmarks.quality.quotes`."""
+    assert quotes.main(["--check"]) == 0

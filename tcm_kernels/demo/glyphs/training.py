@@ -134,8 +134,8 @@ def _follow(
             mean.copy_(now)
 
 
-def batches(labels: Tensor, seed: int) -> Iterator[Tensor]:
-    """Indices (BATCH_SIZE,) of batches without end: some classes, of each as many samples.
+def batches(labels: Tensor, seed: int, classes_per_batch: int = CLASSES_PER_BATCH) -> Iterator[Tensor]:
+    """Indices of batches without end: some classes, of each PER_CLASS samples.
 
     Where there are fewer classes, or samples of one, than a batch wants, some of them come twice.
     """
@@ -145,8 +145,8 @@ def batches(labels: Tensor, seed: int) -> Iterator[Tensor]:
     starts = sizes.cumsum(0) - sizes
     while True:
         picked = torch.rand(len(sizes), generator=generator).argsort()
-        classes = picked[torch.arange(CLASSES_PER_BATCH) % len(sizes)]
-        chance = torch.rand(CLASSES_PER_BATCH, int(sizes.max()), generator=generator)
+        classes = picked[torch.arange(classes_per_batch) % len(sizes)]
+        chance = torch.rand(classes_per_batch, int(sizes.max()), generator=generator)
         chance[torch.arange(chance.shape[1]) >= sizes[classes, None]] = 2.0
         places = chance.argsort(dim=1)
         within = places.gather(1, torch.arange(PER_CLASS) % sizes[classes, None])
