@@ -22,15 +22,16 @@ _HEAD = (
     "TAR at FAR 1e-3, points",
 )
 _HOW_CHOSEN = (
-    "On validation classes alone, by the same rule and with at most ten trials for every loss: first learning "
-    "rate and weight decay of the base loss alone, by its Recall@1; then, with these kept, weight and margins "
-    "of TCM, by the lowest OPIS among the trials whose Recall@1 is at most half a point under the base's. A "
-    "trial is one run of full length, with a seed that no judged run has. No row of test classes has a part in "
-    "any choice.\n",
-    "Twice the rule itself was changed while the study ran. At first the weight was climbed from 1; since the "
-    "trials of ArcFace, beside which a middling weight is worse than a small one, it is first tried at 1, 10 "
-    "and 100. Five judged pairs of ArcFace had been printed by then. And the lines of both margins were made "
-    "longer after Triplet had chosen the last value of m+. All chains were then searched by the new rule.\n",
+    "On validation classes alone, by the same rule and with at most ten trials for every loss: first "
+    "learning rate and weight decay of the base loss alone, by its Recall@1; then, with these kept, "
+    "weight and margins of TCM, by the lowest OPIS among the trials whose Recall@1 is at most half a "
+    "point under the base's. A trial is one run of full length, with a seed that no judged run has. No "
+    "row of test classes has a part in any choice.\n",
+    "Twice the rule itself was changed while the study ran. At first the weight was climbed from 1; since "
+    "the trials of ArcFace, beside which a middling weight is worse than a small one, it is first tried "
+    "at 1, 10 and 100. Five judged pairs of ArcFace had been printed by then. And the lines of both "
+    "margins were made longer after Triplet had chosen the last value of m+. All chains were then "
+    "searched by the new rule.\n",
 )
 _POINTS = {"recall_at_1", "worst_decile_frr", "tar_at_1e-3", "tar_at_1e-2"}
 
