@@ -130,15 +130,17 @@ class TestRecords:
         shown = [record("base", 0, 0.5, 0.2), record("tcm", 0, 0.6, 0.1), record("base", 1, 0.7, 0.3),
                  record("tcm", 1, 0.6, None), record("base", 2, 0.9, 0.3)]  # fmt: skip
         lines = table.text(shown).splitlines()
-        cells = {line[:26].strip(): line[26:].split("  ") for line in lines[1:8]}
+        count = len(MEASURES)
+        width = 2 + max(len(measure.title) for measure in MEASURES.values())
+        cells = {line[:width].strip(): line[width:].split("  ") for line in lines[1 : 1 + count]}
         assert [x.strip() for x in cells["Recall@1"] if x] == [
             "0.7000 ± 0.2000", "0.6000 ± 0.0000", "+0.0000 ± 0.1414", "1 of 2",
         ]  # fmt: skip
         assert [x.strip() for x in cells["OPIS, FAR 1e-2..1e-1"] if x] == [
             "0.2667 ± 0.0577", "0.1000", "-0.1000", "1 of 1",
         ]  # fmt: skip
-        assert lines[8] == "Runs: 3 of base, 2 of base + TCM; seeds in both: 2."
-        assert lines[9:] == ["OPIS, FAR 1e-2..1e-1 is not defined: too few pairs"]
+        assert lines[1 + count] == "Runs: 3 of base, 2 of base + TCM; seeds in both: 2."
+        assert lines[2 + count :] == ["OPIS, FAR 1e-2..1e-1 is not defined: too few pairs"]
 
 
 @pytest.fixture(autouse=True)

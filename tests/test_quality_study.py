@@ -410,8 +410,8 @@ class TestStudyInMiniature:
 
 class TestQuotes:
     @pytest.fixture(scope="class")
-    def rows(self, walked: Records) -> list[summary.Compared]:
-        return summary.compared(walked, TINY)
+    def study(self, walked: Records) -> quotes.Study:
+        return quotes.Study.of(walked, TINY)
 
     @pytest.mark.parametrize(
         ("named", "of"),
@@ -433,16 +433,21 @@ class TestQuotes:
         ],
     )
     def test_a_figure_is_that_of_its_rows(
-        self, rows: list[summary.Compared], named: str, of: Callable[[summary.Compared], str]
+        self, study: quotes.Study, named: str, of: Callable[[summary.Compared], str]
     ) -> None:
-        found = quotes.updated(f"so <!--study random-0/smooth_ap {named}-->?<!--/study-->.", rows)
-        assert found.startswith(f"so <!--study random-0/smooth_ap {named}-->{of(rows[0])}")
+        found = quotes.updated(f"so <!--study random-0/smooth_ap {named}-->?<!--/study-->.", study)
+        assert found.startswith(f"so <!--study random-0/smooth_ap {named}-->{of(study.rows[0])}")
         assert found.endswith("<!--/study-->.")
-        assert quotes.updated(found, rows) == found
+        assert quotes.updated(found, study) == found
 
-    def test_what_was_hoped_for_is_told_as_it_came(self, rows: list[summary.Compared]) -> None:
-        figures = summary.figures_to_reach(rows)
-        assert quotes.quote("hoped 2", rows, [figure.found for figure in figures]) == figures[1].found
+    def test_what_was_hoped_for_is_told_as_it_came(self, study: quotes.Study) -> None:
+        figures = summary.figures_to_reach(study.rows)
+        assert quotes.quote("hoped 2", study) == figures[1].found
+
+    def test_a_single_run_is_quoted_by_its_key(self, study: quotes.Study) -> None:
+        key = next(key for key in study.runs if "/tune/" in key)
+        expected = f"{100 * study.runs[key][-1]['recall_at_1']:.1f}"
+        assert quotes.quote(f"row {key} recall_at_1", study) == expected
 
     @pytest.mark.parametrize(
         "named",
@@ -454,14 +459,15 @@ class TestQuotes:
             "random-0/smooth_ap opis change best",
             "random-9/smooth_ap opis change",
             "hoped 99",
+            "row random-0/smooth_ap recall_at_1",
             "hoped 0",
         ],
     )
     def test_a_figure_that_the_study_does_not_have_is_refused_by_name(
-        self, rows: list[summary.Compared], named: str
+        self, study: quotes.Study, named: str
     ) -> None:
         with pytest.raises(quotes.QuoteError, match=re.escape(named.split(maxsplit=1)[0])):
-            quotes.quote(named, rows, ["1 of 2"])
+            quotes.quote(named, study)
 
 
 def test_documents_quote_the_study_as_its_records_have_it() -> None:

@@ -18,24 +18,26 @@ runs.csv; a measure, a column there; and what is told of it:
     at-equal-tar         or the same TAR at FAR 1e-3
 
 `<!--study random-0/supcon settings-->` gives weight and margins that were chosen, `<!--study hoped 2-->` what
-came of the second figure that was hoped for. A test runs the check.
+came of the second figure that was hoped for, and `<!--study row KEY recall_at_1-->` what a single run says at
+its end: of the classes that it is for, which for a run of a search are those to choose by.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import ROOT
 from benchmarks.result_files import FOLDER
 
-from . import plan, summary
+from . import summary
 from .measures import MEASURES
-from .plan import Arm
-from .records import Records
+from .plan import FULL, Arm, Size
+from .records import Records, Row
 from .summary import Compared
 from .table import change_text, matched_text, settings_text, value_text
 
@@ -49,32 +51,48 @@ class QuoteError(ValueError):
     """A document quotes what the study does not have; the message names it."""
 
 
-def updated(text: str, rows: Sequence[Compared]) -> str:
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What can be quoted.
+
+    Attributes:
+        rows: the base losses that it has.
+        runs: the rows of every run, by its key.
+    """
+
+    rows: Sequence[Compared]
+    runs: Mapping[str, Sequence[Row]]
+
+    @classmethod
+    def of(cls, records: Records, size: Size) -> Study:
+        """From the records."""
+        return cls(summary.compared(records, size), records.runs())
+
+
+def updated(text: str, study: Study) -> str:
     """A document with its figures in place."""
-    hoped = [figure.found for figure in summary.figures_to_reach(rows)]
-    return _QUOTE.sub(lambda found: f"{found[1]}{quote(found[2], rows, hoped)}{found[4]}", text)
+    return _QUOTE.sub(lambda found: f"{found[1]}{quote(found[2], study)}{found[4]}", text)
 
 
-def quote(named: str, rows: Sequence[Compared], hoped: Sequence[str]) -> str:
-    """The figure of a name as above.
-
-    Args:
-        named: what stands in the comment, without "study".
-        rows: the base losses that the study has.
-        hoped: what came of each figure that was hoped for.
+def quote(named: str, study: Study) -> str:
+    """The figure of a name as above, without "study".
 
     Raises:
         QuoteError: there is no such figure.
     """
     match named.split():
-        case ["hoped", number] if number.isdigit() and 1 <= int(number) <= len(hoped):
-            return hoped[int(number) - 1]
+        case ["hoped", number] if number.isdigit():
+            hoped = summary.figures_to_reach(study.rows)
+            if 1 <= int(number) <= len(hoped):
+                return hoped[int(number) - 1].found
+        case ["row", key, column] if key in study.runs and column in study.runs[key][-1]:
+            return value_text(study.runs[key][-1][column], column)
         case [place, "settings"]:
-            return settings_text(_row(place, rows))
+            return settings_text(_row(place, study.rows))
         case [place, measure, form, *arm] if measure in MEASURES and len(arm) <= 1:
-            return _of_measure(_row(place, rows), measure, form, _ARMS.get(arm[0] if arm else "tuned"), named)
-        case _:
-            raise QuoteError(f"no such figure: {named!r}")
+            of_place = _row(place, study.rows)
+            return _of_measure(of_place, measure, form, _ARMS.get(arm[0] if arm else "tuned"), named)
+    raise QuoteError(f"no such figure: {named!r}")
 
 
 def _row(place: str, rows: Sequence[Compared]) -> Compared:
@@ -105,11 +123,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if figures differ")
     parser.add_argument("documents", nargs="*", type=Path, default=list(DOCUMENTS), metavar="FILE")
     options = parser.parse_args(arguments)
-    rows = summary.compared(Records(FOLDER / "quality"), plan.FULL)
+    study = Study.of(Records(FOLDER / "quality"), FULL)
     differ = False
     for document in options.documents:
         before = document.read_text(encoding="utf-8")
-        after = updated(before, rows)
+        after = updated(before, study)
         differ |= before != after
         if not options.check:
             document.write_text(after, encoding="utf-8")

@@ -33,7 +33,14 @@ _HOW_CHOSEN = (
     "margins were made longer after Triplet had chosen the last value of m+. All chains were then "
     "searched by the new rule.\n",
 )
-_POINTS = {"recall_at_1", "worst_decile_frr", "tar_at_1e-3", "tar_at_1e-2"}
+_POINTS = {
+    "recall_at_1",
+    "worst_decile_frr",
+    "tar_at_1e-3",
+    "tar_at_1e-2",
+    "hard_positive_share",
+    "hard_negative_share",
+}
 
 
 def main_table(rows: Iterable[Compared]) -> str:

@@ -35,7 +35,7 @@ def text(records: Sequence[Record]) -> str:
 
 def _row(name: str, arms: dict[str, dict[int, Record]]) -> tuple[str, ...]:
     values = {
-        arm: {seed: r["measures"][name] for seed, r in runs.items() if r["measures"][name] is not None}
+        arm: {seed: r["measures"][name] for seed, r in runs.items() if r["measures"].get(name) is not None}
         for arm, runs in arms.items()
     }
     both = sorted(values["base"].keys() & values["tcm"].keys())
