@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import statistics
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
 
 from benchmarks.quality import data, running  # noqa: E402
-from benchmarks.quality.plan import FULL, Trial  # noqa: E402
+from benchmarks.quality.plan import DEFAULT_MARGINS, FULL, Trial  # noqa: E402
+from benchmarks.quality.records import Records  # noqa: E402
+from benchmarks.result_files import FOLDER  # noqa: E402
 from tcm_kernels import demo  # noqa: E402
 from tcm_kernels.demo.comparison import SIDES  # noqa: E402
 from tcm_kernels.demo.glyphs import Split, measures, paired  # noqa: E402
@@ -130,21 +133,28 @@ def test_both_trainings_of_a_seed_start_alike() -> None:
     assert not all(torch.equal(x, other[name]) for name, x in first.items())
 
 
-@pytest.mark.parametrize("with_tcm", [False, True])
-def test_a_training_is_a_run_of_the_study_bit_for_bit(with_tcm: bool) -> None:
-    trial = Trial(
+def trial(seed: int, with_tcm: bool) -> Trial:
+    """The run of the study that a training of the demo is."""
+    return Trial(
         split="random-0",
         base="supcon",
         arm="tcm" if with_tcm else "base",
         purpose="judge",
-        seed=5,
+        seed=seed,
         learning_rate=paired.HOW.learning_rate,
         weight_decay=paired.HOW.weight_decay,
         weight=paired.TCM_WEIGHT if with_tcm else 0.0,
-        margin_plus=paired.MARGIN_PLUS,
-        margin_minus=paired.MARGIN_MINUS,
+        margin_plus=paired.MARGIN_PLUS if with_tcm else DEFAULT_MARGINS[0],
+        margin_minus=paired.MARGIN_MINUS if with_tcm else DEFAULT_MARGINS[1],
     )
-    rows, _ = running.run(trial, dataclasses.replace(FULL, steps=STEPS, stops=(STEPS,)))
+
+
+OF_THE_STUDY = {"threshold_spread": "spread_relative", "tar_at_far": "tar_at_1e-3"}
+
+
+@pytest.mark.parametrize("with_tcm", [False, True])
+def test_a_training_is_a_run_of_the_study_bit_for_bit(with_tcm: bool) -> None:
+    rows, _ = running.run(trial(5, with_tcm), dataclasses.replace(FULL, steps=STEPS, stops=(STEPS,)))
     row = rows[-1]
     assert row["classes"] == "test"
     told: list[paired.Progress] = []
@@ -157,7 +167,26 @@ def test_a_training_is_a_run_of_the_study_bit_for_bit(with_tcm: bool) -> None:
         assert told[-1].look.gradient_ratio == row["gradient_ratio"]
 
 
-OF_THE_STUDY = {"threshold_spread": "spread_relative", "tar_at_far": "tar_at_1e-3"}
+def test_the_study_has_the_demos_runs_and_holds_up_what_they_show() -> None:
+    """Of the demo's own seeds, where the demo stops."""
+    runs = Records(FOLDER / "quality").runs()
+
+    def change(measure: str) -> float:
+        found = [
+            [
+                next(row[measure] for row in runs[trial(seed, with_tcm).key]
+                     if row["classes"] == "test" and row["step"] == paired.STEPS)
+                for seed in (0, 1, 2)
+            ]
+            for with_tcm in (False, True)
+        ]  # fmt: skip
+        without, with_tcm = map(statistics.fmean, found)
+        return with_tcm / without - 1
+
+    assert change("opis") < -0.1
+    assert change("opis_strict") < -0.1
+    assert change("spread_relative") < -0.15
+    assert change("recall_at_1") > -0.005
 
 
 def test_tcm_makes_a_difference_of_the_second_training_alone() -> None:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
 
+from benchmarks import opponents, result_files  # noqa: E402
 from benchmarks.quality import (  # noqa: E402
     chain,
     data,
@@ -29,6 +30,7 @@ from benchmarks.quality import (  # noqa: E402
     quotes,
     report,
     running,
+    step_time,
     summary,
     tuning,
 )
@@ -38,6 +40,7 @@ from benchmarks.quality.plan import Size, Trial  # noqa: E402
 from benchmarks.quality.records import Records  # noqa: E402
 from tcm_kernels import evaluation  # noqa: E402
 from tcm_kernels.demo.glyphs import Split  # noqa: E402
+from tcm_kernels.demo.glyphs.training import GlyphStudent, threads  # noqa: E402
 
 TINY = Size(steps=3, seeds=(0, 1), train_views=1, views=1, stops=(2, 3), trials=2)
 BASE = Trial("random-0", "smooth_ap", "base", "tune", 100, 4e-3, 1e-2)
@@ -408,11 +411,12 @@ class TestStudyInMiniature:
         assert change.low < change.mean < change.high
 
 
-class TestQuotes:
-    @pytest.fixture(scope="class")
-    def study(self, walked: Records) -> quotes.Study:
-        return quotes.Study.of(walked, TINY)
+@pytest.fixture(scope="module")
+def study(walked: Records) -> quotes.Study:
+    return quotes.Study.of(walked, TINY)
 
+
+class TestQuotes:
     @pytest.mark.parametrize(
         ("named", "of"),
         [
@@ -468,6 +472,56 @@ class TestQuotes:
     ) -> None:
         with pytest.raises(quotes.QuoteError, match=re.escape(named.split(maxsplit=1)[0])):
             quotes.quote(named, study)
+
+
+class TestStepTime:
+    def test_a_record_has_the_ratio_of_whole_steps(
+        self, few_classes: None, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        right = step_time.measure
+
+        def small(base: str, *_: object, **__: object) -> dict:
+            return right(base, TINY, learnt=1, batch_size=64, budget_s=0.1)
+
+        monkeypatch.setattr(step_time, "measure", small)
+        with threads(1):
+            assert step_time.main(["--out", str(tmp_path)]) == 0
+        content = result_files.load(tmp_path / "step-time.json")
+        for record in content["records"]:
+            assert 0 < record["hard_density"] <= 1
+            assert record["ratio_to_base_alone"][opponents.OURS]["median"] > 0  # on a busy machine no more
+        assert len(capsys.readouterr().out.splitlines()) == 2 + len(step_time.MEASURED)
+        (figure,) = step_time.figures_to_reach(tmp_path)
+        slowest = max(r["ratio_to_base_alone"][opponents.OURS]["median"] for r in content["records"])
+        assert figure.reached == (slowest <= 1.05)
+
+    def test_where_nothing_was_measured_nothing_is_said(self, tmp_path: Path) -> None:
+        assert step_time.figures_to_reach(tmp_path) == []
+
+    def test_a_step_that_is_measured_leaves_the_network_as_it_is(
+        self, few_classes: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        students = []
+
+        class Kept(GlyphStudent):
+            def __init__(self, *arguments: object) -> None:
+                super().__init__(*arguments)
+                students.append(self)
+
+        monkeypatch.setattr(step_time, "GlyphStudent", Kept)
+        learnt = {}
+
+        def interleave(steps: dict, **_: object) -> dict:
+            before = [x.clone() for x in students[0].network.parameters()]
+            for step in steps.values():
+                step()
+            learnt["same"] = all(map(torch.equal, before, students[0].network.parameters()))
+            return {}
+
+        monkeypatch.setattr(step_time.interleave, "interleave", interleave)
+        step_time.measure("supcon", TINY, learnt=2, batch_size=64, budget_s=0.1)
+        assert learnt["same"]
 
 
 def test_documents_quote_the_study_as_its_records_have_it() -> None:

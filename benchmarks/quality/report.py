@@ -12,7 +12,7 @@ from typing import Any
 from tcm_kernels.evaluation.plots.drawing import as_png
 from tcm_kernels.files import write_atomically
 
-from . import figures, summary, table
+from . import figures, step_time, summary, table
 from .plan import SPLITS, Size
 from .records import Records
 from .summary import Compared
@@ -25,7 +25,7 @@ def write(records: Records, size: Size, folder: Path) -> list[Path]:
     """All files of the report; those of a split only where a chain of it is whole."""
     rows = summary.compared(records, size)
     runs = records.runs()
-    reached = summary.figures_to_reach(rows)
+    reached = [*summary.figures_to_reach(rows), *step_time.figures_to_reach(folder)]
     processors = sorted({row["processor"] for of in runs.values() for row in of})
     text = table.document(rows, reached, runs, size, processors)
     content: dict[str, Any] = {
