@@ -34,7 +34,7 @@ hypothesis.settings.load_profile("repeatable")
 # Files that take a minute or more: begun first, so that no process waits for another at the end.
 LONG = (
     *("test_triton_interpreted", "test_gpu_settings", "test_cuda_planted_faults"),
-    *("test_triton_compiled", "test_triton_rules"),
+    *("test_triton_compiled", "test_triton_rules", "test_quality_direction"),
 )
 # Whether a GPU's results are right is to be known before how it gets there: streams, graphs, memory, time.
 LAST = ("test_gpu",)
