@@ -17,7 +17,7 @@ if str(ROOT) not in sys.path:
 from benchmarks.quality import data, running  # noqa: E402
 from benchmarks.quality.plan import Size, Trial  # noqa: E402
 
-SHORT = Size(steps=300, seeds=(0,), train_views=2, views=1, stops=(300,), trials=1)
+SHORT = Size(steps=300, seeds=(0,), train_views=2, views=1, stops=(300,), trials=1, splits=("random-0",))
 
 
 def test_beside_arcface_tcm_brings_the_classes_own_thresholds_together() -> None:

@@ -42,7 +42,7 @@ from tcm_kernels import evaluation  # noqa: E402
 from tcm_kernels.demo.glyphs import Split  # noqa: E402
 from tcm_kernels.demo.glyphs.training import GlyphStudent, threads  # noqa: E402
 
-TINY = Size(steps=3, seeds=(0, 1), train_views=1, views=1, stops=(2, 3), trials=2)
+TINY = Size(steps=3, seeds=(0, 1), train_views=1, views=1, stops=(2, 3), trials=2, splits=("random-0",))
 BASE = Trial("random-0", "smooth_ap", "base", "tune", 100, 4e-3, 1e-2)
 
 

@@ -12,6 +12,8 @@ Runs are paired: the same initial weights and the same batches, with TCM and wit
     records.py    runs.csv and draws.csv          summary.py     the arms, compared
     intervals.py  how sure a difference is        matched.py     the effect at equal accuracy
     study.py      two chains at a time            report.py      study.md, study.html, pictures
+    step_time.py  what the loss costs of a step   quotes.py      figures in README and docs/recipe.md
+    real/         data sets of the user's own
 
 Everything is there to be run again: the records follow from the seeds, the rest from the records.
 """

@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     records = Records(folder)
     if not args.report:
         try:
-            wanted = [(s, b) for s, b in plan.chains() if s in args.splits and b in args.bases]
+            splits = args.splits or SIZES[args.size].splits
+            wanted = [(s, b) for s, b in plan.chains() if s in splits and b in args.bases]
             study.run(wanted, SIZES[args.size], records, processes=args.processes, only_tune=args.tune)
         except KeyboardInterrupt:
             print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--processes", type=int, default=2, help="runs at a time (default: %(default)s)")
     parser.add_argument(
-        "--splits", nargs="+", choices=plan.SPLITS, default=list(plan.SPLITS), metavar="SPLIT"
+        "--splits", nargs="+", choices=plan.SPLITS, metavar="SPLIT", help="(default: those of the size)"
     )
     bases = [*plan.BASES, plan.ALONE]
     parser.add_argument("--bases", nargs="+", choices=bases, default=bases, metavar="BASE")

@@ -49,6 +49,7 @@ class Size:
         views: of each drawing, to measure on.
         stops: after which steps a run is measured.
         trials: of a tuning; 1 takes the middle of each line.
+        splits: which of SPLITS.
     """
 
     steps: int
@@ -57,11 +58,18 @@ class Size:
     views: int
     stops: tuple[int, ...]
     trials: int
+    splits: tuple[str, ...]
 
 
-FULL = Size(1500, SEEDS, 6, 2, (300, 600, 900, 1200, 1500), TRIALS)
-SHORT = Size(200, SEEDS[:3], 2, 1, (50, 100, 200), 1)
-SMOKE = Size(6, SEEDS[:2], 1, 1, (3, 6), 2)
+SPLITS = {
+    "random-0": "classes split at random",
+    "script": "learnt on Latin, chosen on Cyrillic and Georgian, judged on all others",
+    "random-1": "classes split at random once more",
+}
+
+FULL = Size(1500, SEEDS, 6, 2, (300, 600, 900, 1200, 1500), TRIALS, tuple(SPLITS))
+SHORT = Size(200, SEEDS[:3], 2, 1, (50, 100, 200), 1, ("random-0",))
+SMOKE = Size(6, SEEDS[:2], 1, 1, (3, 6), 2, ("random-0", "script"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +97,6 @@ class Trial:
         return "/".join(parts)
 
 
-SPLITS = {
-    "random-0": "classes split at random",
-    "script": "learnt on Latin, chosen on Cyrillic and Georgian, judged on all others",
-    "random-1": "classes split at random once more",
-}
 DEFAULT_ON = ("random-0",)  # splits on which the arm of the default weight and margins is run
 ON_SECOND_RANDOM_SPLIT = ("arcface", "multi_similarity", "smooth_ap")
 
