@@ -24,7 +24,7 @@ from tcm_kernels.demo.glyphs.training import (
     Optimisation,
     learn,
     look,
-    threads,
+    repeatable,
 )
 
 from . import data
@@ -42,7 +42,7 @@ def run(trial: Trial, size: Size) -> tuple[list[Row], Measured]:
     Returns:
         Its rows, stop by stop; and the measures of the last one, on the classes that it is for.
     """
-    with threads(1):  # the same numbers on any number of cores, and two runs at a time
+    with repeatable(trial.seed):
         stops = list(_stops(trial, size))
     return [row for rows, _ in stops for row in rows], stops[-1][1]
 

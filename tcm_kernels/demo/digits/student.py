@@ -118,5 +118,5 @@ def _base_loss(classes: int) -> Any:
 def _seeded(seed: int) -> Iterator[None]:
     """Seed torch's own generators, which initialise layers and proxies, and restore them after."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # that of a GPU stays as it is
         yield

@@ -19,7 +19,7 @@ from ...modules import ThresholdConsistentMarginLoss
 from . import measures
 from .alphabet import Alphabet, load_alphabet
 from .samples import Samples, Split, draw_samples, split_at_random
-from .training import GlyphStudent, Look, Loss, Optimisation, learn, look, threads
+from .training import GlyphStudent, Look, Loss, Optimisation, learn, look, repeatable
 
 BASE_LOSS = "SupConLoss"
 HOW = Optimisation(learning_rate=4e-3, weight_decay=1e-2)
@@ -118,8 +118,8 @@ def student(seed: int, device: str = "cpu") -> GlyphStudent:
 
 
 def train(settings: Settings, task: Task, tell: Callable[[Progress], None]) -> Trained:
-    """Train, on one thread to be repeatable, and measure; `tell` hears of it every 50 steps and at last."""
-    with threads(1):
+    """Train and measure; `tell` hears of it every 50 steps and at last."""
+    with repeatable(task.seed):
         learner, looks = student(task.seed, settings.device), {}
         added = _tcm(settings.backend) if task.with_tcm else None
         for step in learn(learner, seen(), task.seed, _stops(settings.steps), added):

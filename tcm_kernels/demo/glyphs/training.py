@@ -63,7 +63,7 @@ class GlyphStudent:
     ):
         """Start anew; `base_loss` makes the loss, whose proxies follow from the seed as the network does."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # that of a GPU, which nothing restores, stays as it is
             network = _network()
             made = None if base_loss is None else base_loss()
         self.device = device
@@ -221,6 +221,18 @@ def look(
         hard_negative_share=float(stats.hard_negative_share),
         gradient_ratio=ratio,
     )
+
+
+@contextlib.contextmanager
+def repeatable(seed: int) -> Iterator[None]:
+    """Compute the same, whatever was computed before and however many cores there are.
+
+    On one thread; and losses that draw, as some draw triplets, do so from torch's own generator, which has this
+    seed for as long as this lasts. The caller's comes back afterwards.
+    """
+    with threads(1), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 @contextlib.contextmanager
