@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.environment import cpu_model
 
 from . import running, tuning
-from .plan import ALONE, DEFAULT_MARGINS, DEFAULT_ON, Arm, Size, Trial
+from .plan import ALONE, DEFAULT_MARGINS, Arm, Size, Trial
 from .records import Records, Row, last
 
 
@@ -79,7 +79,7 @@ def judged(settings: Settings, size: Size) -> list[Trial]:
         default = dataclasses.replace(settings.base.trial, weight=1.0, margin_plus=plus, margin_minus=minus)
         arms = {"base": settings.base.trial, "tcm": settings.tcm.trial, "tcm_default": default}
         # Where the default is what was chosen, one run is both.
-        if default.split not in DEFAULT_ON or dataclasses.replace(default, arm="tcm") == settings.tcm.trial:
+        if dataclasses.replace(default, arm="tcm") == settings.tcm.trial:
             del arms["tcm_default"]
     return [
         dataclasses.replace(trial, arm=arm, purpose="judge", seed=seed)

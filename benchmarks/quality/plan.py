@@ -97,7 +97,6 @@ class Trial:
         return "/".join(parts)
 
 
-DEFAULT_ON = ("random-0",)  # splits on which the arm of the default weight and margins is run
 ON_SECOND_RANDOM_SPLIT = ("arcface", "multi_similarity", "smooth_ap")
 
 

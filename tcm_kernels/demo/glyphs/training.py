@@ -227,8 +227,8 @@ def look(
 def repeatable(seed: int) -> Iterator[None]:
     """Compute the same, whatever was computed before and however many cores there are.
 
-    On one thread; and losses that draw, as some draw triplets, do so from torch's own generator, which has this
-    seed for as long as this lasts. The caller's comes back afterwards.
+    On one thread; and losses that draw, as some draw triplets, do so from torch's own generator, which has
+    this seed for as long as this lasts. The caller's comes back afterwards.
     """
     with threads(1), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
