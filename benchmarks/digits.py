@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tcm_kernels.demo.digits import training
 from tcm_kernels.demo.digits.student import EMBEDDING_SIZE, Student, moved
+from tcm_kernels.demo.repeatable import one_thread
 from tcm_kernels.modules import ThresholdConsistentMarginLoss
 
 D = EMBEDDING_SIZE
@@ -52,7 +53,7 @@ def student(epochs: int, seed: int) -> Student:
     def added(emb: Tensor, labels: Tensor) -> Tensor:
         return training.TCM_WEIGHT * tcm_loss(emb, labels)
 
-    with training.one_thread():
+    with one_thread():
         *_, learnt = training.learn(load(), epochs, seed, "cpu", added)
     return learnt
 
@@ -63,6 +64,6 @@ def embeddings(n: int, epochs: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     rounds = -(-n // len(labels))
     order = torch.cat([torch.randperm(len(labels), generator=generator) for _ in range(rounds)])[:n]
-    with training.one_thread():
+    with one_thread():
         emb = student(epochs, seed).embed_as_in_training(moved(images[order], generator))
     return emb, labels[order]

@@ -19,6 +19,7 @@ if str(ROOT) not in sys.path:
 from benchmarks import digits, opponents, result_files, training_step, workload  # noqa: E402
 from benchmarks.workload import Case  # noqa: E402
 from tcm_kernels.demo.digits import training  # noqa: E402
+from tcm_kernels.demo.repeatable import one_thread  # noqa: E402
 
 
 def demo(epoch: int | None, n: int = 300) -> Case:
@@ -28,7 +29,7 @@ def demo(epoch: int | None, n: int = 300) -> Case:
 @pytest.fixture(autouse=True)
 def _one_thread():
     """As many cores as a test machine has to spare."""
-    with training.one_thread():
+    with one_thread():
         yield
 
 

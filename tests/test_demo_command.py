@@ -116,7 +116,7 @@ def test_results_that_cannot_be_written_exit_with_1(
     monkeypatch.setattr(command, "write_atomically", fail)
     assert run_demo("--out", str(tmp_path)) == 1
     output, message = capsys.readouterr()
-    assert output == "found\n"  # all that there was time for
+    assert output == "found\n"  # three minutes' work, if only for the eye
     assert f"cannot write to {tmp_path}: No space left on device" in message
 
 
@@ -133,3 +133,41 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_other(
         files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_an_earlier_run_left_does_not_stand_beside_another_ones_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("utilities.png", "report-with-tcm.html", "similarities.png", "results.json", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    monkeypatch.setattr(command.glyphs, "run", lambda *_: ("", {"results.json": b"{}", "utilities.png": b""}))
+    assert run_demo("--out", str(tmp_path)) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "results.json", "utilities.png"]
+    assert (tmp_path / "notes.txt").read_text() == "old"
+
+
+def test_results_are_written_after_all_else_and_before_anything_is_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(command, "write_atomically", lambda path, _: done.append(path.name))
+    monkeypatch.setattr("builtins.print", lambda *text, **_: done.append("printed"))
+    monkeypatch.setattr(command.glyphs, "run", lambda *_: ("", {"results.json": b"{}", "utilities.png": b""}))
+    assert run_demo("--out", str(tmp_path)) == 0
+    assert done[:3] == ["utilities.png", "results.json", "printed"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "device"),
+    [("auto", "cpu"), ("cpu", "cpu"), ("torch", "cpu"), ("triton", "cuda"), ("cuda", "cuda")],
+)
+def test_beside_a_gpu_the_cpu_is_taken_unless_the_backend_has_none(
+    backend: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command.torch.cuda, "is_available", lambda: True)
+    chosen: list[str] = []
+    monkeypatch.setattr(command.dispatch, "choose", lambda _, device, __: chosen.append(device))
+    on_gpu = lambda name, device, _: "a GPU only" if name in ("triton", "cuda") and device == "cpu" else None  # noqa: E731
+    monkeypatch.setattr(command.dispatch, "why_not", on_gpu)
+    assert command._device(backend) == device
+    assert chosen == [device]

@@ -56,12 +56,31 @@ def test_a_measure_of_consistency_is_told_in_percent_too_and_the_conclusion_name
     assert "3 runs: mean ± standard deviation" in printed
 
 
-def test_a_measure_that_a_run_lacks_is_named_and_not_compared() -> None:
+def test_a_measure_that_a_run_lacks_is_told_with_the_reason() -> None:
     meanings = {"recall": RECALL, "opis": OPIS}
-    runs = [({"recall": 0.7, "opis": 0.1}, {"recall": 0.7}), ({"recall": 0.7, "opis": 0.1},) * 2]
+    runs = [({"recall": 0.7, "opis": 0.1}, {"recall": 0.7}), *[({"recall": 0.7, "opis": 0.1},) * 2] * 2]
     comparisons = comparison.compare(meanings, runs)
-    assert list(comparisons) == ["recall"]
-    assert "Could not be measured in every run" in comparison.text("On", meanings, comparisons, 2)
+    assert comparisons["opis"] == comparison.Comparison(None, None, None, "not measured")
+    printed = comparison.text("On something", meanings, comparisons, 3, {"opis": "all are alike"})
+    assert "OPIS is not measured: all are alike" in printed
+    assert "Consistency between classes: not measured in OPIS." in printed
+    content = json.loads(comparison.as_json({}, meanings, comparisons, []))
+    assert content["measures"]["opis"]["change"] is None
+    assert content["measures"]["opis"]["verdict"] == "not measured"
+
+
+def test_a_change_counts_where_its_interval_leaves_out_0() -> None:
+    """With three seeds Student's t at 95 % is 4.303: a mean of 2.48 deviations."""
+    meanings = {"recall": RECALL}
+    for mean, verdict in ((2.4, "within the spread"), (2.6, "better")):
+        changes = [mean - 1, mean, mean + 1]  # of deviation 1
+        runs = [({"recall": 0.0}, {"recall": change}) for change in changes]
+        assert comparison.compare(meanings, runs)["recall"].verdict == verdict
+
+
+def test_what_is_not_finite_is_null_in_json() -> None:
+    content = json.loads(comparison.as_json({}, {}, {}, [{"loss": float("nan"), "of": [float("inf"), 1.0]}]))
+    assert content["runs"] == [{"loss": None, "of": [None, 1.0]}]
 
 
 @pytest.mark.parametrize(

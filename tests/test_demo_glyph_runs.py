@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import statistics
 import sys
@@ -28,8 +29,9 @@ from benchmarks.quality.records import Records  # noqa: E402
 from benchmarks.result_files import FOLDER  # noqa: E402
 from tcm_kernels import demo  # noqa: E402
 from tcm_kernels.demo.comparison import SIDES  # noqa: E402
-from tcm_kernels.demo.glyphs import Split, measures, paired  # noqa: E402
+from tcm_kernels.demo.glyphs import Split, measures, paired, split_at_random  # noqa: E402
 from tcm_kernels.demo.glyphs.paired import Settings, Task  # noqa: E402
+from tcm_kernels.demo.glyphs.processes import run_all  # noqa: E402
 
 STEPS = 12
 
@@ -116,15 +118,15 @@ def test_a_network_that_has_learnt_nothing_is_told_as_such(
 ) -> None:
     def alike(settings: Settings, task: Task, tell: object) -> paired.Trained:
         emb = torch.ones(len(paired.unseen().labels), 4)
-        found, _ = measures.measure(emb, paired.unseen().labels)
-        return paired.Trained(task, {}, found, emb.numpy())
+        found, reasons = measures.measure(emb, paired.unseen().labels)
+        return paired.Trained(task, {}, found, reasons, emb.numpy())
 
     monkeypatch.setattr(paired, "train", alike)
     assert run_demo(tmp_path) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
     output = capsys.readouterr().out
-    assert "No picture and no reports" in output
-    assert "Could not be measured in every run" in output
+    assert "OPIS is not measured: " in output
+    assert "threshold spread is not measured: " in output
 
 
 def test_both_trainings_of_a_seed_start_alike() -> None:
@@ -195,3 +197,37 @@ def test_tcm_makes_a_difference_of_the_second_training_alone() -> None:
     assert not np.array_equal(without.unseen_emb, with_tcm.unseen_emb)
     again = paired.train(settings, Task(0, False), lambda _: None)
     assert np.array_equal(without.unseen_emb, again.unseen_emb)
+
+
+def test_a_training_that_diverged_is_told_as_such() -> None:
+    emb = torch.full((len(paired.unseen().labels), 4), torch.nan)
+    found, reasons = measures.measure(emb, paired.unseen().labels)
+    assert found == {}
+    assert reasons == dict.fromkeys(measures.MEANINGS, "the training has diverged")
+
+
+def test_where_same_class_pairs_are_no_more_similar_there_is_no_threshold_spread() -> None:
+    labels = torch.arange(40) // 4
+    emb = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    emb[1::2] = -emb[0::2]  # two of a class point one way, two the other: their mean similarity is negative
+    found, reasons = measures.measure(emb, labels)
+    assert "threshold_spread" not in found
+    assert "no more similar" in reasons["threshold_spread"]
+
+
+def test_in_processes_of_their_own_trainings_come_to_the_same() -> None:
+    """One step each, with all classes, for a process that is started knows nothing of what this file patches."""
+    settings = Settings(1, "auto", "cpu", 2)
+    told: list[paired.Progress] = []
+    found = run_all(functools.partial(paired.train, settings), paired.tasks([0]), told.append, 2)
+    assert [trained.task for trained in found] == paired.tasks([0])
+    assert sorted(progress.task.with_tcm for progress in told) == [False, True]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paired, "split", lambda: split_at_random(paired.alphabet(), seed=0))
+        for drawn in (paired.seen, paired.unseen):
+            drawn.cache_clear()
+        here = paired.train(settings, Task(0, True), lambda _: None)
+    for drawn in (paired.seen, paired.unseen):
+        drawn.cache_clear()
+    assert here.measures == found[1].measures
+    assert np.array_equal(here.unseen_emb, found[1].unseen_emb)

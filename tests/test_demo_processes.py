@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,17 @@ def die_at_two(task: int, tell: Tell) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.01)
     return task
+
+
+def leave(task: int, tell: Tell) -> None:
+    os._exit(0)
+
+
+def die_in_the_middle(task: int, tell: Tell) -> bytes:
+    """Of what is sent, more than a pipe holds, only the beginning arrives."""
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+    tell("slow listener")
+    return bytes(50_000_000)
 
 
 def sleep(task: int, tell: Tell) -> None:
@@ -70,8 +82,18 @@ def test_in_this_process_it_is_raised_as_it_is() -> None:
 
 
 def test_a_process_that_is_killed_ends_all_with_its_code() -> None:
-    with pytest.raises(ProcessError, match=rf"ended with code -{signal.SIGKILL.value}"):
+    with pytest.raises(ProcessError, match="killed by signal 9, perhaps for lack of memory: use fewer"):
         run_all(die_at_two, [0, 1, 2, 3], lambda _: None, 2)
+
+
+def test_a_process_that_leaves_before_its_last_task_is_missed() -> None:
+    with pytest.raises(ProcessError, match="ended early with code 0"):
+        run_all(leave, [0, 1], lambda _: None, 2)
+
+
+def test_a_message_that_breaks_off_is_no_result() -> None:
+    with pytest.raises(ProcessError, match="killed by signal 9"):
+        run_all(die_in_the_middle, [0, 1], lambda _: time.sleep(1.5), 2)
 
 
 def test_an_error_of_the_listener_leaves_no_process_behind() -> None:
@@ -84,13 +106,15 @@ def test_an_error_of_the_listener_leaves_no_process_behind() -> None:
     assert time.monotonic() - begun < 60
 
 
-def test_ctrl_c_ends_all_at_once_and_without_a_traceback_of_theirs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [0, 2], ids=["while they start", "while they work"])
+def test_ctrl_c_ends_all_at_once_and_without_a_traceback_of_theirs(told: int, tmp_path: Path) -> None:
     """As a terminal sends it: to the whole group of processes."""
     script = tmp_path / "script.py"
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_demo_processes import run_all, sleep\n"
         "if __name__ == '__main__':\n"
+        "    print('begun', flush=True)\n"
         "    try:\n"
         "        run_all(sleep, [0, 1], lambda told: print(told, flush=True), 2)\n"
         "    except KeyboardInterrupt:\n"
@@ -101,7 +125,9 @@ def test_ctrl_c_ends_all_at_once_and_without_a_traceback_of_theirs(tmp_path: Pat
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == ["asleep\n"] * 2
+        assert [process.stdout.readline() for _ in range(1 + told)] == ["begun\n", *["asleep\n"] * told]
+        if not told:
+            time.sleep(0.7)  # both have been started and import; none has said a word
         os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert output == "interrupted\n"

@@ -69,3 +69,14 @@ def test_the_same_is_found_where_products_are_of_double_precision() -> None:
     emb, labels = some(200, 20)
     single = retrieval.nearest_is_same_class(emb, labels)
     assert torch.equal(single, retrieval.nearest_is_same_class(emb.double(), labels))
+
+
+@pytest.mark.parametrize("in_gallery", [False, True])
+def test_a_row_that_is_not_finite_is_refused(in_gallery: bool) -> None:
+    emb, labels = some(6, 2)
+    gallery = some(6, 2, seed=1)
+    (gallery[0] if in_gallery else emb)[3, 2] = torch.nan
+    with pytest.raises(
+        ValueError, match=f"{'gallery' if in_gallery else 'emb'}: got 1 rows that are not finite"
+    ):
+        retrieval.nearest_is_same_class(emb, labels, gallery)

@@ -47,7 +47,7 @@ NOT_IN_INIT = {"reference", "demo", "doctor", "cli", "__main__", "evaluation"}
 EXTENSIONS = {"_cpu": "backends/cpu.py", "_cuda": "backends/cuda.py"}
 SHARED = ("contract", "shared", "group_order")  # what all backends share
 ON_GPU = ("triton", "cuda", "gpu")  # what the backends share beside what all of them share
-OPTIONAL = ("sklearn", "matplotlib", "pytorch_metric_learning", "torchmetrics", "tqdm", "triton")
+OPTIONAL = ("sklearn", "scipy", "matplotlib", "pytorch_metric_learning", "torchmetrics", "tqdm", "triton")
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 

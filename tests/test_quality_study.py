@@ -40,7 +40,8 @@ from benchmarks.quality.plan import Size, Trial  # noqa: E402
 from benchmarks.quality.records import Records  # noqa: E402
 from tcm_kernels import evaluation  # noqa: E402
 from tcm_kernels.demo.glyphs import Split  # noqa: E402
-from tcm_kernels.demo.glyphs.training import GlyphStudent, threads  # noqa: E402
+from tcm_kernels.demo.glyphs.training import GlyphStudent  # noqa: E402
+from tcm_kernels.demo.repeatable import one_thread  # noqa: E402
 
 TINY = Size(steps=3, seeds=(0, 1), train_views=1, views=1, stops=(2, 3), trials=2, splits=("random-0",))
 BASE = Trial("random-0", "smooth_ap", "base", "tune", 100, 4e-3, 1e-2)
@@ -485,7 +486,7 @@ class TestStepTime:
             return right(base, TINY, learnt=1, batch_size=64, budget_s=0.1)
 
         monkeypatch.setattr(step_time, "measure", small)
-        with threads(1):
+        with one_thread():
             assert step_time.main(["--out", str(tmp_path)]) == 0
         content = result_files.load(tmp_path / "step-time.json")
         for record in content["records"]:

@@ -42,7 +42,8 @@ from .summary import Compared
 from .table import change_text, matched_text, settings_text, value_text
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "recipe.md")
-_QUOTE = re.compile(r"(<!--study ([^>]+?)-->)(.*?)(<!--/study-->)", re.DOTALL)
+_OPEN, _CLOSE = "<!--study ", "<!--/study-->"
+_QUOTE = re.compile(rf"({_OPEN}([^>]+?)-->)((?:(?!{_OPEN}).)*?)({_CLOSE})", re.DOTALL)
 _ARMS: dict[str, Arm] = {"tuned": "tcm", "default": "tcm_default", "alone": "alone"}
 _ACCURACIES = {"at-equal-recall": "recall_at_1", "at-equal-tar": "tar_at_1e-3"}
 
@@ -70,8 +71,26 @@ class Study:
 
 
 def updated(text: str, study: Study) -> str:
-    """A document with its figures in place."""
-    return _QUOTE.sub(lambda found: f"{found[1]}{quote(found[2], study)}{found[4]}", text)
+    """A document with its figures in place.
+
+    Raises:
+        QuoteError: figures that there are not, all of them, or a comment without the one that closes it.
+    """
+    if len(_QUOTE.findall(text)) != text.count(_OPEN):
+        raise QuoteError(f"a figure without its {_CLOSE}")
+    wrong = []
+
+    def put(found: re.Match[str]) -> str:
+        try:
+            return f"{found[1]}{quote(found[2], study)}{found[4]}"
+        except QuoteError as error:
+            wrong.append(str(error))
+            return found[0]
+
+    text = _QUOTE.sub(put, text)
+    if wrong:
+        raise QuoteError("; ".join(wrong))
+    return text
 
 
 def quote(named: str, study: Study) -> str:
@@ -85,8 +104,10 @@ def quote(named: str, study: Study) -> str:
             hoped = summary.figures_to_reach(study.rows)
             if 1 <= int(number) <= len(hoped):
                 return hoped[int(number) - 1].found
-        case ["row", key, column] if key in study.runs and column in study.runs[key][-1]:
-            return value_text(study.runs[key][-1][column], column)
+        case ["row", key, column] if key in study.runs:
+            value = study.runs[key][-1].get(column)
+            if isinstance(value, float):
+                return value_text(value, column)
         case [place, "settings"]:
             return settings_text(_row(place, study.rows))
         case [place, measure, form, *arm] if measure in MEASURES and len(arm) <= 1:
@@ -124,14 +145,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("documents", nargs="*", type=Path, default=list(DOCUMENTS), metavar="FILE")
     options = parser.parse_args(arguments)
     study = Study.of(Records(FOLDER / "quality"), FULL)
-    differ = False
+    failed = False
     for document in options.documents:
         before = document.read_text(encoding="utf-8")
-        after = updated(before, study)
-        differ |= before != after
-        if not options.check:
+        try:
+            after = updated(before, study)
+        except QuoteError as error:
+            print(f"{document}: {error}", file=sys.stderr)
+            failed = True
+            continue
+        if options.check:
+            failed |= before != after
+        else:
             document.write_text(after, encoding="utf-8")
-    return int(options.check and differ)
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ do not flatter the loss.
 
     command.py      options, exit codes, files     comparison.py  table, verdict, results.json
     glyphs/         2,109 printed characters       digits/        ten handwritten digits
+    repeatable.py   one thread, own seeds
 """
 
 from .command import add_arguments, main

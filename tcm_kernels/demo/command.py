@@ -6,12 +6,14 @@ import argparse
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from .. import dispatch
 from ..files import check_writable, write_atomically
+from .comparison import RESULTS
 from .digits import run as digits
 from .digits import training
 from .glyphs import paired
@@ -98,15 +100,23 @@ def _run(args: argparse.Namespace) -> int:
     except ProcessError as error:
         print(f"tcm-kernels: {error}", file=sys.stderr)
         return _FAILED
-    print(text)
-    try:
-        for name, content in files.items():
-            write_atomically(args.out / name, content)
+    try:  # before anything is printed: whoever reads that may stop early
+        _write(args.out, files)
     except OSError as error:  # writable before the training, but no longer
+        print(text)
         print(f"tcm-kernels: cannot write to {args.out}: {error.strerror or error}", file=sys.stderr)
         return _FAILED
+    print(text)
     print(f"\nWrote {', '.join(sorted(files))} to {args.out}")
     return 0
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """The files of a run, and none of an earlier one beside them; results.json last, after all else."""
+    for name in {*glyphs.FILES, *digits.FILES} - set(files):
+        (folder / name).unlink(missing_ok=True)
+    for name in sorted(files, key=lambda name: name == RESULTS):
+        write_atomically(folder / name, files[name])
 
 
 def _refuse(complaint: str) -> int:
@@ -152,8 +162,7 @@ def _cores() -> int:
 
 def _device(backend: str) -> str:
     """The CPU, which is plenty for these images, unless the backend asked for runs on a GPU only."""
-    if torch.cuda.is_available() and dispatch.why_not(backend, "cpu", torch.float32) is not None:
-        dispatch.choose(backend, "cuda", torch.float32)
-        return "cuda"
-    dispatch.choose(backend, "cpu", torch.float32)
-    return "cpu"
+    on_cpu = backend == "auto" or dispatch.why_not(backend, "cpu", torch.float32) is None
+    device = "cuda" if torch.cuda.is_available() and not on_cpu else "cpu"
+    dispatch.choose(backend, device, torch.float32)
+    return device

@@ -1,27 +1,33 @@
 """The table, the verdict and results.json; every word about the outcome follows from the numbers.
 
 A seed's two trainings share everything but the loss, so they are compared with each other: per measure,
-the change is taken seed by seed, and counts as a change only where its mean is larger than its spread.
+the change is taken seed by seed, and counts as a change only where the 95 % interval of its mean, Student's t
+over the seeds, leaves out 0.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from .._version import __version__
 
+RESULTS = "results.json"
 SIDES = {"without_tcm": "without TCM", "with_tcm": "with TCM"}
 """The two trainings of a seed: the names that results.json has, and those for people."""
 
 _WIDTH = 110  # of what is printed
 _FEW = 3  # runs without which a spread says nothing
+_CONFIDENCE = 0.95
+_NOT_MEASURED = "not measured"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,18 +62,23 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One measure, without and with the TCM loss, and the change from seed to seed."""
+    """One measure, without and with the TCM loss, and the change from seed to seed.
 
-    without_tcm: Spread
-    with_tcm: Spread
-    change: Spread
-    verdict: str  # "better", "worse", "within the spread", "too few runs"
+    Attributes:
+        without_tcm, with_tcm, change: over the runs; all None where a run lacks the measure.
+        verdict: "better", "worse", "within the spread", "too few runs" or "not measured".
+    """
+
+    without_tcm: Spread | None
+    with_tcm: Spread | None
+    change: Spread | None
+    verdict: str
 
 
 def compare(
     meanings: Mapping[str, Meaning], runs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
 ) -> dict[str, Comparison]:
-    """Compare each measure that all runs have.
+    """Compare each measure, over all runs.
 
     Args:
         meanings: by the name of the measure.
@@ -79,6 +90,7 @@ def compare(
     comparisons = {}
     for name, meaning in meanings.items():
         if not all(name in measured for run in runs for measured in run):
+            comparisons[name] = Comparison(None, None, None, _NOT_MEASURED)
             continue
         without, with_tcm = ([run[side][name] for run in runs] for side in (0, 1))
         change = Spread.of([after - before for before, after in zip(without, with_tcm, strict=True)])
@@ -90,13 +102,20 @@ def compare(
 def _verdict(change: Spread, runs: int, higher_is_better: bool) -> str:
     if change.deviation is None or runs < _FEW:
         return "too few runs"
-    if abs(change.mean) <= change.deviation:
+    from scipy import stats  # noqa: PLC0415  # comes with scikit-learn, an extra
+
+    t = float(stats.t.ppf((1 + _CONFIDENCE) / 2, runs - 1))
+    if abs(change.mean) <= t * change.deviation / math.sqrt(runs):
         return "within the spread"
     return "better" if (change.mean > 0) == higher_is_better else "worse"
 
 
 def text(
-    title: str, meanings: Mapping[str, Meaning], comparisons: Mapping[str, Comparison], runs: int
+    title: str,
+    meanings: Mapping[str, Meaning],
+    comparisons: Mapping[str, Comparison],
+    runs: int,
+    reasons: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Table, what its lines mean, and the verdict.
 
@@ -105,11 +124,12 @@ def text(
         meanings: by the name of the measure.
         comparisons: of `compare`.
         runs: how many were compared.
+        reasons: why a measure is lacking, by its name.
     """
     counted = "1 run" if runs == 1 else f"{runs} runs: mean ± standard deviation"
     head = ("", *SIDES.values(), "change", "verdict")
     rows = [
-        (meanings[name].title, str(c.without_tcm), str(c.with_tcm), _signed(c, meanings[name]), c.verdict)
+        (meanings[name].title, *_cells(c, meanings[name].is_consistency), c.verdict)
         for name, c in comparisons.items()
     ]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
@@ -118,25 +138,25 @@ def text(
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     told = [f"{meanings[name].title}: {meanings[name].sentence}." for name in comparisons]
     lines += ["", *(textwrap.fill(sentence, _WIDTH, subsequent_indent="  ") for sentence in told)]
-    missing = [meaning.title for name, meaning in meanings.items() if name not in comparisons]
-    if missing:
-        why = "similarities lie too close together for so fine a rate"
-        lines += ["", f"Could not be measured in every run, for {why}: {', '.join(missing)}."]
+    lacking = [f"{meanings[name].title} is not measured: {reason}" for name, reason in reasons.items()]
+    lines += ["", *lacking] if lacking else []
     lines += ["", conclusion(meanings, comparisons)]
     return "\n".join(lines)
 
 
-def _signed(comparison: Comparison, meaning: Meaning) -> str:
-    """The change; of a measure of consistency, whose units say little, in percent as well."""
-    change, before = comparison.change, comparison.without_tcm.mean
+def _cells(comparison: Comparison, in_percent: bool) -> tuple[str, str, str]:
+    """Both sides and the change, perhaps in percent as well: units of consistency say little."""
+    before, after, change = comparison.without_tcm, comparison.with_tcm, comparison.change
+    if before is None or after is None or change is None:
+        return "-", "-", "-"
     sign = "-" if change.mean < 0 else "+"
-    percent = f" ({change.mean / before:+.0%})" if meaning.is_consistency and before else ""
-    return f"{sign}{Spread(abs(change.mean), change.deviation)}{percent}"
+    percent = f" ({change.mean / before.mean:+.0%})" if in_percent and before.mean else ""
+    return str(before), str(after), f"{sign}{Spread(abs(change.mean), change.deviation)}{percent}"
 
 
 def conclusion(meanings: Mapping[str, Meaning], comparisons: Mapping[str, Comparison]) -> str:
     """What the verdicts add up to, in sentences."""
-    if any(c.verdict == "too few runs" for c in comparisons.values()):
+    if any(c.verdict == "too few runs" for c in comparisons.values()) or not comparisons:
         return f"Fewer than {_FEW} runs: how much seeds alone change is unknown, so no conclusion."
     consistency, others = (
         {
@@ -148,7 +168,7 @@ def conclusion(meanings: Mapping[str, Meaning], comparisons: Mapping[str, Compar
     )
     return "\n".join(
         (
-            "A change counts where its mean over the seeds is larger than its standard deviation.",
+            f"A change counts where the {_CONFIDENCE:.0%} interval of its mean over the seeds leaves out 0.",
             f"Consistency between classes: {_summary(consistency)}.",
             f"Everything else: {_summary(others)}.",
         )
@@ -158,12 +178,16 @@ def conclusion(meanings: Mapping[str, Meaning], comparisons: Mapping[str, Compar
 def _summary(verdicts: Mapping[str, str]) -> str:
     """From the verdict of each measure, by its title."""
     parts = []
-    for verdict in ("better", "worse", "within the spread"):
+    found_of = {
+        "better": "better with TCM",
+        "worse": "worse with TCM",
+        "within the spread": "no effect beyond the spread",
+        _NOT_MEASURED: _NOT_MEASURED,
+    }
+    for verdict, found in found_of.items():
         titles = [title for title, each in verdicts.items() if each == verdict]
-        if not titles:
-            continue
-        found = "no effect beyond the spread" if verdict == "within the spread" else f"{verdict} with TCM"
-        parts.append(f"{found} in {', '.join(titles)}")
+        if titles:
+            parts.append(f"{found} in {', '.join(titles)}")
     return "; ".join(parts)
 
 
@@ -173,7 +197,7 @@ def as_json(
     comparisons: Mapping[str, Comparison],
     runs: Sequence[Mapping[str, Any]],
 ) -> bytes:
-    """Everything that was set and found, as the content of results.json."""
+    """Everything that was set and found, as the content of results.json; null for what is not finite."""
     content = {
         "tcm_kernels": __version__,
         "torch": torch.__version__,
@@ -184,4 +208,13 @@ def as_json(
         },
         "runs": runs,
     }
-    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+    return (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode()
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for each number that JSON does not know."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

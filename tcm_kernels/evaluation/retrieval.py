@@ -27,8 +27,12 @@ def nearest_is_same_class(
         (N,) bool, on the same device.
 
     Raises:
-        ValueError: there is no row, or nothing to compare it with.
+        ValueError: there is no row, or nothing to compare it with, or a row is not finite.
     """
+    for name, given in (("emb", emb), ("gallery", None if gallery is None else gallery[0])):
+        if given is not None and not bool(given.isfinite().all()):
+            count = int((~given.isfinite()).any(dim=1).sum())
+            raise ValueError(f"{name}: got {count:,} rows that are not finite, expected none")
     unit = normalize(emb)
     others, other_labels = (unit, labels) if gallery is None else (normalize(gallery[0]), gallery[1])
     if len(unit) == 0 or len(others) < (2 if gallery is None else 1):

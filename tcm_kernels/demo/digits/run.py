@@ -11,6 +11,7 @@ from .measures import FALSE_ACCEPT_RATE, MEANINGS
 from .student import BASE_LOSS
 from .training import Run, Settings, Trained
 
+FILES = ("similarities.png", comparison.RESULTS)
 NEEDS = ("matplotlib", "pytorch_metric_learning", "sklearn", "tqdm")
 
 
@@ -29,7 +30,7 @@ def run(settings: Settings, seeds: Sequence[int]) -> tuple[str, dict[str, bytes]
         comparison.text("On the unseen digits", MEANINGS, comparisons, len(runs)),
         {
             "similarities.png": figure.render(digits.unseen_labels, first.without_tcm, first.with_tcm),
-            "results.json": comparison.as_json(
+            comparison.RESULTS: comparison.as_json(
                 _as_dict(settings), MEANINGS, comparisons, [_run_as_dict(run) for run in runs]
             ),
         },

@@ -6,14 +6,15 @@ backward, let the optimiser step. What is added to the base loss comes from outs
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
+
+from ..repeatable import seeded
 
 BASE_LOSS = "ProxyAnchorLoss"
 EMBEDDING_SIZE = 32
@@ -36,7 +37,7 @@ class Student:
     def __init__(self, classes: int, seed: int, device: str):
         """Start anew: the same seed gives the same network and the same proxies."""
         self.device = device
-        with _seeded(seed):
+        with seeded(seed):
             self.network = _network().to(device)
             self.base_loss = _base_loss(classes).to(device)
         self.optimizer = torch.optim.Adam(
@@ -112,11 +113,3 @@ def _base_loss(classes: int) -> Any:
     from pytorch_metric_learning import losses  # noqa: PLC0415  # an extra
 
     return getattr(losses, BASE_LOSS)(classes, EMBEDDING_SIZE)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's own generators, which initialise layers and proxies, and restore them after."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # that of a GPU stays as it is
-        yield

@@ -20,7 +20,6 @@ not quite untouched.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ import torch
 from torch import Tensor
 
 from ...modules import ThresholdConsistentMarginLoss
+from ..repeatable import one_thread
 from . import measures
 from .measures import Measures
 from .student import BASE_LOSS, Loss, Student
@@ -214,14 +214,3 @@ def _look(
         hard_negative_share=stats.hard_negative_share.item(),
         recall_at_1=measures.recall_at_1(unseen_emb, digits.unseen_labels),
     )
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: faster for layers this small, and the same numbers on any number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -4,9 +4,11 @@
     split = split_at_random(alphabet, seed=0)           classes to learn from, to choose by, to judge on
     samples = draw_samples(alphabet, split.test, views=2, seed=0)
 
-alphabet.py   the characters           samples.py    splits, distorted images
-training.py   the network that learns  pairs.py      the demo's trainings, with and without the TCM loss
-measures.py   what they are judged by  figure.py     utilities.png
+alphabet.py   the characters                samples.py        splits, distorted images
+training.py   the network that learns       paired.py         the demo's trainings, with and without TCM
+processes.py  several of them at a time     measures.py       what they are judged by
+run.py        from settings to files        figure.py         utilities.png
+                                            contact_sheet.py  a look at the samples
 """
 
 from .alphabet import FACES, SIDE, Alphabet, load_alphabet

@@ -68,7 +68,7 @@ def load_alphabet(cache: Path | None = None) -> Alphabet:
         cache: the folder of the cache instead of the user's. Where it cannot be written to, the characters
             are drawn again the next time.
     """
-    folder = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tcm_kernels"
+    folder = cache or _cache()
     fonts = _font_files()
     path = folder / f"glyphs-{_fingerprint(fonts)}.npz"
     # A file that is missing, damaged or of somebody else's making is drawn anew.
@@ -101,8 +101,23 @@ def _font_files() -> list[Path]:
     return [folder / f"{face}.ttf" for face in FACES]
 
 
+def _cache() -> Path:
+    """The user's; where there is no home, as in some containers, a folder that nothing can be written to."""
+    of_user = os.environ.get("XDG_CACHE_HOME")
+    if of_user is None:
+        try:
+            of_user = str(Path.home() / ".cache")
+        except RuntimeError:
+            of_user = os.devnull
+    return Path(of_user) / "tcm_kernels"
+
+
 def _fingerprint(fonts: list[Path]) -> str:
-    digest = hashlib.sha256(f"{_RECIPE} {SIDE} {_INK} {FEWEST_FACES} {LOOK_ALIKE}".encode())
+    """Of all that the drawings follow from: the recipe, what draws, and the fonts."""
+    from PIL import features  # noqa: PLC0415  # comes with matplotlib
+
+    rasteriser = f"{features.version('pil')} {features.version('freetype2')} {unicodedata.unidata_version}"
+    digest = hashlib.sha256(f"{_RECIPE} {SIDE} {_INK} {FEWEST_FACES} {LOOK_ALIKE} {rasteriser}".encode())
     for font in fonts:
         digest.update(font.read_bytes())
     return digest.hexdigest()[:16]

@@ -7,7 +7,6 @@ thresholds, threshold spread at how far the thresholds lie apart that the classe
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -79,23 +78,28 @@ MEANINGS = {
 """By the name that results.json has."""
 
 
-def measure(emb: Tensor, labels: Tensor) -> tuple[dict[str, float], ClassCurves]:
-    """All measures that the embeddings define, and the counts that they come from.
+def measure(emb: Tensor, labels: Tensor) -> tuple[dict[str, float], dict[str, str]]:
+    """All measures that the embeddings define.
 
     Args:
-        emb: (N, D), at least two rows.
+        emb: (N, D) float32, at least two rows.
         labels: (N,) int64.
 
     Returns:
-        Values by the name in MEANINGS; missing are those whose false-accept rate no threshold has, as of a
-        network that has hardly learnt anything. And the curves.
+        Values, by the name in MEANINGS; and why the others are missing: a training that has diverged, or one
+        that has learnt so little that all similarities lie within a bin or two.
     """
+    if not bool(emb.isfinite().all()):
+        return {}, dict.fromkeys(MEANINGS, "the training has diverged")
     curves = class_curves(emb, labels)
     found = {"recall_at_1": float(nearest_is_same_class(emb, labels).double().mean())}
+    reasons = {}
     for name, compute in _OF_CURVES.items():
-        with contextlib.suppress(TooFewPairsError):
+        try:
             found[name] = compute(curves)
-    return found, curves
+        except TooFewPairsError as error:
+            reasons[name] = str(error)
+    return found, reasons
 
 
 def _threshold_spread(curves: ClassCurves) -> float:

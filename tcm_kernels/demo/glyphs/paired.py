@@ -16,10 +16,11 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from ...modules import ThresholdConsistentMarginLoss
+from ..repeatable import one_thread, seeded
 from . import measures
 from .alphabet import Alphabet, load_alphabet
 from .samples import Samples, Split, draw_samples, split_at_random
-from .training import GlyphStudent, Look, Loss, Optimisation, learn, look, repeatable
+from .training import GlyphStudent, Look, Loss, Optimisation, learn, look
 
 BASE_LOSS = "SupConLoss"
 HOW = Optimisation(learning_rate=4e-3, weight_decay=1e-2)
@@ -73,6 +74,7 @@ class Trained:
     Attributes:
         looks: by step, ascending.
         measures: by the name in `measures.MEANINGS`.
+        reasons: why others are missing.
         unseen_emb: (N, D) embeddings of the samples of `unseen`; no tensor, which would not outlive the
             process that sends it.
     """
@@ -80,6 +82,7 @@ class Trained:
     task: Task
     looks: dict[int, Look]
     measures: dict[str, float]
+    reasons: dict[str, str]
     unseen_emb: npt.NDArray[np.float32]
 
 
@@ -119,7 +122,7 @@ def student(seed: int, device: str = "cpu") -> GlyphStudent:
 
 def train(settings: Settings, task: Task, tell: Callable[[Progress], None]) -> Trained:
     """Train and measure; `tell` hears of it every 50 steps and at last."""
-    with repeatable(task.seed):
+    with one_thread(), seeded(task.seed):  # the same whatever was computed before
         learner, looks = student(task.seed, settings.device), {}
         added = _tcm(settings.backend) if task.with_tcm else None
         for step in learn(learner, seen(), task.seed, _stops(settings.steps), added):
@@ -133,8 +136,8 @@ def train(settings: Settings, task: Task, tell: Callable[[Progress], None]) -> T
             )
             tell(Progress(task, step, looks[step]))
         emb = learner.embed(unseen().images)
-        found, _ = measures.measure(emb, unseen().labels)
-    return Trained(task, looks, found, emb.numpy())
+        found, reasons = measures.measure(emb, unseen().labels)
+    return Trained(task, looks, found, reasons, emb.numpy())
 
 
 def _tcm(backend: str) -> Loss:
@@ -174,7 +177,7 @@ def describe(settings: Settings, seeds: Sequence[int]) -> str:
 
 
 def as_dict(settings: Settings) -> dict[str, object]:
-    """Everything that the results follow from, for results.json."""
+    """What was set, by the user and here, for results.json."""
     return {
         "data": "glyphs",
         **dataclasses.asdict(settings),

@@ -7,12 +7,14 @@ which is why this is no `multiprocessing.Pool`; and Ctrl-C ends all of them at o
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,41 +39,40 @@ def run_all(work: Callable[[T, Tell], R], tasks: Sequence[T], tell: Tell, proces
         The results, in the order of the tasks.
 
     Raises:
-        ProcessError: see above; whatever the work raises, where it runs in this process.
+        ProcessError: the work raised an exception, or its process ended before its last task. In this
+            process, with `processes` 1 or a single task, an exception of the work passes as it is.
     """
     if processes == 1 or len(tasks) == 1:
         return [work(task, tell) for task in tasks]
     # Spawned, for a forked process inherits locks that torch's threads may hold.
     context = multiprocessing.get_context("spawn")
-    started, results = [], {}
+    started: list[Any] = []
+    results: dict[int, R] = {}
     try:
-        listening: dict[Connection, Any] = {}
+        serving: dict[Any, Any] = {}  # connection: its process
         for first in range(min(processes, len(tasks))):
             ours, theirs = context.Pipe()
             share = dict(list(enumerate(tasks))[first::processes])
             process = context.Process(target=_serve, args=(theirs, work, share), daemon=True)
-            process.start()
-            theirs.close()  # so that the end of the process is the end of what can be received
+            with _deaf_to_ctrl_c():
+                process.start()
             started.append(process)
-            listening[ours] = process
-        while listening:
-            for connection in wait(list(listening)):
-                assert isinstance(connection, Connection)
+            serving[ours] = process
+            theirs.close()  # so that the end of the process is the end of what can be received
+        while serving:
+            for connection in wait(list(serving)):
                 try:
-                    kind, content = connection.recv()
-                except EOFError:
-                    process = listening.pop(connection)
-                    process.join()
-                    if process.exitcode:
-                        raise ProcessError(f"a training process ended with code {process.exitcode}") from None
-                    continue
+                    kind, content = cast("Connection", connection).recv()
+                except (EOFError, OSError):  # the latter in the middle of a message
+                    raise _death(serving[connection]) from None
                 if kind == "told":
                     tell(content)
                 elif kind == "done":
-                    place, result = content
-                    results[place] = result
+                    results[content[0]] = content[1]
+                elif kind == "failed":
+                    raise ProcessError(f"a process failed:\n{content}")
                 else:
-                    raise ProcessError(content)
+                    del serving[connection]
     finally:
         for process in started:
             process.terminate()
@@ -80,14 +81,36 @@ def run_all(work: Callable[[T, Tell], R], tasks: Sequence[T], tell: Tell, proces
     return [results[place] for place in range(len(tasks))]
 
 
+def _death(process: Any) -> ProcessError:
+    """What to say of a process that ended before its tasks did."""
+    process.join()
+    code = process.exitcode
+    how = f"was killed by signal {-code}" if code < 0 else f"ended early with code {code}"
+    return ProcessError(f"a process {how}, perhaps for lack of memory: use fewer processes")
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started meanwhile never hears Ctrl-C, not even while it imports: only who waits for it does."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what signals do
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve(connection: Connection, work: Callable[[T, Tell], R], tasks: dict[int, T]) -> None:
     """What a process does: its tasks, one after the other."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    try:
-        for place, task in tasks.items():
-            result = work(task, lambda content: connection.send(("told", content)))
-            connection.send(("done", (place, result)))
-    except Exception:
-        connection.send(("failed", traceback.format_exc()))
-    finally:
-        connection.close()
+    with contextlib.suppress(BrokenPipeError):  # nobody listens any more
+        try:
+            for place, task in tasks.items():
+                result = work(task, lambda content: connection.send(("told", content)))
+                connection.send(("done", (place, result)))
+            connection.send(("finished", None))
+        except BrokenPipeError:
+            raise
+        except Exception:
+            connection.send(("failed", traceback.format_exc()))

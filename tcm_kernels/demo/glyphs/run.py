@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ...evaluation import TooFewPairsError
+from ...evaluation import class_curves
 from ...evaluation.summary import evaluate
 from .. import comparison
 from . import figure, paired
-from .measures import MEANINGS, measure
+from .measures import MEANINGS
 from .paired import Progress, Settings, Trained
 from .processes import run_all
 
@@ -24,6 +24,9 @@ _HEADER = (
     f"{'hard pos.':>11}{'hard neg.':>11}"
 )
 _LINE_EVERY = 200  # steps
+_PICTURE = "utilities.png"
+_REPORTS = ("report-without-tcm.html", "report-with-tcm.html")
+FILES = (_PICTURE, *_REPORTS, comparison.RESULTS)
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> tuple[str, dict[str, bytes]]:
@@ -36,13 +39,15 @@ def run(settings: Settings, seeds: Sequence[int]) -> tuple[str, dict[str, bytes]
     trained = _train_all(settings, seeds)
     pairs = list(zip(trained[0::2], trained[1::2], strict=True))
     comparisons = comparison.compare(MEANINGS, [(a.measures, b.measures) for a, b in pairs])
+    reasons = {name: reason for each in trained for name, reason in each.reasons.items()}
     files = {
-        "results.json": comparison.as_json(
+        comparison.RESULTS: comparison.as_json(
             paired.as_dict(settings), MEANINGS, comparisons, [_as_dict(*pair) for pair in pairs]
         )
     }
     title = f"On {len(paired.split().test):,} characters never seen in training"
-    return comparison.text(title, MEANINGS, comparisons, len(pairs)), files | _looked_at(*pairs[0])
+    told = comparison.text(title, MEANINGS, comparisons, len(pairs), reasons)
+    return told, files | _looked_at(*pairs[0])
 
 
 def _train_all(settings: Settings, seeds: Sequence[int]) -> list[Trained]:
@@ -107,33 +112,32 @@ _LOGGED = (
 
 
 def _looked_at(without: Trained, with_tcm: Trained) -> dict[str, bytes]:
-    """The picture of a seed, and a report of either of its trainings, as far as there is anything to see."""
+    """The picture of a seed, and a report of either of its trainings, where all measures are there."""
     from ...evaluation.page import page  # noqa: PLC0415  # needs matplotlib and scikit-learn
 
     sides = dict(zip(comparison.SIDES, (without, with_tcm), strict=True))
+    if any(trained.reasons for trained in sides.values()):
+        return {}
     labels = paired.unseen().labels
     curves = {
-        side: measure(torch.from_numpy(trained.unseen_emb), labels)[1] for side, trained in sides.items()
+        side: class_curves(torch.from_numpy(trained.unseen_emb), labels) for side, trained in sides.items()
     }
-    try:
-        found = {side: evaluate(of_side) for side, of_side in curves.items()}
-    except TooFewPairsError as error:
-        print(f"\nNo picture and no reports: {error}")
-        return {}
     names = [_named(paired.alphabet().characters[c]) for c in paired.split().test]
     margins = (paired.MARGIN_PLUS, paired.MARGIN_MINUS)
+    pages = [
+        page(
+            f"Glyphs {title}, seed {without.task.seed}",
+            of_side,
+            evaluate(of_side),
+            names=names,
+            margins=margins,
+        )
+        for title, of_side in zip(comparison.SIDES.values(), curves.values(), strict=True)
+    ]
+    measures = {side: trained.measures for side, trained in sides.items()}
     return {
-        "utilities.png": figure.render(curves, {side: trained.measures for side, trained in sides.items()}),
-        **{
-            f"report-{title.replace(' ', '-').lower()}.html": page(
-                f"Glyphs {title}, seed {without.task.seed}",
-                curves[side],
-                found[side],
-                names=names,
-                margins=margins,
-            ).encode()
-            for side, title in comparison.SIDES.items()
-        },
+        _PICTURE: figure.render(curves, measures),
+        **{name: each.encode() for name, each in zip(_REPORTS, pages, strict=True)},
     }
 
 

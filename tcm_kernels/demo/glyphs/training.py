@@ -9,7 +9,6 @@ compared anywhere on their way.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ...functional import fused_tcm_loss
+from ..repeatable import seeded
 from .alphabet import SIDE
 from .samples import Samples
 
@@ -62,8 +62,7 @@ class GlyphStudent:
         self, base_loss: Callable[[], nn.Module] | None, how: Optimisation, seed: int, device: str = "cpu"
     ):
         """Start anew; `base_loss` makes the loss, whose proxies follow from the seed as the network does."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # that of a GPU, which nothing restores, stays as it is
+        with seeded(seed):
             network = _network()
             made = None if base_loss is None else base_loss()
         self.device = device
@@ -221,26 +220,3 @@ def look(
         hard_negative_share=float(stats.hard_negative_share),
         gradient_ratio=ratio,
     )
-
-
-@contextlib.contextmanager
-def repeatable(seed: int) -> Iterator[None]:
-    """Compute the same, whatever was computed before and however many cores there are.
-
-    On one thread; and losses that draw, as some draw triplets, do so from torch's own generator, which has
-    this seed for as long as this lasts. The caller's comes back afterwards.
-    """
-    with threads(1), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute on so many threads for as long as this lasts."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
