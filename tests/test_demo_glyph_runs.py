@@ -216,7 +216,7 @@ def test_where_same_class_pairs_are_no_more_similar_there_is_no_threshold_spread
 
 
 def test_in_processes_of_their_own_trainings_come_to_the_same() -> None:
-    """One step each, with all classes, for a process that is started knows nothing of what this file patches."""
+    """One step each, with all classes: a process that is started knows nothing of what this file patches."""
     settings = Settings(1, "auto", "cpu", 2)
     told: list[paired.Progress] = []
     found = run_all(functools.partial(paired.train, settings), paired.tasks([0]), told.append, 2)
