@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +14,16 @@ import torch
 for package in ("matplotlib", "pytorch_metric_learning", "scipy", "tqdm"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'tcm-kernels[demo]'")
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
+from quality_in_miniature import TINY, few_classes, walked  # noqa: E402, F401  # fixtures
 
-from benchmarks import opponents, result_files  # noqa: E402
 from benchmarks.quality import (  # noqa: E402
     chain,
     data,
     matched,
     measures,
     plan,
-    quotes,
     report,
     running,
-    step_time,
     summary,
     tuning,
 )
@@ -39,11 +32,7 @@ from benchmarks.quality.losses import BASES, SmoothAPLoss  # noqa: E402
 from benchmarks.quality.plan import Size, Trial  # noqa: E402
 from benchmarks.quality.records import Records  # noqa: E402
 from tcm_kernels import evaluation  # noqa: E402
-from tcm_kernels.demo.glyphs import Split  # noqa: E402
-from tcm_kernels.demo.glyphs.training import GlyphStudent  # noqa: E402
-from tcm_kernels.demo.repeatable import one_thread  # noqa: E402
 
-TINY = Size(steps=3, seeds=(0, 1), train_views=1, views=1, stops=(2, 3), trials=2, splits=("random-0",))
 BASE = Trial("random-0", "smooth_ap", "base", "tune", 100, 4e-3, 1e-2)
 
 
@@ -320,31 +309,6 @@ class TestRecords:
         assert len({trial.key for trial in variants}) == len(variants)
 
 
-@pytest.fixture(scope="module")
-def few_classes() -> Iterator[None]:
-    """Of each split seventy classes to learn from, twenty to choose by and thirty to judge on."""
-    whole = data.classes_of
-
-    def some(split: str) -> Split:
-        classes = whole(split)
-        return Split(classes.train[:70], classes.validation[:20], classes.test[:30])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "classes_of", some)
-        data.load.cache_clear()
-        yield
-    data.load.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory, few_classes: None) -> Records:
-    """Two chains of three steps a run."""
-    records = Records(tmp_path_factory.mktemp("study"))
-    for base in ("smooth_ap", plan.ALONE):
-        chain.walk("random-0", base, TINY, records, lambda _: None)
-    return records
-
-
 class TestStudyInMiniature:
     def test_runs_that_choose_are_measured_on_validation_classes_alone(self, walked: Records) -> None:
         for rows in walked.runs().values():
@@ -410,121 +374,3 @@ class TestStudyInMiniature:
         change = found.change("opis")
         assert change.mean == pytest.approx(np.mean(final["tcm"]) - np.mean(final["base"]), abs=1e-12)
         assert change.low < change.mean < change.high
-
-
-@pytest.fixture(scope="module")
-def study(walked: Records) -> quotes.Study:
-    return quotes.Study.of(walked, TINY)
-
-
-class TestQuotes:
-    @pytest.mark.parametrize(
-        ("named", "of"),
-        [
-            ("opis without", lambda row: f"{row.arms['base'].mean('opis'):.3g}"),
-            ("opis with", lambda row: f"{row.arms['tcm'].mean('opis'):.3g}"),
-            (
-                "recall_at_1 with default",
-                lambda row: f"{100 * row.arms['tcm_default'].mean('recall_at_1'):.1f}",
-            ),
-            ("recall_at_1 with alone", lambda row: f"{100 * row.arms['alone'].mean('recall_at_1'):.1f}"),
-            ("recall_at_1 change", lambda row: f"{100 * row.change('recall_at_1').mean:+.1f} ("),
-            ("opis change", lambda row: f"{100 * row.relative_change('opis'):+.0f} % ("),
-            (
-                "opis change default",
-                lambda row: f"{100 * row.relative_change('opis', 'tcm_default'):+.0f} % (",
-            ),
-            ("settings", lambda row: f"{row.settings.tcm.trial.weight:g}, "),
-        ],
-    )
-    def test_a_figure_is_that_of_its_rows(
-        self, study: quotes.Study, named: str, of: Callable[[summary.Compared], str]
-    ) -> None:
-        found = quotes.updated(f"so <!--study random-0/smooth_ap {named}-->?<!--/study-->.", study)
-        assert found.startswith(f"so <!--study random-0/smooth_ap {named}-->{of(study.rows[0])}")
-        assert found.endswith("<!--/study-->.")
-        assert quotes.updated(found, study) == found
-
-    def test_what_was_hoped_for_is_told_as_it_came(self, study: quotes.Study) -> None:
-        figures = summary.figures_to_reach(study.rows)
-        assert quotes.quote("hoped 2", study) == figures[1].found
-
-    def test_a_single_run_is_quoted_by_its_key(self, study: quotes.Study) -> None:
-        key = next(key for key in study.runs if "/tune/" in key)
-        expected = f"{100 * study.runs[key][-1]['recall_at_1']:.1f}"
-        assert quotes.quote(f"row {key} recall_at_1", study) == expected
-
-    @pytest.mark.parametrize(
-        "named",
-        [
-            "random-0/smooth_ap",
-            "random-0/smooth_ap opis",
-            "random-0/smooth_ap opis gained",
-            "random-0/smooth_ap beauty change",
-            "random-0/smooth_ap opis change best",
-            "random-9/smooth_ap opis change",
-            "hoped 99",
-            "row random-0/smooth_ap recall_at_1",
-            "hoped 0",
-        ],
-    )
-    def test_a_figure_that_the_study_does_not_have_is_refused_by_name(
-        self, study: quotes.Study, named: str
-    ) -> None:
-        with pytest.raises(quotes.QuoteError, match=re.escape(named.split(maxsplit=1)[0])):
-            quotes.quote(named, study)
-
-
-class TestStepTime:
-    def test_a_record_has_the_ratio_of_whole_steps(
-        self, few_classes: None, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
-        right = step_time.measure
-
-        def small(base: str, *_: object, **__: object) -> dict:
-            return right(base, TINY, learnt=1, batch_size=64, budget_s=0.1)
-
-        monkeypatch.setattr(step_time, "measure", small)
-        with one_thread():
-            assert step_time.main(["--out", str(tmp_path)]) == 0
-        content = result_files.load(tmp_path / "step-time.json")
-        for record in content["records"]:
-            assert 0 < record["hard_density"] <= 1
-            assert record["ratio_to_base_alone"][opponents.OURS]["median"] > 0  # on a busy machine no more
-        assert len(capsys.readouterr().out.splitlines()) == 2 + len(step_time.MEASURED)
-        (figure,) = step_time.figures_to_reach(tmp_path)
-        slowest = max(r["ratio_to_base_alone"][opponents.OURS]["median"] for r in content["records"])
-        assert figure.reached == (slowest <= 1.05)
-
-    def test_where_nothing_was_measured_nothing_is_said(self, tmp_path: Path) -> None:
-        assert step_time.figures_to_reach(tmp_path) == []
-
-    def test_a_step_that_is_measured_leaves_the_network_as_it_is(
-        self, few_classes: None, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        students = []
-
-        class Kept(GlyphStudent):
-            def __init__(self, *arguments: object) -> None:
-                super().__init__(*arguments)
-                students.append(self)
-
-        monkeypatch.setattr(step_time, "GlyphStudent", Kept)
-        learnt = {}
-
-        def interleave(steps: dict, **_: object) -> dict:
-            before = [x.clone() for x in students[0].network.parameters()]
-            for step in steps.values():
-                step()
-            learnt["same"] = all(map(torch.equal, before, students[0].network.parameters()))
-            return {}
-
-        monkeypatch.setattr(step_time.interleave, "interleave", interleave)
-        step_time.measure("supcon", TINY, learnt=2, batch_size=64, budget_s=0.1)
-        assert learnt["same"]
-
-
-def test_documents_quote_the_study_as_its_records_have_it() -> None:
-    """Mended by `python -m benchmarks.quality.quotes`."""
-    assert quotes.main(["--check"]) == 0

@@ -89,7 +89,7 @@ def updated(text: str, study: Study) -> str:
 
     text = _QUOTE.sub(put, text)
     if wrong:
-        raise QuoteError("; ".join(wrong))
+        raise QuoteError("; ".join(dict.fromkeys(wrong)))
     return text
 
 
