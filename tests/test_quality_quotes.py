@@ -15,9 +15,12 @@ from quality_in_miniature import TINY, few_classes, walked  # noqa: E402, F401  
 
 from benchmarks.quality import quotes, summary  # noqa: E402
 from benchmarks.quality.intervals import Difference  # noqa: E402
+from benchmarks.quality.losses import BASES  # noqa: E402
+from benchmarks.quality.plan import FULL  # noqa: E402
 from benchmarks.quality.records import Records  # noqa: E402
 from benchmarks.quality.summary import Matched  # noqa: E402
 from benchmarks.quality.table import matched_text  # noqa: E402
+from benchmarks.result_files import FOLDER  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +128,22 @@ class TestQuotes:
 def test_documents_quote_the_study_as_its_records_have_it() -> None:
     """Mended by `python -m benchmarks.quality.quotes`."""
     assert quotes.main(["--check"]) == 0
+
+
+def test_what_the_recipe_says_in_words_of_the_defaults_is_so() -> None:
+    rows = [row for row in quotes.Study.of(Records(FOLDER / "quality"), FULL).rows if row.split == "random-0"]
+    assert len(rows) == len(BASES)
+    for row in rows:
+        if row.base == "arcface":
+            continue
+
+        def changes(measure: str, row: summary.Compared = row) -> list[float]:
+            base, default = row.arms["base"].final(measure), row.arms["tcm_default"].final(measure)
+            return [after - before for before, after in zip(base, default, strict=True)]
+
+        assert max(changes("opis")) < 0
+        assert max(changes("spread_relative")) < 0
+        assert min(changes("recall_at_1")) > -0.0045
+        at_equal_recall = row.matched("spread_relative", "recall_at_1", "tcm_default").change
+        assert at_equal_recall is not None
+        assert at_equal_recall.sign < 0

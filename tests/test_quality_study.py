@@ -358,11 +358,12 @@ class TestStudyInMiniature:
         written = {path.name: path.read_bytes() for path in report.write(walked, TINY, tmp_path)}
         assert set(written) == {
             "study.md", "study.html", "summary.json", "opis-random-0.png", "spread-random-0.png",
+            "opis-default-random-0.png", "spread-default-random-0.png",
         }  # fmt: skip
         (found,) = summary.compared(walked, TINY)
         assert f"{found.arms['alone'].mean('recall_at_1'):.3f}".encode() in written["study.md"]
         assert b"Smooth-AP" in written["study.html"]
-        assert written["study.html"].count(b"data:image/png;base64,") == 2
+        assert written["study.html"].count(b"data:image/png;base64,") == 4
 
     def test_changes_are_those_of_the_records(self, walked: Records) -> None:
         (found,) = summary.compared(walked, TINY)

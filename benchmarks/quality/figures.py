@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from tcm_kernels.evaluation.plots.drawing import GREEN, PURPLE, QUIET, VERMILION, grid, new_figure
 
 from .measures import MEASURES
-from .plan import SPLITS
+from .plan import ARMS, SPLITS, Arm
 from .summary import Compared, Runs
 
 COLOURS = {
@@ -34,14 +34,14 @@ MARKERS = dict(zip(COLOURS, "osD^vP*X", strict=True))
 _FIRST_SHOWN = 0.45  # Recall@1 from which a training curve is drawn: before that it is far off
 
 
-def arrows(rows: Sequence[Compared], measures: Sequence[str], split: str) -> Figure:
+def arrows(rows: Sequence[Compared], measures: Sequence[str], split: str, arm: Arm) -> Figure:
     """Recall@1 against some measures on one split, a panel each, with an arrow from base to base + TCM."""
-    of_split = [row for row in rows if row.split == split]
-    figure = new_figure(5.6 * len(measures), 5.4)
+    of_split = [row for row in rows if row.split == split and arm in row.arms]
+    figure = new_figure(5.6 * len(measures), 5.6)
     panels = figure.subplots(1, len(measures), squeeze=False)[0]
     for axes, measure in zip(panels, measures, strict=True):
         for row in of_split:
-            _arrow(axes, row, measure)
+            _arrow(axes, row, measure, arm)
         alone = next((row.arms["alone"] for row in of_split if "alone" in row.arms), None)
         if alone is not None:
             point = alone.mean("recall_at_1"), alone.mean(measure)
@@ -49,8 +49,14 @@ def arrows(rows: Sequence[Compared], measures: Sequence[str], split: str) -> Fig
         axes.set(xlabel="Recall@1, unseen classes", ylabel=MEASURES[measure].title)
         axes.set_yscale("log")
         grid(axes)
+        fallen = [
+            f"{row.title}: to Recall@1 {row.arms[arm].mean('recall_at_1'):.2f},\nsome of its trainings collapsed"
+            for row in of_split
+            if _fell(row, arm)
+        ]
+        axes.annotate("\n".join(fallen), (0.03, 0.03), xycoords="axes fraction", fontsize=9)
     figure.suptitle(
-        f"From base loss to base + TCM: {SPLITS[split]}\n"
+        f"From base loss to {ARMS[arm]}: {SPLITS[split]}\n"
         "thin: the base's own training; down and to the right is better",
         fontsize=12,
     )
@@ -59,12 +65,20 @@ def arrows(rows: Sequence[Compared], measures: Sequence[str], split: str) -> Fig
     return figure
 
 
-def _arrow(axes: Axes, row: Compared, measure: str) -> None:
+def _fell(row: Compared, arm: Arm) -> bool:
+    """Whether the mean with TCM lies where no training curve is drawn any more."""
+    return row.arms[arm].mean("recall_at_1") < _FIRST_SHOWN
+
+
+def _arrow(axes: Axes, row: Compared, measure: str, arm: Arm) -> None:
     colour = COLOURS[row.base]
-    base, with_tcm = row.arms["base"], row.arms["tcm"]
+    base, with_tcm = row.arms["base"], row.arms[arm]
     curve = [point for point in _mean_curve(base, measure) if point[0] >= _FIRST_SHOWN]
     axes.plot(*zip(*curve, strict=True), color=colour, lw=1.0, alpha=0.55, zorder=1)
     tail = base.mean("recall_at_1"), base.mean(measure)
+    axes.plot(*tail, marker=MARKERS[row.base], color=colour, ms=7, ls="none", label=row.title, zorder=3)
+    if _fell(row, arm):
+        return
     tip = with_tcm.mean("recall_at_1"), with_tcm.mean(measure)
     axes.annotate(
         "",
@@ -72,8 +86,7 @@ def _arrow(axes: Axes, row: Compared, measure: str) -> None:
         tail,
         arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8, "shrinkA": 0, "shrinkB": 0},
     )
-    axes.plot(*tail, marker=MARKERS[row.base], color=colour, ms=7, ls="none", label=row.title, zorder=3)
-    across, up = row.change("recall_at_1"), row.change(measure)
+    across, up = row.change("recall_at_1", arm), row.change(measure, arm)
     axes.errorbar(
         *tip,
         xerr=[[across.mean - across.low], [across.high - across.mean]],

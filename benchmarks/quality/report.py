@@ -13,11 +13,12 @@ from tcm_kernels.evaluation.plots.drawing import as_png
 from tcm_kernels.files import write_atomically
 
 from . import figures, step_time, summary, table
-from .plan import SPLITS, Size
+from .plan import SPLITS, Arm, Size
 from .records import Records
 from .summary import Compared
 
 _OPIS = ("opis", "opis_strict")
+_DRAWN: dict[Arm, str] = {"tcm": "", "tcm_default": "-default"}
 _SPREAD = ("spread_relative", "spread_decades")
 
 
@@ -50,9 +51,10 @@ def write(records: Records, size: Size, folder: Path) -> list[Path]:
 
 def _pictures(rows: list[Compared]) -> dict[str, bytes]:
     return {
-        f"{kind}-{split}.png": as_png(figures.arrows(rows, measures, split), dpi=110)
+        f"{kind}{of_arm}-{split}.png": as_png(figures.arrows(rows, measures, split, arm), dpi=110)
         for split in SPLITS
-        if any(row.split == split for row in rows)
+        for arm, of_arm in _DRAWN.items()
+        if any(row.split == split and arm in row.arms for row in rows)
         for kind, measures in (("opis", _OPIS), ("spread", _SPREAD))
     }
 
