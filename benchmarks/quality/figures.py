@@ -49,11 +49,7 @@ def arrows(rows: Sequence[Compared], measures: Sequence[str], split: str, arm: A
         axes.set(xlabel="Recall@1, unseen classes", ylabel=MEASURES[measure].title)
         axes.set_yscale("log")
         grid(axes)
-        fallen = [
-            f"{row.title}: to Recall@1 {row.arms[arm].mean('recall_at_1'):.2f},\nsome of its trainings collapsed"
-            for row in of_split
-            if _fell(row, arm)
-        ]
+        fallen = [_told_of_fallen(row, arm) for row in of_split if _fell(row, arm)]
         axes.annotate("\n".join(fallen), (0.03, 0.03), xycoords="axes fraction", fontsize=9)
     figure.suptitle(
         f"From base loss to {ARMS[arm]}: {SPLITS[split]}\n"
@@ -68,6 +64,11 @@ def arrows(rows: Sequence[Compared], measures: Sequence[str], split: str, arm: A
 def _fell(row: Compared, arm: Arm) -> bool:
     """Whether the mean with TCM lies where no training curve is drawn any more."""
     return row.arms[arm].mean("recall_at_1") < _FIRST_SHOWN
+
+
+def _told_of_fallen(row: Compared, arm: Arm) -> str:
+    recall = row.arms[arm].mean("recall_at_1")
+    return f"{row.title}: to Recall@1 {recall:.2f},\nsome of its trainings collapsed"
 
 
 def _arrow(axes: Axes, row: Compared, measure: str, arm: Arm) -> None:

@@ -26,14 +26,17 @@ def write(records: Records, size: Size, folder: Path) -> list[Path]:
     """All files of the report; those of a split only where a chain of it is whole."""
     rows = summary.compared(records, size)
     runs = records.runs()
-    reached = [*summary.figures_to_reach(rows), *step_time.figures_to_reach(folder)]
+    of_time = step_time.figures_to_reach(folder)
     processors = sorted({row["processor"] for of in runs.values() for row in of})
-    text = table.document(rows, reached, runs, size, processors)
+    text = table.document(rows, of_time, runs, size, processors)
     content: dict[str, Any] = {
         "steps": size.steps,
         "seeds": size.seeds,
         "processors": processors,
-        "hoped_for": [vars(figure) for figure in reached],
+        "hoped_for": {
+            **{arm: [vars(f) for f in summary.figures_to_reach(rows, arm)] for arm in _DRAWN},
+            "time": [vars(figure) for figure in of_time],
+        },
         "compared": [summary.as_dict(row) for row in rows],
     }
     written = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from . import summary
 from .intervals import Difference
 from .matched import Curve
 from .plan import SPLITS, Arm, Size
@@ -155,10 +156,18 @@ def gains_table(rows: Iterable[Compared], runs: dict[str, list[Row]]) -> str:
     return _markdown(head, lines)
 
 
-def figures_table(figures: Iterable[Figure]) -> str:
-    """Hopes and what became of them."""
-    lines = [(f.wanted, f.found, "reached" if f.reached else "**missed**") for f in figures]
-    return _markdown(("hoped for before the study", "found", ""), lines)
+def figures_table(rows: Sequence[Compared], others: Iterable[Figure]) -> str:
+    """Hopes and what became of them, with both arms; `others` are those that have nothing to do with arms."""
+    both = zip(summary.figures_to_reach(rows), summary.figures_to_reach(rows, "tcm_default"), strict=True)
+    lines = [
+        *((tuned.wanted, _found(tuned), _found(default)) for tuned, default in both),
+        *((figure.wanted, _found(figure), "") for figure in others),
+    ]
+    return _markdown(("hoped for before the study", "tuned", "weight 1, margins 0.9 and 0.5"), lines)
+
+
+def _found(figure: Figure) -> str:
+    return f"{figure.found}: {'reached' if figure.reached else '**missed**'}"
 
 
 def document(
@@ -172,7 +181,7 @@ def document(
         f"classes, whichever is wider. Run on: {', '.join(processors)}. Made by "
         "`python -m benchmarks.quality` from `runs.csv` and `draws.csv`; do not edit.\n",
         "## Hoped for, and found\n",
-        figures_table(figures),
+        figures_table(rows, figures),
         "## How settings were chosen\n",
         *_HOW_CHOSEN,
     ]
