@@ -17,8 +17,8 @@ runs.csv; a measure, a column there; and what is told of it:
     at-equal-recall      the same where both have the same Recall@1
     at-equal-tar         or the same TAR at FAR 1e-3
 
-`<!--study random-0/supcon settings-->` gives weight and margins that were chosen, `<!--study hoped 2-->` what
-came of the second figure that was hoped for, and `<!--study row KEY recall_at_1-->` what a single run says at
+`<!--study random-0/supcon settings-->` gives weight and margins that were chosen, `<!--study hoped 2-->` or
+`hoped 2 default` what came of the second figure that was hoped for, and `<!--study row KEY recall_at_1-->` what a single run says at
 its end: of the classes that it is for, which for a run of a search are those to choose by.
 """
 
@@ -100,8 +100,8 @@ def quote(named: str, study: Study) -> str:
         QuoteError: there is no such figure.
     """
     match named.split():
-        case ["hoped", number] if number.isdigit():
-            hoped = summary.figures_to_reach(study.rows)
+        case ["hoped", number, *arm] if number.isdigit() and len(arm) <= 1:
+            hoped = summary.figures_to_reach(study.rows, _ARMS.get(arm[0] if arm else "tuned", "tcm"))
             if 1 <= int(number) <= len(hoped):
                 return hoped[int(number) - 1].found
         case ["row", key, column] if key in study.runs:
