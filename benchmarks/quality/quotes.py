@@ -18,8 +18,8 @@ runs.csv; a measure, a column there; and what is told of it:
     at-equal-tar         or the same TAR at FAR 1e-3
 
 `<!--study random-0/supcon settings-->` gives weight and margins that were chosen, `<!--study hoped 2-->` or
-`hoped 2 default` what came of the second figure that was hoped for, and `<!--study row KEY recall_at_1-->` what a single run says at
-its end: of the classes that it is for, which for a run of a search are those to choose by.
+`hoped 2 default` what came of the second figure that was hoped for. `<!--study row KEY recall_at_1-->` gives
+what a single run says at its end, of the classes that it is for: of a run of a search those to choose by.
 """
 
 from __future__ import annotations
