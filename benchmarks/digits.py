@@ -1,10 +1,11 @@
 """Embeddings from a real training: what the demo's network makes of its digits after some epochs.
 
-The network is trained as in `tcm-kernels demo`, with the TCM loss added, by the package's `torch` backend on
-one thread: kernels that are measured have no say in what they are measured on, and neither has the
-number of cores. Images come shuffled and moved as in training, epoch after epoch until there are enough,
-and the normalising layers use the batch's own statistics: these are the embeddings that a training step
-of this batch size would hand to the loss. Five classes, so nearly a fifth of all pairs are positives.
+The network is trained as in `tcm-kernels demo --data digits`, with the TCM loss added, by the package's
+`torch` backend on one thread: kernels that are measured have no say in what they are measured on, and
+neither has the number of cores. Images come shuffled and moved as in training, epoch after epoch until
+there are enough, and the normalising layers use the batch's own statistics: these are the embeddings that a
+training step of this batch size would hand to the loss. Five classes, so nearly a fifth of all pairs are
+positives.
 
 Rounding may differ from processor to processor, and grow over the epochs; on one machine the data of a
 case are the same on every run.

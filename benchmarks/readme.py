@@ -140,7 +140,7 @@ def _table(results: Results) -> str:
 
 def _kind(case: dict[str, Any]) -> str:
     if case["kind"] == "demo":
-        return ", demo untrained" if case["epoch"] == 0 else f", demo after {case['epoch']} epochs"
+        return ", digits untrained" if case["epoch"] == 0 else f", digits after {case['epoch']} epochs"
     return "" if case["kind"] == "clusters" else f", {case['kind']}"
 
 
@@ -150,7 +150,7 @@ def _conditions(results: Results) -> str:
     environment = record["environment"]
     demo, details = "", "quartiles and accuracy"
     if any(each["case"]["kind"] == "demo" for each in results["records"]):
-        demo = ", or digits as the demo's network embeds them (five classes)"
+        demo = ", or digits as the network of `tcm-kernels demo --data digits` embeds them (five classes)"
     if any("stages" in each for each in results["records"]):
         details = "quartiles, accuracy and where the time goes"
     return (
@@ -191,7 +191,7 @@ def _in_training(step: Results) -> str:
         dense = " and ".join(f"{record['share'][opponents.DENSE]['median']:.0%}" for record in records)
         parts.append(f"with {batch_size:,} images, {ours} (written densely, {dense})")
     return (
-        "Of a whole training step of the demo (its network, base loss, optimiser, augmentation) the loss "
+        "Of a whole training step on digits (their network, base loss, optimiser, augmentation) the loss "
         f"takes, {'; '.join(parts)} ({_link(TRAINING_STEP)})."
     )
 

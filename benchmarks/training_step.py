@@ -1,12 +1,12 @@
-"""What the loss costs where it is used: its share of a training step of the demo, ours against dense.
+"""What the loss costs where it is used: its share of a training step on digits, ours against dense.
 
     python -m benchmarks.training_step      -> results/training-step-<device>.json, and a table
     python -m benchmarks.training_step --device cuda
 
-A step is the demo's: draw a batch, move the images, embed them, base loss, backward, optimiser. It is timed
-without the TCM loss, with ours and with the dense one, whole steps in turns; the share of the loss is
-(with - without) / with, formed within each round, so it holds the loss's forward and its part of the
-backward and nothing else. The backward of the network is in all three.
+A step is that of `tcm-kernels demo --data digits`: draw a batch, move the images, embed them, base loss,
+backward, optimiser. It is timed without the TCM loss, with ours and with the dense one, whole steps in
+turns; the share of the loss is (with - without) / with, formed within each round, so it holds the loss's
+forward and its part of the backward and nothing else. The backward of the network is in all three.
 
 The learning rate is 0: every step does the optimiser's work and leaves the network as it is, so that all
 steps meet the same share of hard pairs, however many there are. Measured are the untrained network and that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from tcm_kernels.demo.glyphs.processes import ProcessError, run_all
 
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 Tell = Callable[[object], None]
 
 
@@ -104,6 +106,7 @@ def test_an_error_of_the_listener_leaves_no_process_behind() -> None:
     with pytest.raises(KeyboardInterrupt):
         run_all(sleep, [0, 1], listen, 2)
     assert time.monotonic() - begun < 60
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("told", [0, 2], ids=["while they start", "while they work"])

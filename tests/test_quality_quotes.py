@@ -73,7 +73,7 @@ class TestQuotes:
 
     def test_what_was_hoped_for_is_told_as_it_came(self, study: quotes.Study) -> None:
         figures = summary.figures_to_reach(study.rows)
-        assert quotes.quote("hoped 2", study) == figures[1].found
+        assert quotes.quote("hoped random-0 2", study) == figures[1].found
 
     def test_a_single_run_is_quoted_by_its_key(self, study: quotes.Study) -> None:
         key = next(key for key in study.runs if "/tune/" in key)
@@ -87,12 +87,17 @@ class TestQuotes:
         assert quotes.quote(f"random-0/smooth_ap opis {form}", study) == expected
 
     def test_all_that_is_wrong_is_told_at_once(self, study: quotes.Study) -> None:
-        text = "<!--study hoped 99-->1<!--/study--> and <!--study random-9/supcon settings-->2<!--/study-->"
-        with pytest.raises(quotes.QuoteError, match=r"hoped 99.*random-9"):
+        end = "<!--/study-->"
+        text = f"<!--study hoped random-0 99-->1{end} and <!--study random-9/supcon settings-->2{end}"
+        with pytest.raises(quotes.QuoteError, match=r"random-0 99.*random-9"):
             quotes.updated(text, study)
 
     @pytest.mark.parametrize(
-        "text", ["<!--study hoped 1-->1", "<!--study hoped 1-->1<!--study hoped 2-->2<!--/study-->"]
+        "text",
+        [
+            "<!--study hoped random-0 1-->1",
+            "<!--study hoped random-0 1-->1<!--study hoped random-0 2-->2<!--/study-->",
+        ],
     )
     def test_a_figure_without_an_end_is_refused(self, study: quotes.Study, text: str) -> None:
         with pytest.raises(quotes.QuoteError, match="without its <!--/study-->"):
@@ -113,9 +118,11 @@ class TestQuotes:
             "random-0/smooth_ap beauty change",
             "random-0/smooth_ap opis change best",
             "random-9/smooth_ap opis change",
-            "hoped 99",
+            "hoped random-0 99",
+            "hoped random-0 1 defualt",
+            "hoped 1",
             "row random-0/smooth_ap recall_at_1",
-            "hoped 0",
+            "hoped random-0 0",
         ],
     )
     def test_a_figure_that_the_study_does_not_have_is_refused_by_name(

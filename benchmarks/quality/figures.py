@@ -1,9 +1,9 @@
 """The pictures of the study: where each base loss stands, where TCM takes it, and where training alone went.
 
-One panel a range of false-accept rates or a split; Recall@1 to the right, inconsistency downwards, so that
-down and to the right is better. Behind every arrow lies the base's own training curve: an arrow along it is
-what more training brings as well, an arrow under it is what TCM adds. Means over the seeds, bars of the
-intervals of the changes at the arrow's tip.
+One panel a range of false-accept rates or a measure of spread; Recall@1 to the right, inconsistency
+upwards, so that down and to the right is better. Behind every arrow lies the base's own training curve: an
+arrow that goes on along it is what more training might bring as well, one that turns off downwards is what
+TCM adds. Means over the seeds, bars of the intervals of the changes at the arrow's tip.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def arrows(rows: Sequence[Compared], measures: Sequence[str], split: str, arm: A
 
 
 def _fell(row: Compared, arm: Arm) -> bool:
-    """Whether the mean with TCM lies where no training curve is drawn any more."""
-    return row.arms[arm].mean("recall_at_1") < _FIRST_SHOWN
+    """Whether the mean with TCM lies where no training curve is drawn any more, and the base's does not."""
+    return row.arms[arm].mean("recall_at_1") < _FIRST_SHOWN <= row.arms["base"].mean("recall_at_1")
 
 
 def _told_of_fallen(row: Compared, arm: Arm) -> str:

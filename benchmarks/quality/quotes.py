@@ -17,9 +17,10 @@ runs.csv; a measure, a column there; and what is told of it:
     at-equal-recall      the same where both have the same Recall@1
     at-equal-tar         or the same TAR at FAR 1e-3
 
-`<!--study random-0/supcon settings-->` gives weight and margins that were chosen, `<!--study hoped 2-->` or
-`hoped 2 default` what came of the second figure that was hoped for. `<!--study row KEY recall_at_1-->` gives
-what a single run says at its end, of the classes that it is for: of a run of a search those to choose by.
+`<!--study random-0/supcon settings-->` gives weight and margins that were chosen;
+`<!--study hoped random-0 2-->` and `hoped random-0 2 default` what came on that split of the second figure
+that was hoped for; `<!--study row KEY recall_at_1-->` what a single run says at its end, of the classes that
+it is for: of a run of a search those to choose by.
 """
 
 from __future__ import annotations
@@ -100,8 +101,9 @@ def quote(named: str, study: Study) -> str:
         QuoteError: there is no such figure.
     """
     match named.split():
-        case ["hoped", number, *arm] if number.isdigit() and len(arm) <= 1:
-            hoped = summary.figures_to_reach(study.rows, _ARMS.get(arm[0] if arm else "tuned", "tcm"))
+        case ["hoped", split, number, *arm] if number.isdigit() and [*arm, "tuned"][0] in _ARMS:
+            of_split = [row for row in study.rows if row.split == split]
+            hoped = summary.figures_to_reach(of_split, _ARMS[[*arm, "tuned"][0]])
             if 1 <= int(number) <= len(hoped):
                 return hoped[int(number) - 1].found
         case ["row", key, column] if key in study.runs:
@@ -155,7 +157,10 @@ def main(arguments: list[str] | None = None) -> int:
             failed = True
             continue
         if options.check:
-            failed |= before != after
+            for old, new in zip(_QUOTE.findall(before), _QUOTE.findall(after), strict=True):
+                if old != new:
+                    print(f"{document}: {old[1]}: is {old[2]!r}, the study has {new[2]!r}", file=sys.stderr)
+                    failed = True
         else:
             document.write_text(after, encoding="utf-8")
     return int(failed)

@@ -236,7 +236,9 @@ def as_dict(row: Compared) -> dict[str, Any]:
         if arm in row.arms and before in row.arms
     }
     matched = {
-        f"{measure} at equal {accuracy}": dataclasses.asdict(row.matched(measure, accuracy))
+        f"{measure} at equal {accuracy}, {arm}": dataclasses.asdict(row.matched(measure, accuracy, arm))
+        for arm in ("tcm", "tcm_default")
+        if arm in row.arms
         for measure in CONSISTENCY
         for accuracy in ACCURACIES
     }

@@ -85,8 +85,11 @@ def _death(process: Any) -> ProcessError:
     """What to say of a process that ended before its tasks did."""
     process.join()
     code = process.exitcode
-    how = f"was killed by signal {-code}" if code < 0 else f"ended early with code {code}"
-    return ProcessError(f"a process {how}, perhaps for lack of memory: use fewer processes")
+    if code == -signal.SIGTERM or code >= 0:
+        return ProcessError(f"a process ended early with code {code}")
+    return ProcessError(
+        f"a process was killed by signal {-code}, perhaps for lack of memory: use fewer processes"
+    )
 
 
 @contextlib.contextmanager
@@ -104,6 +107,7 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 def _serve(connection: Connection, work: Callable[[T, Tell], R], tasks: dict[int, T]) -> None:
     """What a process does: its tasks, one after the other."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Windows it is not inherited
     with contextlib.suppress(BrokenPipeError):  # nobody listens any more
         try:
             for place, task in tasks.items():

@@ -168,7 +168,7 @@ def learn(
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """Both losses on a batch that no training sees.
+    """Both losses on one batch of the classes that are learnt, the same batch for every student.
 
     Attributes:
         base_loss: None where there is none.
