@@ -100,7 +100,7 @@ class TestReadme:
         rows = [line for line in text.splitlines() if line.startswith("| ") and " × " in line][1:]
         assert len(rows) == len(readme.ROWS)
         assert "digits untrained" in text
-        assert f"demo after {digits.LAST_EPOCH} epochs" in text
+        assert f"digits after {digits.LAST_EPOCH} epochs" in text
 
     def test_the_headline_is_of_the_density_it_means(self) -> None:
         content = results("density")
