@@ -27,6 +27,7 @@ LEVELS = {
     "stats": 0,
     "validation": 0,
     "files": 0,
+    "plain_json": 0,
     "reference": 0,
     "backends": 1,
     "dispatch": 2,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-import json
-import math
 from pathlib import Path
 from typing import Any
 
+from tcm_kernels import plain_json
 from tcm_kernels.evaluation.plots.drawing import as_png
 from tcm_kernels.files import write_atomically
 
@@ -41,7 +40,7 @@ def write(records: Records, size: Size, folder: Path) -> list[Path]:
     }
     written = {
         "study.md": text.encode(),
-        "summary.json": (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode(),
+        "summary.json": plain_json.as_bytes(content, indent=1),
     }
     pictures = _pictures(rows)
     written |= pictures
@@ -101,17 +100,6 @@ def _inline(text: str) -> str:
         opened = (f"<{tag}>{part}</{tag}>" if i % 2 else part for i, part in enumerate(parts))
         found = "".join(opened)
     return found
-
-
-def _plain(value: Any) -> Any:
-    """What JSON knows: no infinity and no NaN."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 _PAGE = """<!doctype html>

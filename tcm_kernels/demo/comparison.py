@@ -8,7 +8,6 @@ over the seeds, leaves out 0.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import statistics
 import textwrap
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from .. import plain_json
 from .._version import __version__
 
 RESULTS = "results.json"
@@ -208,13 +208,4 @@ def as_json(
         },
         "runs": runs,
     }
-    return (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode()
-
-
-def _finite(value: Any) -> Any:
-    """The value with None for each number that JSON does not know."""
-    if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return plain_json.as_bytes(content)

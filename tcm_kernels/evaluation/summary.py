@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .._version import __version__
+from ..plain_json import plain
 from .checks import TooFewPairsError
 from .consistency import Consistency, epsilon_opis, opis
 from .curves import ClassCurves
@@ -171,7 +169,7 @@ class Evaluation:
             if content[name] is not None:
                 content[name].pop("classes")
         content["notes"] = self.notes()
-        return {name: _plain(value) for name, value in content.items()}
+        return {name: plain(value) for name, value in content.items()}
 
 
 def evaluate(
@@ -274,17 +272,3 @@ def _shortened(name: str, most: int = 40) -> str:
     """A class name on one line of a terminal, without control characters."""
     printable = "".join(c if c.isprintable() else "?" for c in name)
     return printable if len(printable) <= most else printable[: most - 1] + "…"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import get_args
 
+from ... import plain_json
 from ...files import write_atomically
 from ..summary import evaluate
 from ..thresholds import Over
@@ -67,8 +67,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     )
     written = []  # before anything is printed: whoever reads that may stop early
     if args.json:
-        content = json.dumps(found.as_dict(curves), indent=2, allow_nan=False, ensure_ascii=False)
-        write_atomically(args.json, (content + "\n").encode())
+        write_atomically(args.json, plain_json.as_bytes(found.as_dict(curves)))
         written.append(args.json)
     if args.curves:
         curves.save(args.curves)
