@@ -17,6 +17,7 @@ for package in ("matplotlib", "pytorch_metric_learning", "scipy", "tqdm"):
 from quality_in_miniature import TINY, few_classes, walked  # noqa: E402, F401  # fixtures
 
 from benchmarks.quality import (  # noqa: E402
+    __main__,
     chain,
     data,
     matched,
@@ -375,3 +376,18 @@ class TestStudyInMiniature:
         change = found.change("opis")
         assert change.mean == pytest.approx(np.mean(final["tcm"]) - np.mean(final["base"]), abs=1e-12)
         assert change.low < change.mean < change.high
+
+
+class TestGlyphs:
+    def test_records_of_other_glyphs_are_refused_and_stay(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "records"
+        data.check_same_glyphs(folder)
+        data.check_same_glyphs(folder)  # the same
+        here = data.load_alphabet()
+        others = dataclasses.replace(here, characters=here.characters[::-1])
+        monkeypatch.setattr(data, "load_alphabet", lambda: others)
+        assert __main__.main(["--size", "smoke", "--results", str(folder)]) == 1
+        assert "has records of other glyphs" in capsys.readouterr().err
+        assert [path.name for path in folder.iterdir()] == ["glyphs.sha256"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.result_files import FOLDER
 
-from . import plan, study
+from . import data, plan, study
 from .records import Records
 
 SIZES = {"full": plan.FULL, "short": plan.SHORT, "smoke": plan.SMOKE}
@@ -20,6 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
     folder = args.results or FOLDER / ("quality" if args.size == "full" else f"quality-{args.size}")
     records = Records(folder)
     if not args.report:
+        try:
+            data.check_same_glyphs(folder)
+        except data.OtherGlyphsError as error:
+            print(error, file=sys.stderr)
+            return 1
         try:
             splits = args.splits or SIZES[args.size].splits
             wanted = [(s, b) for s, b in plan.chains() if s in splits and b in args.bases]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+from pathlib import Path
 
 from tcm_kernels.demo.glyphs import (
     Classes,
@@ -14,6 +16,7 @@ from tcm_kernels.demo.glyphs import (
     split_at_random,
     split_by_script,
 )
+from tcm_kernels.files import write_atomically
 
 from .plan import Size
 
@@ -28,6 +31,29 @@ class Data:
     train: Samples
     validation: Samples
     test: Samples
+
+
+class OtherGlyphsError(RuntimeError):
+    """The records are of other characters or drawings than are made here; the message says what to do."""
+
+
+def check_same_glyphs(folder: Path) -> None:
+    """Refuse to add to records of other glyphs; where there are none yet, say what theirs are.
+
+    Which characters are classes, and so every split, follows from how fonts are drawn: another version of
+    matplotlib or Pillow may draw them differently.
+    """
+    alphabet = load_alphabet()
+    digest = hashlib.sha256(alphabet.characters.encode() + alphabet.drawings.tobytes()).hexdigest()
+    told = folder / "glyphs.sha256"
+    if not told.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(told, f"{digest}\n".encode())
+    elif told.read_text(encoding="utf-8").strip() != digest:
+        raise OtherGlyphsError(
+            f"{folder} has records of other glyphs than are drawn here, by another matplotlib or Pillow: "
+            "begin in another folder, with --results"
+        )
 
 
 def classes_of(split: str) -> Split:
