@@ -33,6 +33,7 @@ from benchmarks.quality.losses import BASES, SmoothAPLoss  # noqa: E402
 from benchmarks.quality.plan import Size, Trial  # noqa: E402
 from benchmarks.quality.records import Records  # noqa: E402
 from tcm_kernels import evaluation  # noqa: E402
+from tcm_kernels.evaluation.retrieval import recall_at_1  # noqa: E402
 
 BASE = Trial("random-0", "smooth_ap", "base", "tune", 100, 4e-3, 1e-2)
 
@@ -110,7 +111,7 @@ class TestMeasures:
         similarity = (unit @ unit.T).fill_diagonal_(-2)
         expected = (labels[similarity.argmax(dim=1)] == labels).double().mean().item()
         assert measures.measure(emb, labels).value["recall_at_1"] == pytest.approx(expected)
-        assert measures.recall_at_1(emb, labels) == pytest.approx(expected)
+        assert recall_at_1(emb, labels) == pytest.approx(expected)
 
     def test_a_draw_is_the_measure_of_classes_with_their_multiplicities(self) -> None:
         utility = np.random.default_rng(0).random((20, 7))

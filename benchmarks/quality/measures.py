@@ -117,11 +117,6 @@ def of_curves(curves: ClassCurves, weights: Values) -> tuple[dict[str, Values], 
     return found, reasons
 
 
-def recall_at_1(emb: Tensor, labels: Tensor, gallery: tuple[Tensor, Tensor] | None = None) -> float:
-    """Recall@1 alone; arguments as for `nearest_is_same_class`."""
-    return float(nearest_is_same_class(emb, labels, gallery).double().mean())
-
-
 def _recall(emb: Tensor, labels: Tensor, weights: Values) -> Values:
     found = nearest_is_same_class(emb, labels).numpy().astype(np.float64)
     hits = np.bincount(labels.numpy(), found, minlength=weights.shape[1])

@@ -26,10 +26,11 @@ from tcm_kernels.demo.glyphs.training import (
     look,
 )
 from tcm_kernels.demo.repeatable import one_thread, seeded
+from tcm_kernels.evaluation.retrieval import recall_at_1
 
 from . import data
 from .losses import BASES
-from .measures import Measured, measure, recall_at_1
+from .measures import Measured, measure
 from .plan import ALONE, Size, Trial
 
 Row = dict[str, Any]

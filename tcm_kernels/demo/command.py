@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     Returns the exit code: 0, 1 where it cannot come to its end, 2 for what cannot be run as asked, 130 on
     Ctrl-C.
     """
-    complaint = _missing(args.data) or _bad_argument(args)
+    complaint = _missing() or _bad_argument(args)
     if complaint is not None:
         return _refuse(complaint)
     try:
@@ -124,10 +124,9 @@ def _refuse(complaint: str) -> int:
     return _BAD_USAGE
 
 
-def _missing(data: str) -> str | None:
+def _missing() -> str | None:
     """Which packages of the `demo` extra are not installed, and the cure; None if all are there."""
-    needs = digits.NEEDS if data == "digits" else glyphs.NEEDS
-    names = [_PACKAGES[module] for module in needs if importlib.util.find_spec(module) is None]
+    names = [package for module, package in _PACKAGES.items() if importlib.util.find_spec(module) is None]
     return f"demo needs {', '.join(names)}: pip install 'tcm-kernels[demo]'" if names else None
 
 

@@ -56,6 +56,11 @@ def nearest_is_same_class(
     return found
 
 
+def recall_at_1(emb: Tensor, labels: Tensor, gallery: tuple[Tensor, Tensor] | None = None) -> float:
+    """Share of rows whose nearest neighbour has their label; everything as for `nearest_is_same_class`."""
+    return float(nearest_is_same_class(emb, labels, gallery).double().mean())
+
+
 def _leave_out_self(similarity: Tensor, first_row: int, first_column: int) -> None:
     """Set the pairs of a row with itself, in a block that begins there, to minus infinity."""
     rows = torch.arange(similarity.shape[0], device=similarity.device)

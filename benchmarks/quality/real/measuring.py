@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from benchmarks.quality.measures import MEASURES, of_curves, recall_at_1
+from benchmarks.quality.measures import MEASURES, of_curves
 from tcm_kernels.evaluation import class_curves
+from tcm_kernels.evaluation.retrieval import recall_at_1
 
 
 class Measures(dict[str, float | None]):

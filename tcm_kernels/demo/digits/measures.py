@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ...evaluation import ClassCurves, class_curves, epsilon_opis, opis, tar_at_far
-from ...evaluation.retrieval import nearest_is_same_class
+from ...evaluation.retrieval import recall_at_1
 from ..comparison import Meaning
 
 FALSE_ACCEPT_RATE = 0.01
@@ -115,11 +115,6 @@ class Pairs:
         return float(torch.nextafter(first_rejected, torch.tensor(torch.inf, dtype=torch.float64)))
 
 
-def recall_at_1(emb: Tensor, labels: Tensor) -> float:
-    """Share of rows of emb, (N, D), whose nearest other row has the same label."""
-    return float(nearest_is_same_class(emb.double(), labels).double().mean())
-
-
 def measure(emb: Tensor, labels: Tensor) -> Measures:
     """All measures of the embeddings, (N, D), of at least two classes with two images each."""
     pairs = Pairs.of(emb, labels)
@@ -132,7 +127,7 @@ def measure(emb: Tensor, labels: Tensor) -> Measures:
     curves = class_curves(emb.double(), labels)
     thresholds = _thresholds(curves)
     return Measures(
-        recall_at_1=recall_at_1(emb, labels),
+        recall_at_1=recall_at_1(emb.double(), labels),
         false_reject_rate=_share(~accepted, pairs.same),
         worst_false_reject_rate=max(false_rejects),
         false_accept_gap=max(false_accepts) - min(false_accepts),

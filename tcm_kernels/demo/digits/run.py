@@ -12,7 +12,6 @@ from .student import BASE_LOSS
 from .training import Run, Settings, Trained
 
 FILES = ("similarities.png", comparison.RESULTS)
-NEEDS = ("matplotlib", "pytorch_metric_learning", "sklearn", "tqdm")
 
 
 def run(settings: Settings, seeds: Sequence[int]) -> tuple[str, dict[str, bytes]]:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ...evaluation.retrieval import recall_at_1
 from ...modules import ThresholdConsistentMarginLoss
 from ..repeatable import one_thread
 from . import measures
@@ -212,5 +213,5 @@ def _look(
         negative_term=stats.negative_term.item(),
         hard_positive_share=stats.hard_positive_share.item(),
         hard_negative_share=stats.hard_negative_share.item(),
-        recall_at_1=measures.recall_at_1(unseen_emb, digits.unseen_labels),
+        recall_at_1=recall_at_1(unseen_emb.double(), digits.unseen_labels),
     )

@@ -22,7 +22,7 @@ from ...evaluation import (
     tar_at_far,
     threshold_spread,
 )
-from ...evaluation.retrieval import nearest_is_same_class
+from ...evaluation.retrieval import recall_at_1
 from ..comparison import Meaning
 
 FAR = 1e-2  # of the one threshold
@@ -92,7 +92,7 @@ def measure(emb: Tensor, labels: Tensor) -> tuple[dict[str, float], dict[str, st
     if not bool(emb.isfinite().all()):
         return {}, dict.fromkeys(MEANINGS, "the training has diverged")
     curves = class_curves(emb, labels)
-    found = {"recall_at_1": float(nearest_is_same_class(emb, labels).double().mean())}
+    found = {"recall_at_1": recall_at_1(emb, labels)}
     reasons = {}
     for name, compute in _OF_CURVES.items():
         try:

@@ -17,8 +17,6 @@ from .measures import MEANINGS
 from .paired import Progress, Settings, Trained
 from .processes import run_all
 
-NEEDS = ("matplotlib", "pytorch_metric_learning", "sklearn", "tqdm")
-
 _HEADER = (
     f"{'seed':>4} {'':<11}{'step':>6}{'base loss':>11}{'pos. term':>11}{'neg. term':>11}"
     f"{'hard pos.':>11}{'hard neg.':>11}"
