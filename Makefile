@@ -2,9 +2,11 @@
 # it makes .venv, installs torch there, builds the package and installs it. Safe to repeat.
 #
 #   make demo     train on printed characters with and without the loss: a table, a picture, reports
-#   make test     the tests
+#   make check    what a change needs before it is sent, in three minutes: lint, types, the fast tests
+#   make test     all tests; TESTS=tests/test_ops.py runs these alone, without the report on coverage
 #   make bench    the benchmark grid, training step, histogram and pictures into benchmarks/results/
 #   make lint     ruff, mypy and clang-format
+#   make compile_commands.json    what clangd wants, to find its way in csrc
 #   make matrix   the Triton kernels with other versions of Triton than that of the tests
 #   make gpu      on a machine with a GPU, in ten minutes: tests, memcheck, benchmark and profile into
 #                 benchmarks/results or RESULTS=<folder>; STEPS=rest runs what has no record there yet
@@ -27,15 +29,20 @@ READY := $(VENV)/.ready-$(subst =,-,$(subst /,-,$(TORCH)-$(TRITON)))
 CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cuh csrc/*/*.cpp csrc/*/*.cu tests/*.cpp)
 BUILD := pyproject.toml setup.py $(CXX_SOURCES)
 
-.PHONY: demo test bench lint matrix gpu wheel clean
+.PHONY: demo check test bench lint matrix gpu wheel clean compile_commands.json
 .DELETE_ON_ERROR:
 
 demo: $(READY)
 	$(RUN) -m tcm_kernels demo
 
 # A process a core, a file of tests to each, the long ones first (tests/conftest.py): twice as fast on two.
+PYTEST := $(RUN) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
 test: $(READY)
-	$(RUN) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term --durations=15
+	$(PYTEST) $(if $(TESTS),$(TESTS),--cov --cov-report=term --durations=15)
+
+check: lint
+	$(PYTEST) -q -m "not slow"
 
 bench: $(READY)
 	$(RUN) -m benchmarks.run
@@ -48,6 +55,9 @@ lint: $(READY)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
+
+compile_commands.json: $(READY)
+	$(RUN) csrc/compile_commands.py
 
 # Triton 3.6's interpreter takes arrays of one element for numbers, which NumPy has refused since 2.4
 # and warned of before.
@@ -68,7 +78,7 @@ wheel: $(READY)
 	@ls dist/*.whl
 
 clean:
-	rm -rf build dist *.egg-info tcm_kernels/*.so $(VENV)
+	rm -rf build dist *.egg-info tcm_kernels/*.so compile_commands.json $(VENV)
 
 $(RUN):
 	$(PYTHON) -m venv $(VENV)
