@@ -3,7 +3,7 @@
 #
 #   make demo     train on printed characters with and without the loss: a table, a picture, reports
 #   make check    what a change needs before it is sent, in three minutes: lint, types, the fast tests
-#   make test     all tests; TESTS=tests/test_ops.py runs these alone, without the report on coverage
+#   make test     all tests; TESTS=tests/loss runs these alone, without the report on coverage
 #   make bench    the benchmark grid, training step, histogram and pictures into benchmarks/results/
 #   make lint     ruff, mypy and clang-format
 #   make compile_commands.json    what clangd wants, to find its way in csrc
@@ -26,7 +26,7 @@ RESULTS ?= benchmarks/results
 
 RUN   := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(subst =,-,$(subst /,-,$(TORCH)-$(TRITON)))
-CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cuh csrc/*/*.cpp csrc/*/*.cu tests/*.cpp)
+CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cuh csrc/*/*.cpp csrc/*/*.cu tests/support/*.cpp)
 BUILD := pyproject.toml setup.py $(CXX_SOURCES)
 
 .PHONY: demo check test bench lint matrix gpu wheel clean compile_commands.json
@@ -65,7 +65,7 @@ matrix: $(READY)
 	for version in $(OTHER_TRITONS); do \
 	  $(RUN) -m pip install --quiet --upgrade --no-deps --target build/triton-$$version triton==$$version \
 	    "numpy<2.4" && \
-	  PYTHONPATH=build/triton-$$version $(RUN) -m pytest -q tests/test_triton_*.py \
+	  PYTHONPATH=build/triton-$$version $(RUN) -m pytest -q tests/backends/triton \
 	    -W "ignore:Conversion of an array with ndim:DeprecationWarning" || exit 1; \
 	done
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,10 +15,14 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton, which reads it once
 
+from checkout import ROOT
 from engines import ENGINES, Engine
 from torch import Tensor
 
 from tcm_kernels.backends import cuda
+
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # `benchmarks` is not installed; it is found in the checkout
 
 hypothesis.settings.register_profile(
     "repeatable",
@@ -33,15 +38,23 @@ hypothesis.settings.load_profile("repeatable")
 
 # Files that take a minute or more: begun first, so that no process waits for another at the end.
 LONG = (
-    *("test_triton_interpreted", "test_gpu_settings", "test_cuda_planted_faults"),
-    *("test_triton_compiled", "test_triton_rules", "test_quality_direction"),
+    "backends/triton/test_interpreted.py",
+    "backends/triton/test_compiled.py",
+    "backends/triton/test_rules.py",
+    "backends/gpu/test_settings.py",
+    "backends/cuda/test_planted_faults.py",
+    "benchmarks/quality/test_direction.py",
 )
 # Whether a GPU's results are right is to be known before how it gets there: streams, graphs, memory, time.
-LAST = ("test_gpu",)
+LAST = ("backends/gpu/test_gpu.py",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: (item.path.stem in LAST, item.path.stem not in LONG))
+    def turn(item: pytest.Item) -> tuple[bool, bool]:
+        file = item.path.as_posix()
+        return file.endswith(LAST), not file.endswith(LONG)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(params=ENGINES)

@@ -10,15 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from benchmark_records import record
+from checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
-
-from benchmark_records import record  # noqa: E402
-
-from benchmarks import attempts, digits, measure, result_files, run, sweeps, table  # noqa: E402
-from benchmarks.workload import Case  # noqa: E402
+from benchmarks import attempts, digits, measure, result_files, run, sweeps, table
+from benchmarks.workload import Case
 
 FIRST, SECOND, THIRD = (Case(n, 16, density=2e-2) for n in (40, 50, 60))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,13 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
-
-import tcm_kernels  # noqa: E402
-from benchmarks import (  # noqa: E402
+import tcm_kernels
+from benchmarks import (
     accuracy,
     environment,
     graphs,
@@ -32,9 +28,9 @@ from benchmarks import (  # noqa: E402
     table,
     workload,
 )
-from benchmarks.workload import Case  # noqa: E402
-from tcm_kernels import dispatch  # noqa: E402
-from tcm_kernels.backends import cpu  # noqa: E402
+from benchmarks.workload import Case
+from tcm_kernels import dispatch
+from tcm_kernels.backends import cpu
 
 TINY = Case(48, 16, density=2e-2)
 SLOW_TO_MAKE = [opponents.COMPILED, opponents.METRIC_LEARNING]

@@ -21,14 +21,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmark_records import cell, record
+from checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
-
-from benchmark_records import cell, record  # noqa: E402
-
-from benchmarks import (  # noqa: E402
+from benchmarks import (
     attempts,
     histogram,
     measure,
@@ -38,11 +34,11 @@ from benchmarks import (  # noqa: E402
     table,
     training_step,
 )
-from benchmarks.gpu import __main__ as gpu  # noqa: E402
-from benchmarks.gpu import machine, plan, pytest_log, report, runner, state  # noqa: E402
-from benchmarks.gpu.plan import Known  # noqa: E402
-from benchmarks.gpu.runner import Outcome  # noqa: E402
-from benchmarks.workload import STEPS, Case  # noqa: E402
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import machine, plan, pytest_log, report, runner, state
+from benchmarks.gpu.plan import Known
+from benchmarks.gpu.runner import Outcome
+from benchmarks.workload import STEPS, Case
 
 SLUG = "cuda-a-gpu"
 MACHINE = dataclasses.replace(machine.COMPLETE, python=sys.executable, slug=SLUG, chip="9.0a")
@@ -154,7 +150,7 @@ class TestPlan:
 
     @pytest.mark.parametrize("stem", [*pytest_log.RIGHT_FIRST, *pytest_log.RIGHT_LAST])
     def test_files_of_tests_that_are_put_in_order_are_there(self, stem: str) -> None:
-        assert Path(ROOT, "tests", f"{stem}.py").exists()
+        assert len(list((ROOT / "tests").rglob(f"{stem}.py"))) == 1
 
     def test_what_a_machine_lacks_is_the_reason_why_a_step_is_not_run(self) -> None:
         reasons = {each.name: each.why_not for each in plan.every(NOTHING_BUT_TRITON, Path("/results"))}

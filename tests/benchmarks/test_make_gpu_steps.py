@@ -11,15 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
-
-from benchmarks import result_files  # noqa: E402
-from benchmarks.gpu import kernels, machine, plan, profile, pytest_log, runner  # noqa: E402
-from benchmarks.gpu.log import CappedLog  # noqa: E402
-from benchmarks.gpu.runner import Outcome  # noqa: E402
+from benchmarks import result_files
+from benchmarks.gpu import kernels, machine, plan, profile, pytest_log, runner
+from benchmarks.gpu.log import CappedLog
+from benchmarks.gpu.runner import Outcome
 
 GRACE_S = 1.0
 

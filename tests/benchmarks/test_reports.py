@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'tcm-kernels[demo]'")
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
+from benchmark_records import record
 
-from benchmark_records import record  # noqa: E402
-
-from benchmarks import digits, figures, opponents, readme, result_files, sweeps  # noqa: E402
-from benchmarks.workload import Case  # noqa: E402
+from benchmarks import digits, figures, opponents, readme, result_files, sweeps
+from benchmarks.workload import Case
 
 
 def results(*names: str) -> dict:

@@ -7,14 +7,10 @@ import importlib.util
 import json
 import math
 import re
-import sys
 from typing import Any
 
 import pytest
 from compiling_python import ROOT, python
-
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
 
 from benchmarks.sass import __main__ as command
 from benchmarks.sass import model, parse, pipes

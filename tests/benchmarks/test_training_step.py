@@ -12,10 +12,6 @@ import torch
 for package in ("pytorch_metric_learning", "sklearn"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'tcm-kernels[demo]'")
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
-
 from benchmarks import digits, opponents, result_files, training_step, workload  # noqa: E402
 from benchmarks.workload import Case  # noqa: E402
 from tcm_kernels.demo.digits import training  # noqa: E402

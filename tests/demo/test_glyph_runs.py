@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import json
 import statistics
-import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +17,6 @@ import torch
 
 for package in ("matplotlib", "pytorch_metric_learning", "scipy", "sklearn", "tqdm"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'tcm-kernels[demo]'")
-
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
 
 from benchmarks.quality import data, running  # noqa: E402
 from benchmarks.quality.plan import DEFAULT_MARGINS, FULL, Trial  # noqa: E402

@@ -7,51 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
+from tasks_of_processes import die_at_two, die_in_the_middle, fail_at_two, leave, sleep, square
 
 from tcm_kernels.demo.glyphs.processes import ProcessError, run_all
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-Tell = Callable[[object], None]
-
-
-def square(task: int, tell: Tell) -> tuple[int, int]:
-    tell(("begun", task))
-    return task * task, os.getpid()
-
-
-def fail_at_two(task: int, tell: Tell) -> int:
-    if task == 2:
-        raise ValueError("two is refused")
-    return task
-
-
-def die_at_two(task: int, tell: Tell) -> int:
-    if task == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.01)
-    return task
-
-
-def leave(task: int, tell: Tell) -> None:
-    os._exit(0)
-
-
-def die_in_the_middle(task: int, tell: Tell) -> bytes:
-    """Of what is sent, more than a pipe holds, only the beginning arrives."""
-    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
-    tell("slow listener")
-    return bytes(50_000_000)
-
-
-def sleep(task: int, tell: Tell) -> None:
-    tell("asleep")
-    time.sleep(600)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
@@ -114,8 +79,9 @@ def test_ctrl_c_ends_all_at_once_and_without_a_traceback_of_theirs(told: int, tm
     """As a terminal sends it: to the whole group of processes."""
     script = tmp_path / "script.py"
     script.write_text(
-        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_demo_processes import run_all, sleep\n"
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'tests/support')!r})\n"
+        "from tasks_of_processes import sleep\n"
+        "from tcm_kernels.demo.glyphs.processes import run_all\n"
         "if __name__ == '__main__':\n"
         "    print('begun', flush=True)\n"
         "    try:\n"

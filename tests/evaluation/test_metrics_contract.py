@@ -11,12 +11,12 @@ import pickle
 import subprocess
 import sys
 import weakref
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from cases import LABEL_DTYPES
+from checkout import ROOT
 from torch import Tensor, nn
 
 from tcm_kernels.evaluation.counting import class_curves
@@ -312,7 +312,7 @@ def test_a_training_loop_can_log_it(with_reference: bool) -> None:
 
 def test_importing_evaluation_does_not_import_torchmetrics() -> None:
     code = "import sys, tcm_kernels.evaluation; sys.exit('torchmetrics' in sys.modules)"
-    root = Path(__file__).parent.parent
+    root = ROOT
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=120)
 
 

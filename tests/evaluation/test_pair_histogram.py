@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import FLOAT_DTYPES, RELATIONS, Case, pairwise
+from cases import FLOAT_DTYPES, RELATIONS, Case
 from engines import Engine
 from histogram_problems import (
     BINS,
     COUNTERS,
     GROUPINGS,
+    LAYOUTS,
+    RANDOM,
     RANGES,
-    SIZES,
-    WIDTHS,
     assert_equal,
     assert_exact,
     assert_within_rounding,
@@ -47,23 +47,6 @@ def test_opcheck_of_counting(counter: Engine, relation: str, dtype: torch.dtype)
     inputs = Case(relation=relation, n=10, d=7, dtype=dtype, extra=5).build(counter.device)
     problem = problem_of(inputs, "few", bins=5)
     torch.library.opcheck(torch.ops.tcm_kernels.pair_histogram.default, (*problem, counter.backend))
-
-
-LAYOUTS = pairwise(
-    {
-        "n": SIZES,
-        "d": WIDTHS,
-        "relation": RELATIONS,
-        "grouping": GROUPINGS,
-        "bins": BINS,
-        "range": RANGES,
-        "dtype": FLOAT_DTYPES,
-        "extra": (0, 1, 37),
-    }
-)
-LAYOUTS += [
-    {"n": 1025, "d": 64, "relation": relation, "grouping": "of_labels", "bins": 100} for relation in RELATIONS
-]
 
 
 def _id(layout: dict[str, Any]) -> str:
@@ -140,24 +123,6 @@ def test_a_pair_counts_for_the_groups_of_both_its_ends(counter: Engine) -> None:
     assert positives[:, 1].tolist() == [2, 2]  # (0, 1) in both orders, in either group
     assert negatives[:, 1].tolist() == [2, 4]  # (1, 2) is of group 1 at both ends and counts once there
     assert pooled[:, 1].tolist() == [2, 4]
-
-
-RANDOM = [
-    Case(**row, seed=number)
-    for number, row in enumerate(
-        pairwise(
-            {
-                "n": (2, 65, 257),
-                "labels": ("all_equal", "all_different", "shuffled", "unbalanced", "huge"),
-                "look": ("random", "clustered", "collapsed", "wild_norms", "zero_rows"),
-                "memory": ("contiguous", "transposed", "every_second_row", "unaligned", "expanded_columns"),
-                "d": WIDTHS,
-                "dtype": FLOAT_DTYPES,
-                "relation": RELATIONS,
-            }
-        )
-    )
-]
 
 
 @pytest.mark.parametrize("case", RANDOM, ids=lambda case: case.id)

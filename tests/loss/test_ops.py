@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from cases import FLOAT_DTYPES, RELATIONS, Case
 from engines import Engine
+from op_arguments import pair_sums_arguments, residual_size
 
 from tcm_kernels import dispatch
 from tcm_kernels.backends.contract import Problem
-
-
-def _arguments(
-    engine: Engine, relation: str, dtype: torch.dtype, need_emb: bool, need_ref: bool
-) -> tuple[Any, ...]:
-    """Arguments of `pair_sums` up to and including `backend`."""
-    inputs = Case(relation=relation, n=10, d=7, dtype=dtype, extra=5).build(engine.device)
-    emb = inputs.emb.detach().requires_grad_(need_emb)
-    ref = None if inputs.ref_emb is None else inputs.ref_emb.detach().requires_grad_(need_ref)
-    margins = torch.tensor([0.8, 0.3], dtype=torch.float64, device=engine.device)
-    return (
-        emb,
-        inputs.labels,
-        ref,
-        inputs.ref_labels,
-        margins,
-        inputs.self_offset,
-        need_emb,
-        need_ref and ref is not None,
-        "highest",
-        engine.backend,
-    )
-
-
-def _residual_bytes(engine: Engine, arguments: tuple[Any, ...]) -> int:
-    return dispatch.module(engine.backend).residual_bytes(Problem(*arguments[:-1]))
-
 
 SIDES = [(True, True), (True, False), (False, True), (False, False)]
 
@@ -46,15 +18,15 @@ SIDES = [(True, True), (True, False), (False, True), (False, False)]
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_opcheck_of_the_forward(engine: Engine, relation: str, dtype: torch.dtype) -> None:
     engine.skip_unless_it_takes(dtype)
-    arguments = _arguments(engine, relation, dtype, True, True)
-    size = _residual_bytes(engine, arguments)
+    arguments = pair_sums_arguments(engine, relation, dtype, True, True)
+    size = residual_size(engine, arguments)
     torch.library.opcheck(torch.ops.tcm_kernels.pair_sums.default, (*arguments, size))
 
 
 @pytest.mark.parametrize("sides", SIDES[1:], ids=["for_emb", "for_ref", "for_neither"])
 def test_opcheck_of_the_forward_for_some_sides(engine: Engine, sides: tuple[bool, bool]) -> None:
-    arguments = _arguments(engine, "rectangular", torch.float32, *sides)
-    size = _residual_bytes(engine, arguments)
+    arguments = pair_sums_arguments(engine, "rectangular", torch.float32, *sides)
+    size = residual_size(engine, arguments)
     torch.library.opcheck(torch.ops.tcm_kernels.pair_sums.default, (*arguments, size))
 
 
@@ -70,9 +42,10 @@ def test_opcheck_of_the_backward(
     """With inputs that require no grad: this op has no derivative to check."""
     engine.skip_unless_it_takes(dtype)
     arguments = tuple(
-        x.detach() if isinstance(x, torch.Tensor) else x for x in _arguments(engine, relation, dtype, *sides)
+        x.detach() if isinstance(x, torch.Tensor) else x
+        for x in pair_sums_arguments(engine, relation, dtype, *sides)
     )
-    size = _residual_bytes(engine, arguments)
+    size = residual_size(engine, arguments)
     sums, _, residual = torch.ops.tcm_kernels.pair_sums(*arguments, size)
     torch.library.opcheck(
         torch.ops.tcm_kernels.pair_sums_backward.default, (torch.ones_like(sums), residual, *arguments)
@@ -80,8 +53,8 @@ def test_opcheck_of_the_backward(
 
 
 def test_the_residual_has_the_size_asked_for_and_no_derivative(engine: Engine) -> None:
-    arguments = _arguments(engine, "self", torch.float32, True, False)
-    size = _residual_bytes(engine, arguments)
+    arguments = pair_sums_arguments(engine, "self", torch.float32, True, False)
+    size = residual_size(engine, arguments)
     sums, counts, residual = torch.ops.tcm_kernels.pair_sums(*arguments, size)
     assert (sums.dtype, sums.shape) == (torch.float64, (2,))
     assert (counts.dtype, counts.shape) == (torch.int64, (2,))

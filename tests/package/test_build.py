@@ -1,6 +1,6 @@
 """How setup.py finds the CUDA compiler, for which GPUs it builds, and what it leaves where that fails.
 
-What comes of it is in test_cuda_binary.py.
+What comes of it is in tests/backends/cuda/test_binary.py.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from checkout import ROOT
 
 import tcm_kernels
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
+from checkout import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +46,8 @@ def _pytest(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def test_every_file_of_tests_is_collected(checkout: Path) -> None:
     done = _pytest(checkout, "--collect-only", "tests")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    collected = set(re.findall(r"^tests/(test_\w+)\.py::", done.stdout, re.MULTILINE))
-    assert "test_build" in collected
+    collected = set(re.findall(r"^tests/([\w/]+)\.py::", done.stdout, re.MULTILINE))
+    assert "package/test_build" in collected
     assert len(collected) > 50
 
 
@@ -56,8 +55,14 @@ def test_an_nvcc_without_a_cuda_module_is_one_test_that_fails(checkout: Path) ->
     """A broken nvcc is no nvcc that could have built it; a whole one is."""
     says = "case $1 in --version) echo 'release 13.0, V';; *) exit 1;; esac"
     (checkout / "bin/nvcc").write_text(f"#!/bin/sh\n{says}\n")
-    done = _pytest(checkout, "tests/test_cuda_binary.py", "tests/test_build.py", "-k", "binary or installed")
+    done = _pytest(
+        checkout,
+        "tests/backends/cuda/test_binary.py",
+        "tests/package/test_build.py",
+        "-k",
+        "binary or installed",
+    )
     assert done.returncode == 1
     failed = re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
-    assert failed == ["tests/test_build.py::test_where_nvcc_is_installed_the_cuda_module_was_built"]
+    assert failed == ["tests/package/test_build.py::test_where_nvcc_is_installed_the_cuda_module_was_built"]
     assert "ERROR" not in done.stdout

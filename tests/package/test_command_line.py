@@ -3,10 +3,10 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
 
 import tcm_kernels
 from tcm_kernels import cli, dispatch, doctor
@@ -79,5 +79,5 @@ def test_doctor_lists_cuda_devices_where_there_are_some(monkeypatch):
 
 
 def test_the_version_is_that_of_the_citation_file():
-    citation = Path(__file__).parent.parent / "CITATION.cff"
+    citation = ROOT / "CITATION.cff"
     assert f"\nversion: {tcm_kernels.__version__}\n" in citation.read_text(encoding="utf-8")

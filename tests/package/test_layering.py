@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 import tcm_kernels
 
@@ -51,13 +52,14 @@ ON_GPU = ("triton", "cuda", "gpu")  # what the backends share beside what all of
 OPTIONAL = ("sklearn", "scipy", "matplotlib", "pytorch_metric_learning", "torchmetrics", "tqdm", "triton")
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+TESTS = ROOT / "tests"
+FILES_OF_TESTS = sorted(path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*.py"))
 
 
 def _imports(file: str) -> Iterator[str]:
     """Full dotted names of everything the file imports, also by importlib.import_module("...")."""
-    path = PACKAGE / file
     package = [NAME, *Path(file).parent.parts]
-    for node in ast.walk(ast.parse(path.read_text(), filename=file)):
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text(), filename=file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -132,6 +134,23 @@ def test_special_packages_are_imported_in_their_place_only(file: str) -> None:
             assert file.startswith("backends/triton"), f"{file} imports triton"
         if name.startswith("torch.distributed"):
             assert file == "distributed.py", f"{file} imports torch.distributed"
+
+
+@pytest.mark.parametrize("file", FILES_OF_TESTS)
+def test_no_test_imports_another(file: str) -> None:
+    """What several need is under tests/support, and knows of no test."""
+    for node in ast.walk(ast.parse((TESTS / file).read_text(), filename=file)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            assert not name.rpartition(".")[2].startswith("test_"), f"{file} imports {name}"
+            assert name.partition(".")[0] != "tests", f"{file} imports {name}"
+
+
+def test_outside_of_support_there_are_tests_alone() -> None:
+    others = [file for file in FILES_OF_TESTS if not Path(file).name.startswith("test_")]
+    assert [file for file in others if not file.startswith("support/")] == ["conftest.py"]
+    assert not [file for file in others if file.startswith("support/test_")]
 
 
 def _loaded_by(*names: str) -> tuple[set[str], set[str]]:

@@ -2,16 +2,11 @@
 
 import json
 import re
-import sys
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
-
-from benchmarks import readme  # noqa: E402
+from benchmarks import readme
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 

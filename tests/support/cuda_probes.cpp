@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "../csrc/certificate.h"
-#include "../csrc/cuda/bin_finder.cuh"
-#include "../csrc/cuda/histogram.h"
-#include "../csrc/cuda/kernels.h"
-#include "../csrc/cuda/plan.h"
-#include "../csrc/cuda/tile_bits.cuh"
+#include "../../csrc/certificate.h"
+#include "../../csrc/cuda/bin_finder.cuh"
+#include "../../csrc/cuda/histogram.h"
+#include "../../csrc/cuda/kernels.h"
+#include "../../csrc/cuda/plan.h"
+#include "../../csrc/cuda/tile_bits.cuh"
 
 using namespace tcm::cuda;
 

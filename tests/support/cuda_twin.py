@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
 
-ROOT = Path(__file__).parent.parent
 TORCH_TARGET = "0x020a000000000000"
 
 
@@ -45,7 +45,7 @@ def skip_module_unless_here(*, beside_a_gpu: bool = False) -> None:
 def build(root: Path, to: Path) -> Path:
     """The library of the sources under `root`, in the folder `to`; only what has changed is compiled."""
     kernels = [*root.glob("csrc/cuda/*.cu"), *root.glob("csrc/cuda/*.cpp")]
-    sources = [*sorted(kernels), root / "tests/cuda_probes.cpp"]
+    sources = [*sorted(kernels), root / "tests/support/cuda_probes.cpp"]
     from torch.utils import cpp_extension  # noqa: PLC0415  # which needs setuptools
 
     flags = [

@@ -1,4 +1,4 @@
-"""The loss under torch.compile on a GPU that is not there: run as `python tests/fake_gpu.py REPORT`.
+"""The loss under torch.compile on a GPU that is not there: run as `python tests/support/fake_gpu.py REPORT`.
 
 torch's fake tensors have a shape, a dtype and a device, but no data, and torch.compile traces with nothing
 else. What is patched is torch: `torch.cuda` tells of one GPU, and fake_gpu.cpp lets autograd walk through its

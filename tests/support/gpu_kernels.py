@@ -12,9 +12,9 @@ from collections.abc import Iterable
 import torch
 from agreement import run
 from cases import Case, Inputs
+from coded_rows import SLACK, generator
 from engines import Engine
-from test_ops import _arguments, _residual_bytes
-from test_screening import SLACK, generator
+from op_arguments import pair_sums_arguments, residual_size
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import normalize
@@ -24,8 +24,8 @@ from tcm_kernels import reference
 
 
 def assert_both_ops_pass_opcheck(engine: Engine, relation: str) -> None:
-    arguments = _arguments(engine, relation, torch.float32, True, True)
-    size = _residual_bytes(engine, arguments)
+    arguments = pair_sums_arguments(engine, relation, torch.float32, True, True)
+    size = residual_size(engine, arguments)
     torch.library.opcheck(torch.ops.tcm_kernels.pair_sums.default, (*arguments, size))
     arguments = tuple(x.detach() if isinstance(x, Tensor) else x for x in arguments)
     sums, _, residual = torch.ops.tcm_kernels.pair_sums(*arguments, size)

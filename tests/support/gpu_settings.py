@@ -2,8 +2,8 @@
 
 A GPU takes them for large matrices only, so that no shared case gets there: tiles, lists and super-tiles are
 made small here instead. One table, because three places must mean the same by it: the tests on a GPU, the
-tests without one, in Triton's interpreter and on the twin of the CUDA kernels (test_gpu_settings.py), and the
-compiler, which is to know before any GPU does that these kernels compile and fit (test_triton_compiled.py).
+tests without one, in Triton's interpreter and on the twin of the CUDA kernels (gpu/test_settings.py), and the
+compiler, which is to know before any GPU does that these kernels compile and fit (triton/test_compiled.py).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from agreement import UNIT_ROUNDOFF
 from brute_force import Truth, all_pairs, exact_rows
-from cases import Case, Inputs
+from cases import FLOAT_DTYPES, RELATIONS, Case, Inputs, pairwise
 from engines import Engine, engines_of
 from torch import Tensor
 
@@ -24,6 +24,40 @@ RANGES = ((-1.0, 1.0), (0.0, 1.0), (-0.5, 0.5), (-3.0, 2.0), (-0.3, 0.7), (-0.9,
 BINS = (1, 2, 3, 8, 2000, MOST_BINS)
 SIZES = (0, 1, 2, 3, 127, 511, 512, 513)
 WIDTHS = (1, 3, 64, 513)
+
+# Arguments of `exact_problem`.
+LAYOUTS = pairwise(
+    {
+        "n": SIZES,
+        "d": WIDTHS,
+        "relation": RELATIONS,
+        "grouping": GROUPINGS,
+        "bins": BINS,
+        "range": RANGES,
+        "dtype": FLOAT_DTYPES,
+        "extra": (0, 1, 37),
+    }
+)
+LAYOUTS += [
+    {"n": 1025, "d": 64, "relation": relation, "grouping": "of_labels", "bins": 100} for relation in RELATIONS
+]
+
+RANDOM = [
+    Case(**row, seed=number)
+    for number, row in enumerate(
+        pairwise(
+            {
+                "n": (2, 65, 257),
+                "labels": ("all_equal", "all_different", "shuffled", "unbalanced", "huge"),
+                "look": ("random", "clustered", "collapsed", "wild_norms", "zero_rows"),
+                "memory": ("contiguous", "transposed", "every_second_row", "unaligned", "expanded_columns"),
+                "d": WIDTHS,
+                "dtype": FLOAT_DTYPES,
+                "relation": RELATIONS,
+            }
+        )
+    )
+]
 
 
 def groups_of(layout: str, labels: Tensor, seed: int) -> tuple[Tensor, int]:

@@ -5,7 +5,6 @@ Each writer makes the folder as it is after unpacking the official download, and
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,11 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
-
-from benchmarks.quality.real import data_sets  # noqa: E402
+from benchmarks.quality.real import data_sets
 
 SIZE = (28, 24)  # width, height
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
-
-from benchmarks.quality import chain, data, plan  # noqa: E402
-from benchmarks.quality.plan import Size  # noqa: E402
-from benchmarks.quality.records import Records  # noqa: E402
-from tcm_kernels.demo.glyphs import Split  # noqa: E402
+from benchmarks.quality import chain, data, plan
+from benchmarks.quality.plan import Size
+from benchmarks.quality.records import Records
+from tcm_kernels.demo.glyphs import Split
 
 TINY = Size(steps=3, seeds=(0, 1), train_views=1, views=1, stops=(2, 3), trials=2, splits=("random-0",))
 

@@ -1,7 +1,7 @@
 """What the `triton` backend would launch, and the compiler's report of it for a chip that need not be here.
 
-Run as `python tests/triton_launches.py REPORT`: for every chip, dtype and dimension below it records a
-forward and a backward on tensors in main memory without running a kernel, compiles what was recorded, and
+Run as `python tests/support/triton_launches.py REPORT`: for every chip, dtype and dimension below it records
+a forward and a backward on tensors in main memory without running a kernel, compiles what was recorded, and
 writes one JSON object a kernel. With `settings` as another argument, it does so for the settings and inputs
 of gpu_settings.py on an H100. A process of its own, because the other tests may have told triton to
 interpret.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_screening import CODINGS, Codes, generator
+from coded_rows import CODINGS, Codes, around, direction, generator
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -16,16 +16,6 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu backend: {REASO
 
 FORMS = (*CODINGS, "mean")  # what stands for a class: a code, or a row of the compute dtype
 DTYPES = (torch.float32, torch.float64)
-
-
-def direction(d: int, seed: int) -> Tensor:
-    return normalize(torch.randn(d, generator=generator(seed), dtype=torch.float64), dim=0)
-
-
-def around(centre: Tensor, count: int, spread: float, seed: int) -> Tensor:
-    """Rows whose cosines with each other are about 1 / (1 + spread²)."""
-    noise = torch.randn(count, centre.shape[-1], generator=generator(seed), dtype=torch.float64)
-    return normalize(centre + spread * normalize(noise))
 
 
 def opposite(d: int) -> Tensor:

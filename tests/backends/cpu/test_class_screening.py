@@ -12,15 +12,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 import torch
 from agreement import Result, Truth, assert_agrees, run, truth_of
 from cases import Inputs, pairwise
+from checkout import ROOT
+from coded_rows import around, direction, generator
 from engines import Engine
-from test_class_certificate import DTYPES, around, direction
-from test_screening import generator
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -30,6 +29,7 @@ REASON = dispatch.why_not_here("cpu")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu backend: {REASON}")
 
 ENGINE = Engine("cpu", "cpu")
+DTYPES = (torch.float32, torch.float64)
 SAMPLED_FROM = 128  # kSampledFrom of csrc/cpu/sample.cpp
 PREFIX = 64  # kStep there: the shortest prefix of D that screening takes
 
@@ -206,7 +206,7 @@ ENVIRONMENTS = {
 }
 SCRIPT = """
 import sys, torch
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests/support", "tests/backends/cpu"]
 import test_class_screening as t
 from tcm_kernels import dispatch
 print(dispatch.module("cpu").details())
@@ -224,7 +224,7 @@ def run_in(environment: str) -> tuple[str, dict[str, Result]]:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT, f"{folder}/results"],
-            cwd=Path(__file__).parent.parent,
+            cwd=ROOT,
             env={**os.environ, **dict(word.split("=") for word in asked.split())},
             capture_output=True,
             text=True,

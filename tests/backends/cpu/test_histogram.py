@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "avx512_vnni")
 
 _PRINT_COUNTS = """
 import torch
-from test_cpu_histogram import RANGES, counted, problem
+from test_histogram import RANGES, counted, problem
 from tcm_kernels.backends import cpu
 print(cpu.simd_name())
 for dtype in torch.float32, torch.float64:
@@ -62,7 +63,11 @@ def assert_nearly_equal(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -
 def run_with(isa: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", _PRINT_COUNTS],
-        env=os.environ | {"TCM_KERNELS_CPU_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=os.environ
+        | {
+            "TCM_KERNELS_CPU_ISA": isa,
+            "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *sys.path)),
+        },
         capture_output=True,
         text=True,
         check=True,

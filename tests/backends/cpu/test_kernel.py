@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
 from torch.nn.functional import normalize
 
 import tcm_kernels
@@ -125,8 +126,8 @@ def test_threads_change_nothing_but_the_time():
 
 SCRIPT = """
 import sys, torch
-sys.path.insert(0, "tests")
-import test_cpu_kernel as t
+sys.path[:0] = ["tests/support", "tests/backends/cpu"]
+import test_kernel as t
 from tcm_kernels import dispatch
 assert dispatch.module("cpu").simd_name() == sys.argv[1], dispatch.module("cpu").simd_name()
 for n, d, dtype in ((700, 24, torch.float32), (200, 7, torch.float64), (130, 65, torch.bfloat16)):
@@ -162,7 +163,7 @@ def test_every_instruction_set_of_this_processor_computes_the_loss_and_products_
     environment = {**os.environ, "TCM_KERNELS_CPU_ISA": isa}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, isa],
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
+from coded_rows import ADVERSARIES, CODINGS, Codes, generator
 from torch.nn.functional import normalize
 
 import tcm_kernels
@@ -16,75 +17,6 @@ from tcm_kernels import dispatch, reference
 
 REASON = dispatch.why_not_here("cpu")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu backend: {REASON}")
-
-SLACK = 2e-6  # kSlack of csrc/certificate.h
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def half_steps(n: int, d: int) -> torch.Tensor:
-    """Rows whose every component lies halfway between two codes, all on the same side: errors add up."""
-    rows = torch.randint(-126, 127, (n, d), generator=generator(1)) + 0.4999
-    rows[:, 0] = 127.0
-    return rows
-
-
-def one_large(n: int, d: int) -> torch.Tensor:
-    """One component takes all the codes, the others are under half a step."""
-    rows = torch.full((n, d), 0.45 / 127)
-    rows[torch.arange(n), torch.arange(n) % d] = 1.0
-    return rows
-
-
-def all_equal(n: int, d: int) -> torch.Tensor:
-    return torch.ones(n, d) * torch.where(torch.arange(n) % 2 == 0, 1.0, -1.0)[:, None]
-
-
-def random(n: int, d: int) -> torch.Tensor:
-    return torch.randn(n, d, generator=generator(2))
-
-
-def sparse(n: int, d: int) -> torch.Tensor:
-    return random(n, d) * (torch.rand(n, d, generator=generator(3)) < 0.1)
-
-
-def wide_range(n: int, d: int) -> torch.Tensor:
-    """Components from 1 down to denormal numbers, in one row."""
-    return random(n, d) * 10.0 ** -(40 * torch.rand(n, d, generator=generator(4)))
-
-
-ADVERSARIES = {f.__name__: f for f in (half_steps, one_large, all_equal, random, sparse, wide_range)}
-
-
-# What rows are coded in: the dtype of the codes and the largest of int8.
-CODINGS = {"int8": (torch.int8, 127), "int8 (7 bits)": (torch.int8, 64), "bfloat16": (torch.bfloat16, 0)}
-
-
-class Codes:
-    """Rows as screening codes them, and what it takes their similarities for; all in float64."""
-
-    def __init__(self, rows: torch.Tensor, coding: str = "int8"):
-        dtype, limit = CODINGS[coding]
-        count, d = rows.shape
-        codes = torch.full((count, -(-d // 64) * 64), 99, dtype=dtype)
-        scales, errors = torch.empty(count), torch.empty(count)
-        torch.ops.tcm_kernels._cpu_encode(rows.contiguous(), limit, codes, scales, errors)
-        assert not codes[:, d:].any(), "padding must not add to a product"
-        assert dtype != torch.int8 or (codes.abs() <= limit).all()
-        self.stands_for = codes[:, :d].double() * (scales.double()[:, None] if dtype == torch.int8 else 1.0)
-        self.errors = errors.double()
-        products = torch.empty(count, count, dtype=torch.int32)
-        if coding != "int8" or dispatch.module("cpu").screening_name() == "int8":
-            torch.ops.tcm_kernels._cpu_multiply_codes(codes, codes, products)
-        else:  # this processor's int8 products saturate
-            products = (codes.double() @ codes.double().T).to(torch.int32)
-        self.estimate = scales.double()[:, None] * scales.double() * products
-
-    @property
-    def bound(self) -> torch.Tensor:
-        return self.errors[:, None] + self.errors + self.errors[:, None] * self.errors + SLACK
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -214,7 +146,7 @@ def test_a_prefix_that_suits_the_sample_loses_no_pair_elsewhere(hidden):
 
 SCRIPT = """
 import sys, torch
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests/support", "tests/backends/cpu"]
 import test_screening as t
 from tcm_kernels import dispatch
 print(dispatch.module("cpu").screening_name())
@@ -233,7 +165,7 @@ for classes, margins in ((50, (0.3, 0.05, -0.4, -1.0)), (400, (0.5, 0.2))):
 def run_with(**environment: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

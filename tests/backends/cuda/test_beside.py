@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cuda_twin
 import pytest
+from checkout import ROOT
 
 import tcm_kernels
 
@@ -46,7 +47,7 @@ try:
     raise AssertionError("the real module has taken tensors in main memory")
 except NotImplementedError:
     pass
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/support")
 from agreement import assert_agrees, run
 from cases import Case
 from engines import Engine
@@ -60,7 +61,7 @@ def test_each_answers_for_itself(order: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", BOTH, order],
         env={**os.environ, "TCM_KERNELS_CUDA_TWIN": str(cuda_twin.library())},
-        cwd=cuda_twin.ROOT,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -17,14 +17,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
 
 import tcm_kernels
-
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
-
-from benchmarks.sass.compiled import tool  # noqa: E402
+from benchmarks.sass.compiled import tool
 
 LIBRARY = Path(tcm_kernels.__file__).parent / "_cuda.abi3.so"
 
@@ -252,7 +248,7 @@ def test_a_launch_that_fails_is_an_exception_with_the_name_of_the_kernel(tmp_pat
     cpp_extension = pytest.importorskip("torch.utils.cpp_extension", reason="setuptools is not installed")
     source, program = tmp_path / "launch.cu", tmp_path / "launch"
     source.write_text(LAUNCH)
-    includes = [f"-I{path}" for path in [*cpp_extension.include_paths(), Path(__file__).parent.parent]]
+    includes = [f"-I{path}" for path in [*cpp_extension.include_paths(), ROOT]]
     command = [nvcc, "-std=c++20", *includes, "-arch=sm_80", "-o", str(program), str(source)]
     subprocess.run(command, check=True, capture_output=True)
     lines = _printed(str(program)).splitlines()

@@ -1,6 +1,6 @@
 """The CUDA kernels that count similarities, on the CPU twin, and the plain arithmetic of their host.
 
-As for the loss (test_cuda_kernels.py): the twin finds missing barriers, the truth finds wrong counts, and
+As for the loss (test_kernels.py): the twin finds missing barriers, the truth finds wrong counts, and
 where there is a GPU the shared tests run the backend like any other.
 """
 
@@ -18,6 +18,8 @@ from cases import RELATIONS, Case
 from engines import Engine
 from histogram_problems import (
     GROUPINGS,
+    LAYOUTS,
+    RANDOM,
     RANGES,
     assert_equal,
     assert_exact,
@@ -29,7 +31,6 @@ from histogram_problems import (
     tables_of,
     truth_of,
 )
-from test_pair_histogram import LAYOUTS, RANDOM
 
 from tcm_kernels import dispatch
 from tcm_kernels.backends import cuda

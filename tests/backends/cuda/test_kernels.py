@@ -1,8 +1,8 @@
 """The CUDA kernels' own source, run on the CPU twin: every path they have, at small sizes.
 
 The twin (csrc/twin) is exact where a GPU is and strict where it is not: a barrier too few or a bank conflict
-is an error here. Settings are those of gpu_settings.py; test_gpu_settings.py runs each of them, on a GPU as
-well. What the twin cannot show, the binary does (test_cuda_binary.py), and what neither shows needs a GPU,
+is an error here. Settings are those of gpu_settings.py; gpu/test_settings.py runs each of them, on a GPU as
+well. What the twin cannot show, the binary does (test_binary.py), and what neither shows needs a GPU,
 where the shared tests run the backend like any other.
 """
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 from agreement import assert_agrees, run, truth_of
 from cases import CASES, Case
+from coded_rows import ADVERSARIES, generator
 from engines import Engine, interprets_triton
 from gpu_kernels import (
     assert_both_ops_pass_opcheck,
@@ -24,7 +25,6 @@ from gpu_kernels import (
 )
 from gpu_settings import CUDA as SETTINGS
 from gpu_settings import Setting
-from test_screening import ADVERSARIES, generator
 
 from tcm_kernels import dispatch, reference
 from tcm_kernels.backends.contract import Problem

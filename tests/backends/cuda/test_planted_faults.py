@@ -15,13 +15,14 @@ from pathlib import Path
 
 import cuda_twin
 import pytest
+from checkout import ROOT
 
 cuda_twin.skip_module_unless_here()
 
 # Lists, patterns, whole tiles and slices; screened and not; both ways round.
 CHECK_LOSS = """
 import os, sys
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/support")
 from agreement import assert_agrees, run
 from cases import Case
 from engines import Engine
@@ -40,20 +41,20 @@ for screening, list_most in (("int8", 64), ("int8", 128 * 128), ("full", 8)):
 CHECK_SCREENING = """
 import os, sys
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/support")
 import cuda_twin
 cuda_twin.library = lambda: Path(os.environ["TCM_KERNELS_CUDA_TWIN"])
 import torch
-import test_cuda_screening as screening
-screening.test_no_pair_is_lost_whose_errors_lie_along_each_other(96)
-for rows in (screening.overshooting, *screening.ROWS.values()):
-    screening.test_no_pair_at_the_margin_is_lost(rows, 96, torch.float32)
+import cuda_screened
+cuda_screened.assert_kept_where_errors_lie_along_each_other(96)
+for rows in (cuda_screened.overshooting, *cuda_screened.ROWS.values()):
+    cuda_screened.assert_kept_at_the_margin(rows, 96, torch.float32)
 """
 
 # A row of more tiles than a warp looks at.
 CHECK_DIRECTORY = """
 import os, sys
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/support")
 from agreement import assert_agrees, run
 from cases import Case
 from engines import Engine
@@ -67,7 +68,7 @@ assert_agrees(run(Engine("cuda", "cpu"), inputs), inputs)
 # Groups of a few rows and of whole tiles; counters of 16 and of 32 bits, and more of one pair than 16 hold.
 CHECK_HISTOGRAM = """
 import os, sys
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/support")
 import torch
 from engines import Engine
 from histogram_problems import assert_exact, exact_problem
@@ -228,14 +229,14 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", [None, *FAULTS], ids=lambda name: name or "without a fault nothing is found")
 def test_the_twin_or_the_comparison_finds(name: str | None, tmp_path: Path) -> None:
-    build = cuda_twin.ROOT / "build" / "cuda-faults"
+    build = ROOT / "build" / "cuda-faults"
     root = build / "source"
     build.mkdir(parents=True, exist_ok=True)
     # In place, and only what has changed: the build then compiles what depends on the fault, and no more.
     for folder in ("csrc", "tests"):
-        for file in (cuda_twin.ROOT / folder).rglob("*"):
+        for file in (ROOT / folder).rglob("*"):
             if file.suffix in (".h", ".cuh", ".cu", ".cpp"):
-                _write(root / file.relative_to(cuda_twin.ROOT), file.read_text())
+                _write(root / file.relative_to(ROOT), file.read_text())
     if name is not None:
         fault = FAULTS[name]
         path = root / "csrc/cuda" / fault.file
@@ -247,7 +248,7 @@ def test_the_twin_or_the_comparison_finds(name: str | None, tmp_path: Path) -> N
     done = subprocess.run(
         [sys.executable, "-c", "".join(checks)],
         env={**os.environ, "TCM_KERNELS_CUDA_TWIN": str(library)},
-        cwd=cuda_twin.ROOT,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -8,13 +8,14 @@ import dataclasses
 import cuda_twin
 import pytest
 import torch
+from coded_rows import generator
+from cuda_screened import ROWS
 from gpu_kernels import (
     assert_certificate_holds,
     assert_norms_of_normalize,
     assert_not_vacuous,
     wild_rows,
 )
-from test_screening import ADVERSARIES, generator, random
 
 cuda_twin.skip_module_unless_here(beside_a_gpu=True)
 
@@ -66,26 +67,6 @@ def prepared(
     assert not out.code[n:].any(), "where there is no row, products are to be 0"
     assert not out.error[n:].any()
     return dataclasses.replace(out, code=out.code[:n], error=out.error[:n])
-
-
-def of_many_scales(n: int, d: int) -> torch.Tensor:
-    """One-hot rows, flat ones, rows of zeros, and some that normalisation leaves short, in one tile."""
-    rows = torch.ones(n, d)
-    one_hot = torch.arange(0, n, 5)
-    rows[one_hot] = 0.0
-    rows[one_hot, one_hot % d] = 1.0
-    rows[1::5] = 0.0
-    rows[2::5] = random(len(rows[2::5]), d) * 1e-14
-    rows[3::5] = random(len(rows[3::5]), d) * torch.rand(len(rows[3::5]), 1, generator=generator(8)) ** 9
-    return rows
-
-
-def short(n: int, d: int) -> torch.Tensor:
-    """Norms of 1e-22 to 1e-12: nothing that a code could tell, then a little."""
-    return random(n, d) * 10.0 ** -torch.linspace(22, 12, n)[:, None]
-
-
-ROWS = {**ADVERSARIES, "of_many_scales": of_many_scales, "short": short}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

@@ -7,65 +7,24 @@ bound of each pair.
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 
 import cuda_twin
 import pytest
 import torch
-from screening_rule import TILE, Coded, coded, left_by_the_rule
-from test_cuda_prepare import ROWS
-from test_screening import generator
-from torch import Tensor
-from torch.nn.functional import normalize
+from coded_rows import generator
+from cuda_screened import (
+    ROWS,
+    assert_kept_at_the_margin,
+    assert_kept_where_errors_lie_along_each_other,
+    overshooting,
+    pointer,
+    screened,
+)
+from screening_rule import TILE, coded, left_by_the_rule
 
 from benchmarks import workload
 
 cuda_twin.skip_module_unless_here(beside_a_gpu=True)
-
-WORD = 32
-
-
-def pointer(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())
-
-
-@dataclasses.dataclass
-class Screened:
-    """What the kernels leave of rows (n, D) against columns (m, D)."""
-
-    rows: Coded
-    columns: Coded
-    candidates: Tensor  # (n, m) bool
-
-
-def screened(x: Tensor, y: Tensor, margin_minus: float) -> Screened:
-    (n, d), m = x.shape, len(y)
-    row_tiles, column_tiles = -(-n // TILE), -(-m // TILE)
-    out = Screened(Coded.empty(n, d), Coded.empty(m, d), torch.empty(0))
-    row_bits = torch.zeros(row_tiles * TILE, column_tiles * 4, dtype=torch.int32)
-    column_bits = torch.zeros(column_tiles * TILE, row_tiles * 4, dtype=torch.int32)
-    directory = torch.full((row_tiles, column_tiles), -1, dtype=torch.int32)
-    margins = torch.tensor([1.0, margin_minus], dtype=torch.float64)
-    kind = [torch.float32, torch.float16, torch.bfloat16].index(x.dtype)
-    arrays = [pointer(part) for side in (out.rows, out.columns) for part in vars(side).values()]
-    found = cuda_twin.probes().probe_screen(
-        kind, pointer(x), n, pointer(y), m, d, out.rows.code.shape[1], pointer(margins), *arrays,
-        pointer(row_bits), pointer(column_bits), pointer(directory),
-    )  # fmt: skip
-    assert found.decode() == ""
-    by_row = bits(row_bits)
-    assert torch.equal(by_row, bits(column_bits).T), "by column stands something else"
-    in_tile = by_row.view(row_tiles, TILE, column_tiles, TILE).sum(dim=(1, 3))
-    assert torch.equal(directory.long(), in_tile), "the directory has not what was counted"
-    assert not by_row[n:].any()
-    assert not by_row[:, m:].any()
-    return dataclasses.replace(out, candidates=by_row[:n, :m])
-
-
-def bits(words: Tensor) -> Tensor:
-    """(rows, words) int32 as (rows, 32 · words) bool."""
-    return (words[:, :, None] >> torch.arange(WORD) & 1).bool().flatten(1)
-
 
 # A kind of rows, D, the density of hard pairs.
 BENCHMARKED = [
@@ -112,46 +71,16 @@ def test_the_rule_holds_for_rows_of_every_size_and_number(rows, d: int, margin: 
     assert torch.equal(found.candidates, expected)
 
 
-def overshooting(n: int, d: int) -> Tensor:
-    """Flat rows of either sign whose codes are all half a step too large, beside the row that sets the step.
-
-    Two of opposite sign have errors along each other: their products are off by e_i + e_j + e_i e_j.
-    """
-    steps = 127 / d**0.5
-    largest = steps / (int(steps) + 0.6 if steps % 1 < 0.6 else int(steps) + 1.6)
-    sign = torch.where(torch.arange(n) % 2 == 0, 1.0, -1.0)[:, None]
-    rows = sign * (1.0 + 0.003 * torch.randn(n, d, generator=generator(3)))
-    rows[::TILE] = ((1 - largest**2) / max(d - 1, 1)) ** 0.5
-    rows[::TILE, 0] = largest
-    return rows
-
-
 @pytest.mark.parametrize("d", [96, 532])
 def test_no_pair_is_lost_whose_errors_lie_along_each_other(d: int) -> None:
-    """Margins just under the similarity of opposite rows; e_i e_j is part of their bound."""
-    emb = overshooting(140, d)
-    unit = normalize(emb.double())
-    s = unit @ unit.T
-    errors = coded(emb).error[1:128]
-    assert errors.min() ** 2 > 5e-4, "these rows should be coded badly"
-    assert s.min() > -1.0 + 3e-6
-    for margin in (-1.0, -1.0 + 2e-6):
-        assert screened(emb, emb, margin).candidates.all()
+    assert_kept_where_errors_lie_along_each_other(d)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("d", [1, 96, 301])
 @pytest.mark.parametrize("rows", [*ROWS.values(), overshooting], ids=[*ROWS, "overshooting"])
 def test_no_pair_at_the_margin_is_lost(rows, d: int, dtype: torch.dtype) -> None:
-    """Margins at the similarity of some pair, where only its bound can keep it."""
-    emb = rows(140, d).to(dtype)
-    inverse = (1.0 / emb.double().norm(dim=1).clamp_min(1e-12)).float().double()
-    unit = emb.double() * inverse[:, None]
-    s = unit @ unit.T
-    ordered = s.flatten().sort().values
-    for share in (0.02, 0.6, 0.999):
-        margin = float(ordered[int(share * len(ordered))].clamp(-1, 1))
-        assert screened(emb, emb, margin).candidates[s >= margin].all()
+    assert_kept_at_the_margin(rows, d, dtype)
 
 
 def test_a_row_that_is_not_finite_costs_its_neighbours_nothing() -> None:

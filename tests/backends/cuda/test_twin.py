@@ -1,7 +1,7 @@
 """The CPU twin of the device primitives: its instructions do what the manual says, and it finds faults.
 
 Instructions are held against NumPy-like products of the same bits. Faults are planted in small kernels of
-cuda_probes.cpp; each must be found and named. Faults in the real kernels: test_cuda_planted_faults.py.
+cuda_probes.cpp; each must be found and named. Faults in the real kernels: test_planted_faults.py.
 """
 
 from __future__ import annotations

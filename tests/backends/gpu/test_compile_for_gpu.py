@@ -31,7 +31,7 @@ TAKES = {"triton": GPU_DTYPES, "cuda": GPU_DTYPES, "torch": set(DTYPES), "cpu": 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     path = tmp_path_factory.mktemp("fake-gpu") / "report"
-    python("tests/fake_gpu.py", str(path))
+    python("tests/support/fake_gpu.py", str(path))
     return {line.pop("case"): line for line in map(json.loads, path.read_text().splitlines())}
 
 

@@ -1,7 +1,7 @@
 """What only a GPU can show of the backends written for it: streams, graphs, no waiting, memory, cold start.
 
 Results are held against the reference by the shared tests, which run on every device there is, by
-test_gpu_settings.py and by test_thousands_of_rows.py; all of them are run before this file (conftest.py).
+test_settings.py and by test_thousands_of_rows.py; all of them are run before this file (conftest.py).
 """
 
 from __future__ import annotations

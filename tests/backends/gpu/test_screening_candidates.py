@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,14 +10,9 @@ from engines import interprets_triton
 from screening_rule import TILE, coded, left_by_the_pairs_own_bound, left_by_the_rule, products_of
 from torch import Tensor
 
+from benchmarks import workload
+from benchmarks.workload import Case
 from tcm_kernels.backends.contract import Problem
-
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
-
-from benchmarks import workload  # noqa: E402
-from benchmarks.workload import Case  # noqa: E402
 
 N = 8192
 KINDS = ("clusters", "correlated", "spectrum")

@@ -29,7 +29,7 @@ FLOATING = {80: {"HMMA"}, 90: {"HGMMA"}, 100: {"HMMA", "UTCHMMA"}}
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     path = tmp_path_factory.mktemp("triton") / "report"
-    python("tests/triton_launches.py", str(path))
+    python("tests/support/triton_launches.py", str(path))
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert {report["chip"] for report in found} == set(SHARED)
     return found
@@ -85,7 +85,7 @@ def test_products_use_matrix_units(
 @pytest.fixture(scope="module")
 def reports_of_settings(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     path = tmp_path_factory.mktemp("triton-settings") / "report"
-    python("tests/triton_launches.py", str(path), "settings")
+    python("tests/support/triton_launches.py", str(path), "settings")
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -133,7 +133,7 @@ def test_no_number_of_rows_compiles_a_kernel_again() -> None:
 LAUNCHES = """
 import json
 import sys
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/support")
 from triton_launches import counted
 print(json.dumps([counted(n, 64) for n in (1024, 4096, 32768)]))
 """

@@ -1,9 +1,9 @@
 """The Triton kernels, run by Triton's interpreter on the CPU: every path they have, at small sizes.
 
 The interpreter runs a program at a time, so tiles are made small here: a matrix of 130 rows then has as
-many tiles, super-tiles and programs as one of thousands (gpu_settings.py; test_gpu_settings.py runs each of
+many tiles, super-tiles and programs as one of thousands (gpu_settings.py; gpu/test_settings.py runs each of
 them, on a GPU as well). What the interpreter cannot show, the compiler's report does
-(test_triton_compiled.py), and what neither shows needs a GPU, where the shared tests run the backend like any
+(test_compiled.py), and what neither shows needs a GPU, where the shared tests run the backend like any
 other.
 """
 
@@ -25,7 +25,7 @@ from gpu_kernels import (
 )
 from gpu_settings import TRITON as SETTINGS
 from gpu_settings import Setting
-from test_ops import _arguments, _residual_bytes
+from op_arguments import pair_sums_arguments, residual_size
 
 if not interprets_triton():
     pytest.skip("the kernels run on a GPU here, or triton is not installed", allow_module_level=True)
@@ -112,8 +112,8 @@ def test_embeddings_without_columns_are_zeros(m: int | None, setting: Setting) -
 
 def test_one_launch_leaves_its_counter_at_zero() -> None:
     """The residual is compared between calls, and a graph that is replayed begins where it ended."""
-    arguments = _arguments(ENGINE, "self", torch.float32, True, False)
-    _, _, residual = torch.ops.tcm_kernels.pair_sums(*arguments, _residual_bytes(ENGINE, arguments))
+    arguments = pair_sums_arguments(ENGINE, "self", torch.float32, True, False)
+    _, _, residual = torch.ops.tcm_kernels.pair_sums(*arguments, residual_size(ENGINE, arguments))
     counter = importlib.import_module("tcm_kernels.backends.gpu.residual").counter_of(residual)
     assert counter == 0
 

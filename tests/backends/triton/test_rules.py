@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from agreement import run
 from cases import Case
+from checkout import ROOT
+from coded_rows import ADVERSARIES, generator
 from engines import Engine, interprets_triton
 from gpu_kernels import (
     assert_certificate_holds,
@@ -19,7 +20,6 @@ from gpu_kernels import (
     assert_not_vacuous,
     wild_rows,
 )
-from test_screening import ADVERSARIES, generator
 
 from tcm_kernels.backends.gpu.label_order import LabelOrder
 from tcm_kernels.backends.torch_tiled import thresholds_of
@@ -35,7 +35,7 @@ bits, prepare, rules, tiles, totals = (
     importlib.import_module(f"tcm_kernels.backends.triton.{name}")
     for name in ("bits", "prepare", "rules", "tiles", "totals")
 )
-CERTIFICATE = (Path(__file__).parent.parent / "csrc/certificate.h").read_text()
+CERTIFICATE = (ROOT / "csrc/certificate.h").read_text()
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 for package in ("matplotlib", "pytorch_metric_learning", "scipy", "tqdm"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'tcm-kernels[demo]'")
-
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # benchmarks is not installed; it is found in the checkout
 
 from benchmarks.quality import data, running  # noqa: E402
 from benchmarks.quality.plan import Size, Trial  # noqa: E402

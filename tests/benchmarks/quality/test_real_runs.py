@@ -19,7 +19,8 @@ if sys.version_info < (3, 11):
     pytest.importorskip("tomli", reason="tomli is not installed: pip install 'tcm-kernels[bench]'")
 
 import miniature_data_sets as miniature  # noqa: E402
-from miniature_data_sets import ROOT, load  # noqa: E402
+from checkout import ROOT  # noqa: E402
+from miniature_data_sets import load  # noqa: E402
 from miniature_settings import written  # noqa: E402
 
 from benchmarks.quality.measures import MEASURES  # noqa: E402
