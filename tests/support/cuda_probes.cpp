@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "../../csrc/certificate.h"
-#include "../../csrc/cuda/bin_finder.cuh"
-#include "../../csrc/cuda/histogram.h"
-#include "../../csrc/cuda/kernels.h"
-#include "../../csrc/cuda/plan.h"
-#include "../../csrc/cuda/tile_bits.cuh"
+#include "common/certificate.h"
+#include "cuda/histogram/bin_finder.cuh"
+#include "cuda/histogram/histogram.h"
+#include "cuda/loss/kernels.h"
+#include "cuda/loss/plan.h"
+#include "cuda/loss/tile_bits.cuh"
 
 using namespace tcm::cuda;
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "prepare.h"
+#include "cpu/loss/prepare.h"
 
 namespace tcm::cpu {
 

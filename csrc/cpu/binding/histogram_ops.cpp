@@ -4,7 +4,7 @@
 
 #include "checks.h"
 #include "huge_pages.h"
-#include "pair_histogram.h"
+#include "cpu/histogram/pair_histogram.h"
 
 namespace tcm::cpu {
 namespace {

@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "checks.h"
-#include "classes.h"
-#include "coding.h"
+#include "cpu/loss/centroids.h"
+#include "cpu/loss/quantize.h"
 #include "huge_pages.h"
-#include "pair_sums.h"
+#include "cpu/loss/forward.h"
 
 namespace tcm::cpu {
 namespace {

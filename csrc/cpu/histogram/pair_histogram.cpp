@@ -22,8 +22,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "../ceil_div.h"
-#include "simd.h"
+#include "common/ceil_div.h"
+#include "cpu/simd/simd.h"
 
 namespace tcm::cpu {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "../bins.h"
-#include "prepare.h"
+#include "common/bins.h"
+#include "cpu/loss/prepare.h"
 
 namespace tcm::cpu {
 

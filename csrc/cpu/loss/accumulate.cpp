@@ -1,9 +1,9 @@
-#include "add_up.h"
+#include "accumulate.h"
 
 #include <algorithm>
 
 #include "bits.h"
-#include "glue.h"
+#include "cpu/torch_shim.h"
 
 namespace tcm::cpu {
 namespace {

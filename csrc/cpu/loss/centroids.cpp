@@ -1,9 +1,9 @@
-#include "classes.h"
+#include "centroids.h"
 
 #include <algorithm>
 
-#include "coding.h"
-#include "glue.h"
+#include "quantize.h"
+#include "cpu/torch_shim.h"
 
 namespace tcm::cpu {
 

@@ -18,7 +18,7 @@
 // forward and backward): hard density 1e-3 0.12 / 0.18, 1e-2 0.29 / 0.45 to 0.55, a half 0.60 / 1.14, 1 0.29 /
 // 0.38. Without classes' codes, 4e-4 took 0.20 / 0.24; with 16-bit products of what these leave, 1e-3 took 0.16 /
 // 0.21; with float32 products for patterns, a half took 1.80.
-#include "pair_sums.h"
+#include "forward.h"
 
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
@@ -29,8 +29,8 @@
 #include <limits>
 #include <vector>
 
-#include "classes.h"
-#include "sample.h"
+#include "centroids.h"
+#include "probe.h"
 
 namespace tcm::cpu {
 namespace {

@@ -1,7 +1,7 @@
 // The two ops on the CPU; see pair_sums.cpp for the method.
 #pragma once
 
-#include "add_up.h"
+#include "accumulate.h"
 #include "prepare.h"
 
 namespace tcm::cpu {

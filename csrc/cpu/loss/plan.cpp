@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "../ceil_div.h"
+#include "common/ceil_div.h"
 
 namespace tcm::cpu {
 namespace {

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <vector>
 
-#include "coding.h"
+#include "quantize.h"
 
 namespace tcm::cpu {
 namespace {

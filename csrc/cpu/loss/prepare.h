@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "glue.h"
+#include "cpu/torch_shim.h"
 #include "plan.h"
 
 namespace tcm::cpu {

@@ -1,13 +1,13 @@
-#include "sample.h"
+#include "probe.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
-#include "classes.h"
-#include "coding.h"
-#include "glue.h"
+#include "centroids.h"
+#include "quantize.h"
+#include "cpu/torch_shim.h"
 
 namespace tcm::cpu {
 namespace {

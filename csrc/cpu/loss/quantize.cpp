@@ -1,4 +1,4 @@
-#include "coding.h"
+#include "quantize.h"
 
 #include <torch/headeronly/util/BFloat16.h>
 
@@ -10,7 +10,7 @@
 #include <sys/auxv.h>
 #endif
 
-#include "glue.h"
+#include "cpu/torch_shim.h"
 
 namespace tcm::cpu {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "glue.h"
+#include "cpu/torch_shim.h"
 #include "tile.h"
 
 namespace tcm::cpu {

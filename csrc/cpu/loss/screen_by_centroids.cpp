@@ -1,9 +1,9 @@
 // Tiles by one product a class: see classes.h. A pair that the class's product cannot prove harmless gets one
 // of the two rows' own codes, and if that does not prove it either, an inner product; a tile that keeps too
 // many such pairs is left to the next screening.
-#include "codes.h"
-#include "coding.h"
-#include "glue.h"
+#include "candidates.h"
+#include "quantize.h"
+#include "cpu/torch_shim.h"
 #include "tile.h"
 
 namespace tcm::cpu {

@@ -10,8 +10,8 @@
 //                few open, many of either: inner products for the open ones; Σ s is left to the adding
 //                up, which multiplies the hard pairs' pattern with the unit rows anyway
 //                many open: the tile is multiplied in full precision
-#include "codes.h"
-#include "coding.h"
+#include "candidates.h"
+#include "quantize.h"
 #include "tile.h"
 
 namespace tcm::cpu {

@@ -8,7 +8,7 @@
 #endif
 #define TCM_SIMD_NAME simd_avx2
 #define TCM_VECTOR_BYTES 32
-#include "simd_kernels.h"
+#include "kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

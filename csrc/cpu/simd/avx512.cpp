@@ -10,7 +10,7 @@
 #endif
 #define TCM_SIMD_NAME simd_avx512
 #define TCM_VECTOR_BYTES 64
-#include "simd_kernels.h"
+#include "kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

@@ -11,7 +11,7 @@
 #define TCM_SIMD_NAME simd_avx512_vnni
 #define TCM_VNNI
 #define TCM_VECTOR_BYTES 64
-#include "simd_kernels.h"
+#include "kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

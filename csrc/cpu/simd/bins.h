@@ -1,7 +1,7 @@
 // Columns of the histogram for a row of similarities; see simd_kernels.h and ../bins.h.
 #pragma once
 
-#include "simd_lanes.h"
+#include "lanes.h"
 
 namespace tcm::cpu {
 namespace {

@@ -2,7 +2,7 @@
 // simd_kernels.h. Codes have a multiple of 64 elements.
 #pragma once
 
-#include "simd_lanes.h"
+#include "lanes.h"
 
 namespace tcm::cpu {
 namespace {

@@ -2,11 +2,11 @@
 // TCM_SIMD_NAME and TCM_VECTOR_BYTES first, and TCM_VNNI where that is in it. Everything in here and in what is included here has internal
 // linkage and no standard library template is instantiated, so no code of a wide target can be shared with a
 // narrow one.
-#include "simd_bins.h"
-#include "simd_code_dots.h"
-#include "simd_pattern.h"
-#include "simd_rows.h"
-#include "simd_scan.h"
+#include "bins.h"
+#include "code_dots.h"
+#include "pattern.h"
+#include "rows.h"
+#include "scan.h"
 
 namespace tcm::cpu {
 

@@ -1,7 +1,7 @@
 // Bits times rows; see simd_kernels.h.
 #pragma once
 
-#include "simd_lanes.h"
+#include "lanes.h"
 
 namespace tcm::cpu {
 namespace {

@@ -1,7 +1,7 @@
 // Rows of D numbers: inner products, lengths, coding, the step through the normalisation; see simd_kernels.h.
 #pragma once
 
-#include "simd_lanes.h"
+#include "lanes.h"
 
 namespace tcm::cpu {
 namespace {

@@ -1,7 +1,7 @@
 // Rows of similarities, or of products, to bits of 64-bit words; see simd_kernels.h.
 #pragma once
 
-#include "simd_lanes.h"
+#include "lanes.h"
 
 namespace tcm::cpu {
 namespace {

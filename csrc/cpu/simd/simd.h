@@ -6,9 +6,9 @@
 
 #include <cstdint>
 
-#include "../bins.h"
-#include "../certificate.h"
-#include "../hard_pair.h"
+#include "common/bins.h"
+#include "common/certificate.h"
+#include "common/hard_pair.h"
 
 namespace tcm::cpu {
 

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <limits>
 
-#include "launch.h"
-#include "sides.h"
+#include "cuda/device/launch.h"
+#include "cuda/loss/sides.h"
 
 // torch.ops.<TCM_OPS>._cuda_*
 #ifdef TCM_TWIN

@@ -3,7 +3,7 @@
 #include <optional>
 
 #include "checks.h"
-#include "histogram.h"
+#include "cuda/histogram/histogram.h"
 
 namespace tcm::cuda {
 namespace {

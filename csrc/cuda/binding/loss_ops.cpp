@@ -13,9 +13,9 @@
 #include <cstdint>
 #include <optional>
 
-#include "../certificate.h"
+#include "common/certificate.h"
 #include "checks.h"
-#include "forward.h"
+#include "cuda/loss/forward.h"
 
 namespace tcm::cuda {
 namespace {

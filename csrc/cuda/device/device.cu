@@ -1,7 +1,7 @@
 // What host code asks of the device besides launches.
 #include "device.h"
 
-#include "kernels.h"
+#include "cuda/loss/kernels.h"
 
 namespace tcm::cuda {
 

@@ -17,7 +17,7 @@
 #ifdef __CUDACC__
 #include "gpu.h"
 #else
-#include "../twin/device.h"
+#include "emulator/device.h"
 #endif
 
 namespace tcm::cuda {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "device.h"
-#include "sides.h"
+#include "cuda/loss/sides.h"
 
 namespace tcm::cuda {
 

@@ -14,8 +14,8 @@
 
 #include <cstdint>
 
-#include "../ceil_div.h"
-#include "../hard_pair.h"
+#include "common/ceil_div.h"
+#include "common/hard_pair.h"
 
 namespace tcm::cuda {
 

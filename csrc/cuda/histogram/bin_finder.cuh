@@ -6,7 +6,7 @@
 // edge, one in some thousands, are compared with the edges around, as are all in a range too narrow for float32.
 #pragma once
 
-#include "device.h"
+#include "cuda/device/device.h"
 #include "histogram.h"
 
 namespace tcm::cuda {

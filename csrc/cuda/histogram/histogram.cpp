@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tile_memory.h"
+#include "cuda/device/tile_memory.h"
 
 namespace tcm::cuda {
 namespace {

@@ -16,7 +16,7 @@
 #pragma once
 
 #include "bin_finder.cuh"
-#include "products.cuh"
+#include "cuda/device/products.cuh"
 
 namespace tcm::cuda {
 

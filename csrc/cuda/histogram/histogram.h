@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "../bins.h"
-#include "kernels.h"
+#include "common/bins.h"
+#include "cuda/loss/kernels.h"
 
 namespace tcm::cuda {
 

@@ -3,8 +3,8 @@
 // Bytes: N D elements, once a super-tile and direction. Not yet measured.
 #pragma once
 
-#include "found.cuh"
-#include "rows.cuh"
+#include "screen_state.cuh"
+#include "cuda/device/rows.cuh"
 
 namespace tcm::cuda {
 

@@ -1,4 +1,4 @@
-#include "full_tiles.cuh"
+#include "dense_tiles.cuh"
 
 #include "kernels.h"
 

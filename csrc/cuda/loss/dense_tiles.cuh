@@ -14,7 +14,7 @@
 // the upper half, are 0.87 ms, predicted 0.58 U.
 #pragma once
 
-#include "found.cuh"
+#include "screen_state.cuh"
 #include "tile_bits.cuh"
 
 namespace tcm::cuda {

@@ -1,6 +1,6 @@
-#include "finish.cuh"
+#include "finalize.cuh"
 
-#include "chain.cuh"
+#include "normalize_backward.cuh"
 #include "kernels.h"
 
 namespace tcm::cuda {

@@ -5,7 +5,7 @@
 // Predicted: 2 to 4 us, latency alone, under 0.003 U at 32,768 x 512. Not yet measured.
 #pragma once
 
-#include "rows.cuh"
+#include "cuda/device/rows.cuh"
 
 namespace tcm::cuda {
 

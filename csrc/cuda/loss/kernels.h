@@ -3,7 +3,7 @@
 // kernel's name, where a launch fails.
 #pragma once
 
-#include "launch.h"
+#include "cuda/device/launch.h"
 #include "sides.h"
 
 namespace tcm::cuda {

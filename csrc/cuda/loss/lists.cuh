@@ -16,7 +16,7 @@
 #pragma once
 
 #include "kernels.h"
-#include "rows.cuh"
+#include "cuda/device/rows.cuh"
 
 namespace tcm::cuda {
 

@@ -4,7 +4,7 @@
 // for bfloat16, 16 N D for float32. Not yet measured.
 #pragma once
 
-#include "rows.cuh"
+#include "cuda/device/rows.cuh"
 
 namespace tcm::cuda {
 

@@ -2,7 +2,7 @@
 // split, into two buffers of shared memory, 32 rows at a time.
 #pragma once
 
-#include "rows.cuh"
+#include "cuda/device/rows.cuh"
 
 namespace tcm::cuda {
 

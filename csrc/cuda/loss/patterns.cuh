@@ -15,7 +15,7 @@
 // float32.
 #pragma once
 
-#include "found.cuh"
+#include "screen_state.cuh"
 #include "kernels.h"
 #include "pattern_rows.cuh"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../certificate.h"
+#include "common/certificate.h"
 #include "kernels.h"
 
 namespace tcm::cuda {

@@ -10,8 +10,8 @@
 // looked at together, so that a million rows take five steps of which the first are found in the L1 cache.
 #pragma once
 
-#include "../certificate.h"
-#include "rows.cuh"
+#include "common/certificate.h"
+#include "cuda/device/rows.cuh"
 
 namespace tcm::cuda {
 

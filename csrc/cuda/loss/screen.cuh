@@ -23,8 +23,8 @@
 
 #include <cstddef>
 
-#include "../certificate.h"
-#include "found.cuh"
+#include "common/certificate.h"
+#include "screen_state.cuh"
 #include "tile_bits.cuh"
 
 namespace tcm::cuda {

@@ -1,7 +1,7 @@
 // What screening has found, by which kernels see whether there is anything for them.
 #pragma once
 
-#include "device.h"
+#include "cuda/device/device.h"
 #include "sides.h"
 
 namespace tcm::cuda {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "tiles.h"
+#include "cuda/device/tiles.h"
 
 namespace tcm::cuda {
 

@@ -1,7 +1,7 @@
 // A tile's pairs as words of bits in shared memory, made from what threads see in their products.
 #pragma once
 
-#include "products.cuh"
+#include "cuda/device/products.cuh"
 
 namespace tcm::cuda {
 

@@ -17,7 +17,7 @@
 #include <numeric>
 #include <type_traits>
 
-#include "../cuda/launch.h"
+#include "cuda/device/launch.h"
 #include "machine.h"
 
 #define TCM_DEVICE inline

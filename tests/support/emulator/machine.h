@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "../cuda/launch.h"
+#include "cuda/device/launch.h"
 #include "fibers.h"
 #include "shared_memory.h"
 
