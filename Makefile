@@ -26,7 +26,7 @@ RESULTS ?= benchmarks/results
 
 RUN   := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(subst =,-,$(subst /,-,$(TORCH)-$(TRITON)))
-CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cuh csrc/*/*.cpp csrc/*/*.cu tests/support/*.cpp)
+CXX_SOURCES := $(foreach kind,h cuh cpp cu,$(wildcard csrc/*/*.$(kind) csrc/*/*/*.$(kind) tests/support/*.$(kind) tests/support/*/*.$(kind)))
 BUILD := pyproject.toml setup.py $(CXX_SOURCES)
 
 .PHONY: demo check test bench lint matrix gpu wheel clean compile_commands.json

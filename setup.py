@@ -25,6 +25,7 @@ from pathlib import Path
 
 from setuptools import setup
 
+SOURCES = Path(__file__).resolve().parent / "csrc"  # includes name files from here
 TORCH_TARGET = "0x020a000000000000"  # torch 2.10: the oldest whose stable ABI has all we call
 OLDEST_NVCC = (12, 0)  # the first that knows C++20
 GPUS = "8.0+PTX 8.6 8.9 9.0a 10.0 12.0+PTX"  # of which those that nvcc knows
@@ -143,8 +144,9 @@ def cpu_module(torch_extension):
     unix = sys.platform != "win32"
     return torch_extension.CppExtension(
         "tcm_kernels._cpu",
-        sorted(str(path) for path in Path("csrc/cpu").glob("*.cpp")),
+        sorted(str(path) for path in Path("csrc/cpu").rglob("*.cpp")),
         depends=sorted(str(path) for path in Path("csrc").rglob("*.h")),
+        include_dirs=[str(SOURCES)],
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET)],
         # -g0: the debug information of torch's headers would be most of the file.
         extra_compile_args=["-O3", "-g0", *WARNINGS, "-fvisibility=hidden"] if unix else ["/O2"],
@@ -157,8 +159,9 @@ def cuda_module(torch_extension, nvcc: str):
     """The CUDA kernels. CUDA's runtime is linked in, so that the module loads whatever torch has."""
     return torch_extension.CppExtension(
         "tcm_kernels._cuda",
-        sorted(str(path) for path in Path("csrc/cuda").glob("*.cpp")),
+        sorted(str(path) for path in Path("csrc/cuda").rglob("*.cpp")),
         depends=sorted(str(path) for kind in ("*.h", "*.cuh", "*.cu") for path in Path("csrc").rglob(kind)),
+        include_dirs=[str(SOURCES)],
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET)],
         extra_compile_args=["-O2", "-g0", *WARNINGS, "-fvisibility=hidden"],
         # The linker drops -ltorch unless told otherwise: nothing here calls it but through its C functions.
@@ -237,8 +240,8 @@ def extensions() -> dict[str, object]:
                 super().build_extension(extension)
                 return
             try:
-                sources = sorted(Path("csrc/cuda").glob("*.cu"))
-                includes = cpp_extension.include_paths()
+                sources = sorted(Path("csrc/cuda").rglob("*.cu"))
+                includes = [*cpp_extension.include_paths(), str(SOURCES)]
                 folder = Path(self.build_temp) / "cuda"
                 extension.extra_objects = compile_cuda(nvcc, sources, includes, folder)
                 super().build_extension(extension)

@@ -28,10 +28,13 @@ def _setup() -> ModuleType:
 
 def commands() -> list[dict[str, object]]:
     """A command for each source, as the format wants them."""
-    includes = [*cpp_extension.include_paths(), sysconfig.get_path("include")]
+    includes = [
+        *(ROOT / "csrc", ROOT / "tests/support"),
+        *(*cpp_extension.include_paths(), sysconfig.get_path("include")),
+    ]
     common = [f"-DTORCH_TARGET_VERSION={_setup().TORCH_TARGET}", *(f"-I{path}" for path in includes)]
     languages = {
-        ".cpp": ["c++", "-std=c++17"],
+        ".cpp": ["c++", "-std=c++20"],
         ".cu": ["clang++", "-x", "cuda", "-std=c++20", "--cuda-gpu-arch=sm_90", "-nocudalib"],
     }
     return [

@@ -102,9 +102,9 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cuda_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The `cuda` backend runs on the CPU, on the twin of its kernels."""
-    library = importlib.import_module("cuda_twin").library()  # which needs setuptools: not everybody does
-    monkeypatch.setenv("TCM_KERNELS_CUDA_TWIN", str(library))
+    """The `cuda` backend runs on the CPU, on the emulator."""
+    library = importlib.import_module("cuda_emulator").library()  # which needs setuptools: not everybody does
+    monkeypatch.setenv("TCM_KERNELS_CUDA_EMULATOR", str(library))
     monkeypatch.setattr(cuda, "_import_error", cuda.load())
 
 

@@ -1,4 +1,4 @@
-"""Predictions from compiled code, not measurements: clocks a tile of sweep, full tiles and patterns.
+"""Predictions from compiled code, not measurements: clocks a tile of sweep, dense tiles and patterns.
 
     python -m benchmarks.sass                      both backends, sm_80 and sm_90a, D = 512, bfloat16
     python -m benchmarks.sass --backend triton --chip 90 --dim 128 --json FILE

@@ -26,7 +26,7 @@ from benchmarks import launches
 from . import parse
 
 DTYPES = {str(t).removeprefix("torch."): t for t in (torch.bfloat16, torch.float16, torch.float32)}
-KERNELS = ("sweep", "full_tiles", "patterns")
+KERNELS = ("sweep", "dense_tiles", "patterns")
 CHIPS = {80: "sm_80", 90: "sm_90a"}
 TILE, WORD = 128, 32  # edge of a tile, and of the part of it that patterns take at a time, in either backend
 ROWS = 4096  # of the forward whose launches are recorded: screened, and one super-tile
@@ -41,7 +41,7 @@ CUDA_STEP_BYTES = 64
 CUDA_WIDTHS = {torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}
 CUDA_NAMES = {
     "sweep": dict.fromkeys(DTYPES.values(), ""),
-    "full_tiles": {torch.bfloat16: "BFloat16", torch.float16: "4Half", torch.float32: "Float32Product"},
+    "dense_tiles": {torch.bfloat16: "BFloat16", torch.float16: "4Half", torch.float32: "Float32Product"},
     "patterns": {
         torch.bfloat16: "BFloat16Weights",
         torch.float16: "HalfScaled",

@@ -13,7 +13,7 @@ chooses at run time how rows are copied, the widest copies are counted: rows are
 bytes.
 
 The share of U takes U at the full dense rate of the chip's matrix units, which no library reaches: set
-beside a measured U, the share will be lower. Sweep and full tiles visit half of the N x N tiles, patterns
+beside a measured U, the share will be lower. Sweep and dense tiles visit half of the N x N tiles, patterns
 all of them.
 """
 
@@ -69,7 +69,7 @@ CHIPS = {
         l2_bytes=4472 / 132,
     ),
 }
-HALVED = {"sweep": 2, "full_tiles": 2, "patterns": 1}  # tiles of the N x N matrix, for each that is visited
+HALVED = {"sweep": 2, "dense_tiles": 2, "patterns": 1}  # tiles of the N x N matrix, for each that is visited
 ISSUE, L2, FMA = "issue", "L2", "FMA"
 
 

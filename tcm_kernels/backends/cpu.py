@@ -1,7 +1,7 @@
 """The `cpu` backend: the C++ kernel in csrc/cpu, for embeddings in main memory.
 
 Python allocates every tensor (an allocation error inside the stable ABI would lose torch's message),
-C++ fills them. The kernel's method is described in csrc/cpu/pair_sums.cpp.
+C++ fills them. The kernel's method is described in csrc/cpu/loss/forward.cpp.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .contract import HistogramProblem, Problem
 from .group_order import group_orders, most_groups
-from .shared import FLOAT_DTYPES, full_precision_matmul, residual_bytes, twins
+from .shared import FLOAT_DTYPES, full_precision_matmul, residual_bytes, self_indices
 
 __all__ = [
     "STAGES",
@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 # What a forward consists of, in the order in which the kernel reports their times. "order" includes clearing
-# P and Q, "choose" is the look at a sample of pairs that decides how to screen.
-STAGES = ("order", "pack", "choose", "screen", "add up")
+# P and Q, "probe" is the look at a sample of pairs that decides how to screen.
+STAGES = ("order", "prepare", "probe", "screen", "accumulate")
 
 _import_error: str | None = None
 try:
@@ -67,7 +67,7 @@ def details() -> str:
 def screening_name() -> str:
     """What screens the pairs: "int8", "int8 (7 bits)", "bfloat16" or "full-precision".
 
-    csrc/cpu/coding.h says which it is where.
+    csrc/cpu/loss/quantize.h says which it is where.
     """
     return torch.ops.tcm_kernels._cpu_screening_name()
 
@@ -163,7 +163,7 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
         torch.ops.tcm_kernels._cpu_pair_histogram(
             emb,
             *rows,
-            None if ref is None else twins(rows.order, columns.order, problem.self_offset),
+            None if ref is None else self_indices(rows.order, columns.order, problem.self_offset),
             ref,
             *((None,) * len(columns) if ref is None else columns),
             problem.bins,

@@ -1,8 +1,8 @@
 """The `cuda` backend: the C++/CUDA kernels in csrc/cuda, compiled when the package is installed.
 
 Python brings the rows into the order of labels or groups and allocates every tensor (an allocation error
-inside the stable ABI would lose torch's message and type); C++ queues the kernels. csrc/cuda/forward.cpp and
-csrc/cuda/histogram.cpp say how they work together.
+inside the stable ABI would lose torch's message and type); C++ queues the kernels. csrc/cuda/loss/forward.cpp
+and csrc/cuda/histogram/histogram.cpp say how they work together.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .gpu import machine
 from .gpu.backward import gradients
 from .gpu.label_order import LabelOrder, label_orders
 from .gpu.machine import on_device_of, why_no_gpu
-from .gpu.residual import Sums, residual_bytes, views_of
+from .gpu.residual import PartnerSums, residual_bytes, views_of
 from .gpu.settings import asked_screening, pool_bytes
 from .group_order import GroupOrder, group_orders, most_groups
-from .shared import twins
+from .shared import self_indices
 
 __all__ = ["pair_histogram", "pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
 
-SCREENINGS = ("", "int8", "full")  # as csrc/cuda/plan.h numbers them
+SCREENINGS = ("", "int8", "full")  # as csrc/cuda/loss/plan.h numbers them
 
 # Not yet measured on a GPU: up to so many pairs of a tile are taken one by one, and the sweep pays where a
 # sample of SAMPLES tiles leaves at most this share of its pairs.
@@ -36,15 +36,15 @@ SAMPLES = 32
 TILE = 128
 
 
-def twin() -> str:
-    """TCM_KERNELS_CUDA_TWIN: a library with csrc/twin in it, in which kernels run on the CPU, for tests."""
-    return os.environ.get("TCM_KERNELS_CUDA_TWIN", "")
+def emulator() -> str:
+    """TCM_KERNELS_CUDA_EMULATOR: a library in which the kernels run on the CPU, for tests."""
+    return os.environ.get("TCM_KERNELS_CUDA_EMULATOR", "")
 
 
 def load() -> str | None:
     """Load the extension, which registers its ops; None, or why it cannot be loaded."""
-    if twin():
-        torch.ops.load_library(twin())  # type: ignore[no-untyped-call]
+    if emulator():
+        torch.ops.load_library(emulator())  # type: ignore[no-untyped-call]
         return None
     try:
         importlib.import_module("tcm_kernels._cuda")
@@ -54,17 +54,17 @@ def load() -> str | None:
 
 
 def _ops() -> Any:
-    """The ops of the library that is in use; the twin's have a name of their own beside the extension's."""
-    return torch.ops.tcm_kernels_on_cpu if twin() else torch.ops.tcm_kernels
+    """The ops of the library that is in use; the emulator's have a name of their own."""
+    return torch.ops.tcm_kernels_on_cpu if emulator() else torch.ops.tcm_kernels
 
 
 # When the package is imported, because torch.compile cannot trace an import.
-_import_error = load() if torch.version.cuda or twin() else "torch is built without CUDA"
+_import_error = load() if torch.version.cuda or emulator() else "torch is built without CUDA"
 
 
 def why_not_here() -> str | None:
     """None where there is a GPU and the CUDA extension loads, else what is missing."""
-    reason = None if twin() else why_no_gpu()
+    reason = None if emulator() else why_no_gpu()
     if reason is not None or _import_error is None:
         return reason
     return (
@@ -75,13 +75,13 @@ def why_not_here() -> str | None:
 
 def why_not(device_type: str, dtype: torch.dtype) -> str | None:
     """None if this backend takes embeddings of this device and dtype, else the reason."""
-    return machine.why_not(device_type, dtype, "TCM_KERNELS_CUDA_TWIN is set" if twin() else None)
+    return machine.why_not(device_type, dtype, "TCM_KERNELS_CUDA_EMULATOR is set" if emulator() else None)
 
 
 def _choices() -> tuple[int, int, int, int]:
     """Pool of bits in bytes, largest list, most candidates of the sample, and how to screen."""
-    most_left = int(USELESS_FROM * SAMPLES * TILE**2)
-    return pool_bytes(), LIST_MOST, most_left, SCREENINGS.index(asked_screening())
+    max_candidates = int(USELESS_FROM * SAMPLES * TILE**2)
+    return pool_bytes(), LIST_MOST, max_candidates, SCREENINGS.index(asked_screening())
 
 
 def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +91,7 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
     choices = _choices()
     with on_device_of(emb):
         residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
-        of_emb, of_ref, poison = views_of(problem, residual)
+        of_emb, of_ref, nan_flag = views_of(problem, residual)
         sums = emb.new_empty(2, dtype=torch.float64)
         counts = emb.new_empty(2, dtype=torch.int64)
         rows, columns = label_orders(problem)
@@ -108,26 +108,28 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
             *choices,
             sums,
             counts,
-            poison,
+            nan_flag,
             workspace,
         )
     return sums, counts, residual
 
 
-def _side(x: Tensor | None, order: LabelOrder, sums: Sums | None) -> tuple[Tensor | None, ...]:
+def _side(x: Tensor | None, order: LabelOrder, sums: PartnerSums | None) -> tuple[Tensor | None, ...]:
     """One side's arguments of the op; in the self case there are no columns."""
     if x is None:
-        return (None,) * (1 + len(LabelOrder._fields) + len(Sums._fields))
+        return (None,) * (1 + len(LabelOrder._fields) + len(PartnerSums._fields))
     return x, *order, *(sums or (None, None))
 
 
 def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    return gradients(problem, grad_sums, residual, _chain)
+    return gradients(problem, grad_sums, residual, _normalize_backward)
 
 
-def _chain(x: Tensor, sums: Sums, poison: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor) -> None:
-    _ops()._cuda_pair_sums_backward(grad_sums, poison.view(1), x, *sums, ordered, grad)
+def _normalize_backward(
+    x: Tensor, sums: PartnerSums, nan_flag: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor
+) -> None:
+    _ops()._cuda_pair_sums_backward(grad_sums, nan_flag.view(1), x, *sums, ordered, grad)
 
 
 def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,15 +140,15 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
     with on_device_of(emb):
         rows, columns = group_orders(problem)
         offset = 0 if ref is None else problem.self_offset
-        row_twins = twins(rows.order, columns.order, offset)
-        column_twins = twins(columns.order, rows.order, None if offset is None else -offset)
+        row_self_indices = self_indices(rows.order, columns.order, offset)
+        column_self_indices = self_indices(columns.order, rows.order, None if offset is None else -offset)
         positives, negatives, of_one_group = (
             torch.zeros((rows_of_table, width), dtype=torch.int64, device=emb.device)
             for rows_of_table in (problem.group_count, problem.group_count, 2)
         )
         _ops()._cuda_pair_histogram(
-            *_histogram_side(emb, rows, row_twins),
-            *_histogram_side(ref, columns, column_twins),
+            *_histogram_side(emb, rows, row_self_indices),
+            *_histogram_side(ref, columns, column_self_indices),
             problem.bins,
             problem.lo,
             problem.hi,
@@ -162,12 +164,14 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
     return positives, negatives, pooled
 
 
-def _histogram_side(x: Tensor | None, order: GroupOrder, twin: Tensor) -> tuple[Tensor | int | None, ...]:
+def _histogram_side(
+    x: Tensor | None, order: GroupOrder, self_index: Tensor
+) -> tuple[Tensor | int | None, ...]:
     """One side's arguments of the op; in the self case there are no columns."""
     if x is None:
         return (*(None,) * 7, 0, None)
     inverse = x.new_empty(len(x), dtype=torch.float32)
-    return x, *order, _tile_facts(order), twin, most_groups(order, TILE), inverse
+    return x, *order, _tile_facts(order), self_index, most_groups(order, TILE), inverse
 
 
 def _tile_facts(order: GroupOrder) -> Tensor:

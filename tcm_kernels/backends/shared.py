@@ -1,4 +1,4 @@
-"""What several backends agree on: P and Q in the residual, twins, finite rows, full precision.
+"""What several backends agree on: P and Q in the residual, who is whom, finite rows, full precision.
 
 The residual of a forward that fills P and Q (design: P_i sums the unit rows of i's hard positives, Q_i
 those of its hard negatives) is one uint8 tensor:
@@ -43,7 +43,7 @@ def rows_not_finite(x: Tensor) -> Tensor:
     return torch.cat(wrong).nonzero().flatten()
 
 
-def twins(order: Tensor, other_order: Tensor, offset: int | None) -> Tensor:
+def self_indices(order: Tensor, other_order: Tensor, offset: int | None) -> Tensor:
     """For each position the position of row + offset of the other side (int32), -1 where there is none."""
     none = order.new_full(order.shape, -1, dtype=torch.int32)
     if offset is None or not len(other_order):

@@ -99,7 +99,7 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
     thresholds = thresholds_of(margins, dtype)
     row_norms = _norms(emb)
     column_norms = row_norms if ref is None else _norms(columns)
-    poison = _poison(emb, row_norms) + _poison(columns, column_norms)
+    nan_flag = _poison(emb, row_norms) + _poison(columns, column_norms)
 
     residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
     of_emb, of_ref = residual_views(problem, residual)
@@ -137,12 +137,12 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
 
     ordered = 2 if ref is None else 1
     if residual_size:
-        residual.view(dtype).add_(poison.to(dtype))
+        residual.view(dtype).add_(nan_flag.to(dtype))
     # The penalty is linear in s: Σ+ = m+ n+ - Σ s and Σ- = Σ s - m- n-, in float64.
     total_counts = torch.stack(counts).sum(dim=0)
     excess = torch.stack(sums).sum(dim=0) - margins * total_counts
     penalties = torch.stack((-excess[0], excess[1])).clamp_min(0.0)
-    return penalties * ordered + poison, total_counts * ordered, residual
+    return penalties * ordered + nan_flag, total_counts * ordered, residual
 
 
 def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,10 +151,12 @@ def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) ->
     of_emb, of_ref = residual_views(problem, residual)
     ordered = 2 if ref is None else 1  # S is symmetric: each row is an end of its pairs twice
     weights = torch.stack((-ordered * grad_sums[0], ordered * grad_sums[1]))
-    return _chain(emb, of_emb, weights), _chain(emb if ref is None else ref, of_ref, weights)
+    return _normalize_backward(emb, of_emb, weights), _normalize_backward(
+        emb if ref is None else ref, of_ref, weights
+    )
 
 
-def _chain(x: Tensor, pulls_and_pushes: Tensor | None, weights: Tensor) -> Tensor:
+def _normalize_backward(x: Tensor, pulls_and_pushes: Tensor | None, weights: Tensor) -> Tensor:
     """Gradient of raw rows: g = w+ P + w- Q through the normalisation, (g - (g·x̂) x̂) / norm."""
     if pulls_and_pushes is None:
         return x.new_empty(0)

@@ -304,7 +304,7 @@ def test_products_of_a_warp_group_are_as_fast_as_the_chip():
 
 
 def test_the_share_of_u_counts_the_tiles_that_are_visited():
-    for name, share in (("sweep", 0.25), ("full_tiles", 0.25), ("patterns", 0.5)):
+    for name, share in (("sweep", 0.25), ("dense_tiles", 0.25), ("patterns", 0.5)):
         found = model.Prediction(
             kernel(*FUSED, name=name, depth=512), model.tile(kernel(*FUSED)), model.CHIPS[90]
         )
@@ -341,7 +341,7 @@ CASES = [
     *(("cuda", 512, "bfloat16"), ("cuda", 128, "float32")),
 ]
 CHIPS = ("sm_80", "sm_90a")
-KERNELS = ("sweep", "full_tiles", "patterns")
+KERNELS = ("sweep", "dense_tiles", "patterns")
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))

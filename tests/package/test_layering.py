@@ -1,4 +1,4 @@
-"""The import rules of the design: they run one way, from the command line down to the kernels.
+"""The import rules of the design: they run one way, from the command line to the kernels, and in csrc too.
 
 Read from the source with `ast`, so imports inside functions count too; a file that is new and not placed
 in LEVELS fails until somebody decides where it belongs.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,27 @@ ON_GPU = ("triton", "cuda", "gpu")  # what the backends share beside what all of
 OPTIONAL = ("sklearn", "scipy", "matplotlib", "pytorch_metric_learning", "torchmetrics", "tqdm", "triton")
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+# An include points into the same room of csrc, or into one with a smaller number on the same path.
+ROOMS = {
+    "common": 0,
+    "cpu/simd": 1,
+    "cpu": 2,  # the little of torch that the rooms above need
+    "cpu/loss": 3,
+    "cpu/histogram": 4,
+    "cpu/binding": 5,
+    "cuda/device": 1,
+    "cuda/loss": 3,
+    "cuda/histogram": 4,
+    "cuda/binding": 5,
+}
+# Where the kernels meet what runs them in the tests, found through the include path of their build.
+EMULATOR = ("cuda/device/device.h", "emulator/device.h")
+CSRC = ROOT / "csrc"
+SOURCES = sorted(
+    path.relative_to(CSRC).as_posix()
+    for path in CSRC.rglob("*")
+    if path.suffix in (".h", ".cuh", ".cpp", ".cu")
+)
 TESTS = ROOT / "tests"
 FILES_OF_TESTS = sorted(path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*.py"))
 
@@ -134,6 +156,21 @@ def test_special_packages_are_imported_in_their_place_only(file: str) -> None:
             assert file.startswith("backends/triton"), f"{file} imports triton"
         if name.startswith("torch.distributed"):
             assert file == "distributed.py", f"{file} imports torch.distributed"
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_includes_run_one_way(file: str) -> None:
+    room = Path(file).parent.as_posix()
+    assert room in ROOMS, f"{file}: decide where {room!r} stands, and say so in ROOMS"
+    for name in re.findall(r'^#include "(.+)"', (CSRC / file).read_text(), re.MULTILINE):
+        if (file, name) == EMULATOR:
+            continue
+        target = Path(name if "/" in name else f"{room}/{name}")
+        assert (CSRC / target).exists(), f"{file} includes {name}, which is not there"
+        other = target.parent.as_posix()
+        assert other == room or "/" in name, f"{file} includes {name} without its room"
+        assert other == room or ROOMS[other] < ROOMS[room], f"{file} includes {name}, from above or beside it"
+        assert other == "common" or other.split("/")[0] == room.split("/")[0], f"{file} includes {name}"
 
 
 @pytest.mark.parametrize("file", FILES_OF_TESTS)

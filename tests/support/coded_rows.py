@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from tcm_kernels import dispatch
 
-SLACK = 2e-6  # kSlack of csrc/certificate.h
+SLACK = 2e-6  # kSlack of csrc/common/certificate.h
 
 
 def generator(seed: int) -> torch.Generator:

@@ -1,6 +1,6 @@
-"""Builds the CUDA sources for the CPU: the kernels, on the twin of csrc/twin, and the probes of tests.
+"""Builds the CUDA sources for the CPU: the kernels, on the emulator, and the probes of tests.
 
-The library is what `backends/cuda.py` loads where TCM_KERNELS_CUDA_TWIN names it.
+The library is what `backends/cuda.py` loads where TCM_KERNELS_CUDA_EMULATOR names it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ TORCH_TARGET = "0x020a000000000000"
 
 
 def why_not() -> str | None:
-    """None where the twin can be built, else what is missing."""
+    """None where the emulator can be built, else what is missing."""
     if sys.platform != "linux":
-        return "the twin of the CUDA kernels needs Linux"
+        return "the emulator of a GPU needs Linux"
     if shutil.which("g++") is None:
         return "g++ is not installed"
     for name in ("ninja", "setuptools"):
@@ -34,7 +34,7 @@ def why_not() -> str | None:
 
 
 def skip_module_unless_here(*, beside_a_gpu: bool = False) -> None:
-    """Skip the test module that calls this where the twin cannot be built, or is not needed: on a GPU."""
+    """Skip the test module that calls this where the emulator cannot be built, or is not needed: on a GPU."""
     reason = why_not()
     if reason is None and torch.cuda.is_available() and not beside_a_gpu:
         reason = "the kernels run on a GPU here"
@@ -44,7 +44,7 @@ def skip_module_unless_here(*, beside_a_gpu: bool = False) -> None:
 
 def build(root: Path, to: Path) -> Path:
     """The library of the sources under `root`, in the folder `to`; only what has changed is compiled."""
-    kernels = [*root.glob("csrc/cuda/*.cu"), *root.glob("csrc/cuda/*.cpp")]
+    kernels = [*root.glob("csrc/cuda/*/*.cu"), *root.glob("csrc/cuda/*/*.cpp")]
     sources = [*sorted(kernels), root / "tests/support/cuda_probes.cpp"]
     from torch.utils import cpp_extension  # noqa: PLC0415  # which needs setuptools
 
@@ -52,10 +52,10 @@ def build(root: Path, to: Path) -> Path:
         *("-x c++", "-std=c++20", "-O2", "-fPIC", "-DTCM_TWIN", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"),
         *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-clobbered"),
         "-U_FORTIFY_SOURCE",  # which takes a longjmp from one fiber to another for an attack
-        *(f"-I{path}" for path in cpp_extension.include_paths()),
+        *(f"-I{path}" for path in (root / "csrc", root / "tests/support", *cpp_extension.include_paths())),
     ]
     libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
-    library = to / "libcuda_twin.so"
+    library = to / "libcuda_emulator.so"
     objects = [to / f"{source.name}.o" for source in sources]
     lines = [
         "rule compile",
@@ -73,14 +73,14 @@ def build(root: Path, to: Path) -> Path:
         (to / "build.ninja").write_text("\n".join([*lines, ""]))
         command = [sys.executable, "-m", "ninja", "-C", str(to), "--quiet"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"the twin does not compile:\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"the emulator does not compile:\n{done.stdout}{done.stderr}"
     return library
 
 
 @functools.cache
 def library() -> Path:
-    """The twin of the sources as they are."""
-    return build(ROOT, ROOT / "build" / "cuda-twin")
+    """The emulator of the sources as they are."""
+    return build(ROOT, ROOT / "build" / "cuda-emulator")
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """Rows that are hard to screen in tiles of one scale, and what the CUDA kernels leave of their pairs.
 
-The kernels run on the twin. That no pair is lost is checked here, because faults that are planted in the
+The kernels run on the emulator. That no pair is lost is checked here, because faults that are planted in the
 kernels must be found by the same checks.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 
-import cuda_twin
+import cuda_emulator
 import torch
 from coded_rows import ADVERSARIES, generator, random
 from screening_rule import TILE, Coded, coded
@@ -42,7 +42,7 @@ def screened(x: Tensor, y: Tensor, margin_minus: float) -> Screened:
     margins = torch.tensor([1.0, margin_minus], dtype=torch.float64)
     kind = [torch.float32, torch.float16, torch.bfloat16].index(x.dtype)
     arrays = [pointer(part) for side in (out.rows, out.columns) for part in vars(side).values()]
-    found = cuda_twin.probes().probe_screen(
+    found = cuda_emulator.probes().probe_screen(
         kind, pointer(x), n, pointer(y), m, d, out.rows.code.shape[1], pointer(margins), *arrays,
         pointer(row_bits), pointer(column_bits), pointer(directory),
     )  # fmt: skip

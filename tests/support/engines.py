@@ -35,7 +35,7 @@ def engines_of(names: Sequence[str]) -> list[Any]:
     for name in names:
         reasons = {device: dispatch.why_not(name, device, torch.float32) for device in devices}
         if name in ("triton", "cuda") and devices == ["cpu"]:
-            continue  # an interpreter and a twin run them here, in tests/backends/triton and cuda
+            continue  # an interpreter and an emulator run them here, in tests/backends/triton and cuda
         usable = [device for device in devices if reasons[device] is None]
         for device in usable:
             marks = [pytest.mark.gpu] if device == "cuda" else []

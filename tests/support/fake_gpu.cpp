@@ -20,16 +20,11 @@ struct Guard : c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::CUDA> {
   c10::Device exchangeDevice(c10::Device) const override { return kDevice; }
   c10::Device getDevice() const override { return kDevice; }
   c10::Stream getStream(c10::Device) const noexcept override { return kStream; }
-  c10::Stream getNewStream(c10::Device, int = 0) const override {
-    return kStream;
-  }
-  c10::Stream exchangeStream(c10::Stream) const noexcept override {
-    return kStream;
-  }
-  void record(void **, const c10::Stream &, const c10::DeviceIndex,
-              const c10::EventFlag) const override {}
-  void block(void *, const c10::Stream &) const override {}
-  bool queryEvent(void *) const override { return true; }
+  c10::Stream getNewStream(c10::Device, int = 0) const override { return kStream; }
+  c10::Stream exchangeStream(c10::Stream) const noexcept override { return kStream; }
+  void record(void**, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag) const override {}
+  void block(void*, const c10::Stream&) const override {}
+  bool queryEvent(void*) const override { return true; }
 };
 
 struct Hooks : at::CUDAHooksInterface {
@@ -39,19 +34,15 @@ struct Hooks : at::CUDAHooksInterface {
   bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
 };
 
-std::unique_ptr<at::CUDAHooksInterface> hooks(at::CUDAHooksArgs) {
-  return std::make_unique<Hooks>();
-}
+std::unique_ptr<at::CUDAHooksInterface> hooks(at::CUDAHooksArgs) { return std::make_unique<Hooks>(); }
 
 const bool kRegistered = [] {
-  at::CUDAHooksRegistry()->Register("CUDAHooks", hooks,
-                                    c10::REGISTRY_PREFERRED);
+  at::CUDAHooksRegistry()->Register("CUDAHooks", hooks, c10::REGISTRY_PREFERRED);
   return true;
 }();
 
-} // namespace
+}  // namespace
 
 extern "C" void set_guard() {
-  const c10::impl::DeviceGuardImplRegistrar registrar(c10::DeviceType::CUDA,
-                                                      new Guard);
+  const c10::impl::DeviceGuardImplRegistrar registrar(c10::DeviceType::CUDA, new Guard);
 }

@@ -1,7 +1,7 @@
 """What the kernels of both GPU backends have to show where they run without a GPU, each in its own way.
 
 With one, the shared tests run the backends like any other; what is here are those tests' checks, on inputs
-and in settings that Triton's interpreter and the twin of the CUDA kernels get through.
+and in settings that Triton's interpreter and the emulator of a GPU get through.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A GPU takes them for large matrices only, so that no shared case gets there: tiles, lists and super-tiles are
 made small here instead. One table, because three places must mean the same by it: the tests on a GPU, the
-tests without one, in Triton's interpreter and on the twin of the CUDA kernels (gpu/test_settings.py), and the
+tests without one, in Triton's interpreter and on the emulator of a GPU (gpu/test_settings.py), and the
 compiler, which is to know before any GPU does that these kernels compile and fit (triton/test_compiled.py).
 """
 
@@ -28,13 +28,13 @@ class Setting:
     tile: int | None = None  # of Triton; the CUDA kernels have one
     list_most: int | None = None
     useless_from: float | None = None  # share of candidates from which on the sweep does not run
-    rows: int = 67  # what the interpreter gets through in seconds; pair by pair takes the twin 20 us each
-    shared_kib: int = 228  # of a multiprocessor of the twin: two buffers or four
+    rows: int = 67  # what the interpreter gets through in seconds; pair by pair takes the emulator 20 us each
+    shared_kib: int = 228  # of a multiprocessor of the emulator: two buffers or four
 
     def apply(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TCM_KERNELS_GPU_SCREENING", self.screening)
         monkeypatch.setenv("TCM_KERNELS_GPU_POOL_MIB", str(self.pool_mib))
-        monkeypatch.setenv("TCM_TWIN_SHARED_BYTES", str(self.shared_kib * 1024))
+        monkeypatch.setenv("TCM_EMULATOR_SHARED_BYTES", str(self.shared_kib * 1024))
         for name, value in (
             ("TILE", self.tile),
             ("LIST_MOST", self.list_most),

@@ -3,8 +3,8 @@
 #include <optional>
 
 #include "checks.h"
-#include "huge_pages.h"
 #include "cpu/histogram/pair_histogram.h"
+#include "huge_pages.h"
 
 namespace tcm::cpu {
 namespace {
@@ -58,11 +58,11 @@ void check_groups(const HistogramSide& side, int64_t edge, int64_t most_groups) 
 }
 
 void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label,
-                       std::optional<Tensor> twin, std::optional<Tensor> ref, std::optional<Tensor> ref_order,
-                       std::optional<Tensor> ref_group, std::optional<Tensor> ref_rank,
-                       std::optional<Tensor> ref_label, int64_t bins, double lo, double hi, int64_t threads,
-                       int64_t most_groups, Tensor positives, Tensor negatives, Tensor pooled,
-                       Tensor workspace) {
+                       std::optional<Tensor> self_index, std::optional<Tensor> ref,
+                       std::optional<Tensor> ref_order, std::optional<Tensor> ref_group,
+                       std::optional<Tensor> ref_rank, std::optional<Tensor> ref_label, int64_t bins,
+                       double lo, double hi, int64_t threads, int64_t most_groups, Tensor positives,
+                       Tensor negatives, Tensor pooled, Tensor workspace) {
   const Bins rule = bins_of(bins, lo, hi);
   STD_TORCH_CHECK(positives.dim() == 2, "positives: expected a matrix");
   const int64_t group_count = positives.size(0), cells = group_count * rule.columns();
@@ -77,14 +77,14 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
                     "ref: expected its order, groups and labels, and the columns and dtype of emb");
     columns = side_of(*ref, *ref_order, *ref_group, *ref_rank, *ref_label, group_count);
   }
-  if (twin) check_vector(*twin, "twin", ScalarType::Int, emb.size(0));
+  if (self_index) check_vector(*self_index, "self_index", ScalarType::Int, emb.size(0));
   const HistogramPlan plan = plan_of(emb, ref, threads);
   check_groups(rows, plan.super_rows(), most_groups);
   check_groups(columns, plan.super_rows(), most_groups);
   check_vector(workspace, "workspace", ScalarType::Byte, plan.workspace_bytes(rule, most_groups));
   prefer_huge_pages(workspace.mutable_data_ptr(), workspace.numel());
   const auto run = is_double(emb) ? pair_histogram<double> : pair_histogram<float>;
-  run(plan, rule, rows, columns, twin ? twin->const_data_ptr<int32_t>() : nullptr, most_groups,
+  run(plan, rule, rows, columns, self_index ? self_index->const_data_ptr<int32_t>() : nullptr, most_groups,
       static_cast<char*>(workspace.mutable_data_ptr()),
       {positives.mutable_data_ptr<int64_t>(), negatives.mutable_data_ptr<int64_t>(),
        pooled.mutable_data_ptr<int64_t>()});
@@ -99,7 +99,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
       "_cpu_histogram_workspace_bytes(Tensor emb, Tensor? ref, int threads, int bins, int most_groups) -> "
       "int");
   m.def(
-      "_cpu_pair_histogram(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label, Tensor? twin, "
+      "_cpu_pair_histogram(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label, Tensor? "
+      "self_index, "
       "Tensor? ref, Tensor? ref_order, Tensor? ref_group, Tensor? ref_rank, Tensor? ref_label, int bins, "
       "float lo, float hi, int threads, int most_groups, Tensor(a!) positives, Tensor(b!) negatives, "
       "Tensor(c!) pooled, Tensor(d!) workspace) -> ()");

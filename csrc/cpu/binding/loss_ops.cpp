@@ -13,10 +13,11 @@
 #include <vector>
 
 #include "checks.h"
+#include "cpu/loss/backward.h"
 #include "cpu/loss/centroids.h"
+#include "cpu/loss/forward.h"
 #include "cpu/loss/quantize.h"
 #include "huge_pages.h"
-#include "cpu/loss/forward.h"
 
 namespace tcm::cpu {
 namespace {
@@ -33,8 +34,8 @@ Plan plan_of(const Tensor& emb, const std::optional<Tensor>& ref, int64_t thread
 // P and Q of both sides within the residual: emb's where wanted, then ref's where wanted.
 template <class T, class Byte>
 struct ResidualSums {
-  Sums<T> of_emb{nullptr, nullptr};
-  Sums<T> of_ref{nullptr, nullptr};
+  PartnerSums<T> of_emb{nullptr, nullptr};
+  PartnerSums<T> of_ref{nullptr, nullptr};
 
   ResidualSums(Byte* residual, int64_t bytes, int64_t emb_elements, int64_t ref_elements, bool need_emb,
                bool need_ref) {
@@ -68,10 +69,10 @@ void run_pair_sums(const Plan& plan, const Tensor& emb, const Tensor& labels,
   const RawRows columns = ref ? raw_rows(*ref) : rows;
   const ResidualSums<T, char> to(static_cast<char*>(residual.mutable_data_ptr()), residual.numel(),
                                  emb.numel(), ref ? ref->numel() : 0, need_grad_emb, ref && need_grad_ref);
-  const PairSums result =
-      pair_sums<T>(plan, rows, labels.const_data_ptr<int64_t>(), columns,
-                   ref_labels ? ref_labels->const_data_ptr<int64_t>() : nullptr, self_offset.value_or(-1),
-                   Margins<double>{m[0], m[1]}, work, to.of_emb, to.of_ref);
+  const ForwardResult result =
+      forward<T>(plan, rows, labels.const_data_ptr<int64_t>(), columns,
+                 ref_labels ? ref_labels->const_data_ptr<int64_t>() : nullptr, self_offset.value_or(-1),
+                 Margins<double>{m[0], m[1]}, work, to.of_emb, to.of_ref);
   double* s = sums.mutable_data_ptr<double>();
   int64_t* n = counts.mutable_data_ptr<int64_t>();
   s[0] = result.positive_sum;
@@ -80,7 +81,7 @@ void run_pair_sums(const Plan& plan, const Tensor& emb, const Tensor& labels,
   n[1] = result.negatives;
   if (stage_seconds) {
     const StageTimes& t = result.times;
-    const double times[kStages] = {t.order, t.pack, t.choose, t.screen, t.add_up};
+    const double times[kStages] = {t.order, t.prepare, t.probe, t.screen, t.accumulate};
     std::copy_n(times, kStages, stage_seconds->mutable_data_ptr<double>());
   }
 }
@@ -126,10 +127,10 @@ void run_backward(const Tensor& grad_sums, const Tensor& residual, const Tensor&
     prefer_huge_pages(grad.mutable_data_ptr(), grad.numel() * int64_t(grad.element_size()));
   }
   if (need_grad_emb) {
-    chain_rows<T>(raw_rows(emb), from.of_emb, w_p, w_q, threads, grad_emb.mutable_data_ptr());
+    normalize_backward<T>(raw_rows(emb), from.of_emb, w_p, w_q, threads, grad_emb.mutable_data_ptr());
   }
   if (need_grad_ref) {
-    chain_rows<T>(raw_rows(*ref), from.of_ref, w_p, w_q, threads, grad_ref.mutable_data_ptr());
+    normalize_backward<T>(raw_rows(*ref), from.of_ref, w_p, w_q, threads, grad_ref.mutable_data_ptr());
   }
 }
 
@@ -207,7 +208,7 @@ void run_encode_class(const Plan& plan, const Tensor& rows, const Tensor& code, 
   PackedRows packed{};
   packed.unit = const_cast<T*>(rows.const_data_ptr<T>());
   std::vector<T> mean(plan.dim);
-  const RowCode row = code_class(plan, packed, 0, rows.size(0), mean.data(), code.mutable_data_ptr());
+  const RowCode row = quantize_centroid(plan, packed, 0, rows.size(0), mean.data(), code.mutable_data_ptr());
   scale.mutable_data_ptr<float>()[0] = row.scale;
   error.mutable_data_ptr<float>()[0] = row.error;
 }

@@ -141,13 +141,13 @@ template <class T>
 class Counting {
  public:
   Counting(const HistogramPlan& plan, const Bins& bins, const HistogramSide& rows,
-           const HistogramSide& columns, const int32_t* twin, bool labels_sorted, const Scratch<T>& scratch,
-           const HistogramTables& tables)
+           const HistogramSide& columns, const int32_t* self_index, bool labels_sorted,
+           const Scratch<T>& scratch, const HistogramTables& tables)
       : plan_(plan),
         bins_(bins),
         rows_(rows),
         columns_(columns),
-        twin_(twin),
+        self_index_(self_index),
         labels_sorted_(labels_sorted),
         scratch_(scratch),
         tables_(tables),
@@ -221,9 +221,10 @@ class Counting {
                                   uint16_t(bins_.columns()), columns.size(), bins);
       }
       if (diagonal) std::fill_n(bins, i + 1, nowhere());
-      if (twin_ == nullptr) continue;
-      const int64_t twin = twin_[rows.begin + i];
-      if (twin >= columns.begin && twin < columns.end) bins[twin - columns.begin] = nowhere();
+      if (self_index_ == nullptr) continue;
+      const int64_t self_index = self_index_[rows.begin + i];
+      if (self_index >= columns.begin && self_index < columns.end)
+        bins[self_index - columns.begin] = nowhere();
     }
   }
 
@@ -234,7 +235,7 @@ class Counting {
   const Bins& bins_;
   const HistogramSide& rows_;
   const HistogramSide& columns_;
-  const int32_t* twin_;
+  const int32_t* self_index_;
   bool labels_sorted_;
   const Scratch<T>& scratch_;
   const HistogramTables& tables_;
@@ -265,8 +266,8 @@ int64_t HistogramPlan::workspace_bytes(const Bins& bins, int64_t most_groups) co
 
 template <class T>
 void pair_histogram(const HistogramPlan& plan, const Bins& bins, const HistogramSide& rows,
-                    const HistogramSide& columns, const int32_t* twin, int64_t most_groups, char* workspace,
-                    const HistogramTables& tables) {
+                    const HistogramSide& columns, const int32_t* self_index, int64_t most_groups,
+                    char* workspace, const HistogramTables& tables) {
   std::vector<Scratch<T>> scratch(plan.threads);
   const int64_t bytes = plan.workspace_bytes(bins, most_groups) / plan.threads;
   for (int64_t worker = 0; worker < plan.threads; ++worker) {
@@ -280,7 +281,8 @@ void pair_histogram(const HistogramPlan& plan, const Bins& bins, const Histogram
   for_each_task(row_parts * column_parts, plan.threads, [&](int64_t task, int64_t worker) {
     const int64_t a = task / column_parts, b = task % column_parts;
     if (plan.self && b < a) return;
-    Counting<T>(plan, bins, rows, columns, twin, labels_sorted, scratch[worker], tables).super_tile(a, b);
+    Counting<T>(plan, bins, rows, columns, self_index, labels_sorted, scratch[worker], tables)
+        .super_tile(a, b);
   });
   for (const Scratch<T>& each : scratch) {
     for (int64_t k = 0; k < 2 * int64_t(bins.columns()); ++k) tables.pooled[k] += each.pooled[k];

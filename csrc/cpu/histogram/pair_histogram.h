@@ -39,11 +39,11 @@ struct HistogramTables {
   int64_t* pooled;
 };
 
-// `twin`: (rows) the column that is the row's own sample, -1 if none; null in the self case, where `columns`
+// `self_index`: (rows) the column that is the row's own sample, -1 if none; null in the self case, where `columns`
 // is `rows`. T is the compute dtype.
 template <class T>
 void pair_histogram(const HistogramPlan& plan, const Bins& bins, const HistogramSide& rows,
-                    const HistogramSide& columns, const int32_t* twin, int64_t most_groups, char* workspace,
-                    const HistogramTables& tables);
+                    const HistogramSide& columns, const int32_t* self_index, int64_t most_groups,
+                    char* workspace, const HistogramTables& tables);
 
 }  // namespace tcm::cpu

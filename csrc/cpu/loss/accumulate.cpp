@@ -4,6 +4,7 @@
 
 #include "bits.h"
 #include "cpu/torch_shim.h"
+#include "screening_plan.h"
 
 namespace tcm::cpu {
 namespace {
@@ -85,7 +86,7 @@ struct Target {
 // Adds one tile, one sign: to the sums of its rows the unit rows of its columns, or the reverse. Sums of
 // similarities that screening deferred are found on the way to the rows.
 template <bool kToRows, class T>
-void add_tile(const TileView<T>& tile, bool positive, Target<T> to) {
+void accumulate_tile(const TileView<T>& tile, bool positive, Target<T> to) {
   const Plan& plan = tile.plan;
   const Workspace& work = tile.work;
   const Simd<T>& loops = simd<T>();
@@ -106,7 +107,7 @@ void add_tile(const TileView<T>& tile, bool positive, Target<T> to) {
   T* scratch = work.tile_scratch<T>(plan, to.worker);
   auto* pattern = reinterpret_cast<uint64_t*>(scratch + kPatternScratch + plan.tile * kPatternPanel);
 
-  if (count * kListFrom <= pairs && !deferred) {
+  if (is_at_most(count, kMaxListShare, pairs) && !deferred) {
     for (int64_t i = 0; i < tile.rows(); ++i) {
       for (int64_t w = 0; w < tile.words(); ++w) {
         for_each_bit(tile.word(i, w, positive), w * 64, [&](int64_t j) {
@@ -114,7 +115,7 @@ void add_tile(const TileView<T>& tile, bool positive, Target<T> to) {
         });
       }
     }
-  } else if ((pairs - count) * kListFrom <= pairs && !deferred) {
+  } else if (is_at_most(pairs - count, kMaxListShare, pairs) && !deferred) {
     const int64_t words = gather_pattern<kToRows>(tile, positive, pattern);
     const double* all = (kToRows ? work.packed_columns.block_sum + tile.b * plan.dim
                                  : work.packed_rows.block_sum + tile.a * plan.dim) +
@@ -162,8 +163,8 @@ void collect_deferred(const TileView<T>& tile) {
 }  // namespace
 
 template <class T>
-void add_up(const Plan& plan, const SuperTile& super, const Workspace& work, Sums<T> of_rows,
-            Sums<T> of_columns) {
+void accumulate(const Plan& plan, const SuperTile& super, const Workspace& work, PartnerSums<T> of_rows,
+                PartnerSums<T> of_columns) {
   // Tasks: (block, chunk of D, sign), first the row blocks, then the column blocks. On the diagonal of the
   // self case both are the same rows, so one task takes a block's tiles in both directions.
   const bool both = super.diagonal;
@@ -174,21 +175,21 @@ void add_up(const Plan& plan, const SuperTile& super, const Workspace& work, Sum
     const bool positive = task % 2 == 0;
     const int64_t from = (task / 2 % chunks) * plan.chunk;
     const int64_t block = task / 2 / chunks;
-    const auto target = [&](Sums<T> sums) {
+    const auto target = [&](PartnerSums<T> sums) {
       return Target<T>{positive ? sums.positive : sums.negative, from, std::min(plan.chunk, plan.dim - from),
                        worker};
     };
     const auto tile = [&](int64_t a, int64_t b) { return TileView<T>{plan, super, work, a, b}; };
     if (block < row_blocks) {
       for (int64_t a = 0; both && a <= block; ++a) {
-        add_tile<false>(tile(a, block), positive, target(of_rows));
+        accumulate_tile<false>(tile(a, block), positive, target(of_rows));
       }
       for (int64_t b = both ? block : 0; b < super.col_count; ++b) {
-        add_tile<true>(tile(block, b), positive, target(of_rows));
+        accumulate_tile<true>(tile(block, b), positive, target(of_rows));
       }
     } else {
       for (int64_t a = 0; a < super.row_count; ++a) {
-        add_tile<false>(tile(a, block - row_blocks), positive, target(of_columns));
+        accumulate_tile<false>(tile(a, block - row_blocks), positive, target(of_columns));
       }
     }
   });
@@ -199,7 +200,9 @@ void add_up(const Plan& plan, const SuperTile& super, const Workspace& work, Sum
   }
 }
 
-template void add_up<float>(const Plan&, const SuperTile&, const Workspace&, Sums<float>, Sums<float>);
-template void add_up<double>(const Plan&, const SuperTile&, const Workspace&, Sums<double>, Sums<double>);
+template void accumulate<float>(const Plan&, const SuperTile&, const Workspace&, PartnerSums<float>,
+                                PartnerSums<float>);
+template void accumulate<double>(const Plan&, const SuperTile&, const Workspace&, PartnerSums<double>,
+                                 PartnerSums<double>);
 
 }  // namespace tcm::cpu

@@ -74,13 +74,10 @@ void clear_harmless(const Tile<T>& tile) {
   }
 }
 
-// One pair in so many: up to there, what a first look leaves is computed.
-constexpr int64_t kLeftFrom = 12;
-
 // Finishes a tile after a first look that left `marked` pairs marked; false where those are too many.
 template <class T>
 bool finish_first_look(const Tile<T>& tile, int64_t marked) {
-  if (marked * kLeftFrom > tile.rows * tile.columns) return false;
+  if (!is_at_most(marked, kMaxLeftShare, tile.rows * tile.columns)) return false;
   clear_harmless(tile);
   *tile.sums = evaluate_marked(tile);
   return true;

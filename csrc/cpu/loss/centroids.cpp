@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "quantize.h"
 #include "cpu/torch_shim.h"
+#include "quantize.h"
 
 namespace tcm::cpu {
 
@@ -17,8 +17,8 @@ int64_t count_classes(const Plan& plan, const SuperTile& super, const Workspace&
 }
 
 template <class T>
-RowCode code_class(const Plan& plan, const PackedRows& packed, int64_t first, int64_t last, T* mean,
-                   void* code) {
+RowCode quantize_centroid(const Plan& plan, const PackedRows& packed, int64_t first, int64_t last, T* mean,
+                          void* code) {
   const Simd<T>& loops = simd<T>();
   const int64_t dim = plan.dim;
   const auto unit = [&](int64_t r) { return static_cast<const T*>(packed.unit) + r * dim; };
@@ -38,10 +38,10 @@ RowCode code_class(const Plan& plan, const PackedRows& packed, int64_t first, in
 }
 
 template <class T>
-void code_classes(const Plan& plan, const Screening& screening, const SuperTile& super,
-                  const Workspace& work) {
+void quantize_centroids(const Plan& plan, const ScreeningPlan& screening, const SuperTile& super,
+                        const Workspace& work) {
   const PackedRows& packed = work.packed_rows;
-  const ClassCodes& classes = packed.classes;
+  const Centroids& classes = packed.classes;
   const LabelledRow* order = work.row_order + super.row_tile * plan.tile;
   for_each_task(super.row_count, plan.threads, [&](int64_t block, int64_t worker) {
     const int64_t first = block * plan.tile, last = first + block_rows(plan, super, block);
@@ -56,8 +56,9 @@ void code_classes(const Plan& plan, const Screening& screening, const SuperTile&
     begin[count] = int32_t(last - first);
     for (int64_t k = 0; k < count; ++k) {
       const int64_t at = block * plan.most_classes() + k, from = first + begin[k], to = first + begin[k + 1];
-      void* code = static_cast<char*>(classes.code) + at * plan.class_code_bytes();
-      const RowCode row = code_class<T>(plan, packed, from, to, work.row_scratch<T>(plan, worker), code);
+      void* code = static_cast<char*>(classes.code) + at * plan.centroid_bytes();
+      const RowCode row =
+          quantize_centroid<T>(plan, packed, from, to, work.row_scratch<T>(plan, worker), code);
       classes.scale[at] = row.scale;
       classes.error[at] = row.error;
       if (screening.has_prefix(plan)) {
@@ -67,9 +68,9 @@ void code_classes(const Plan& plan, const Screening& screening, const SuperTile&
   });
 }
 
-#define TCM_INSTANTIATE(T)                                                                     \
-  template RowCode code_class<T>(const Plan&, const PackedRows&, int64_t, int64_t, T*, void*); \
-  template void code_classes<T>(const Plan&, const Screening&, const SuperTile&, const Workspace&);
+#define TCM_INSTANTIATE(T)                                                                            \
+  template RowCode quantize_centroid<T>(const Plan&, const PackedRows&, int64_t, int64_t, T*, void*); \
+  template void quantize_centroids<T>(const Plan&, const ScreeningPlan&, const SuperTile&, const Workspace&);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)
 

@@ -1,13 +1,14 @@
 // The loss over all pairs on a CPU, without the similarity matrix.
 //
-// Method: prepare (sort rows by label, pack unit rows and their codes), then for each super-tile of up to
-// 8192 x 8192 pairs: screen (which pairs are hard? one bit each), add up (hard pairs into P and Q). In
+// Method: prepare (sort rows by label, pack unit rows and their codes), probe (how to screen), then for each
+// super-tile of up to 8192 x 8192 pairs: screen (which pairs are hard? one bit each), accumulate (hard pairs into
+// P and Q). In
 // the self case only tiles on and above the diagonal are visited and every pair counts twice. The backward
 // needs no pair again: g_i = w+ P_i + w- Q_i, once through the normalisation.
 //
 // Cost, N x N self case in float32 (a bare x·xᵀ takes 2 N² D flops: 1 U). Half of the matrix is N² D int8
-// operations: 0.13 U with VNNI, which has four times the float32 rate; a prefix of the columns (sample.h)
-// saves a part of that, and one code for a class of k rows (classes.h) all but 1/k. Without int8 units N² D
+// operations: 0.13 U with VNNI, which has four times the float32 rate; a prefix of the columns (probe.h)
+// saves a part of that, and one code for a class of k rows (centroids.h) all but 1/k. Without int8 units N² D
 // flops, 0.5 U, or 0.5/k. Then one comparison a product while the tile is in cache, 4 D bytes read per hard
 // pair and direction, P and Q written once. At half density, a product with the pattern of bits in either
 // direction: additions only, a quarter of the 2 N² D flops that two float32 products would take.
@@ -20,23 +21,19 @@
 // 0.21; with float32 products for patterns, a half took 1.80.
 #include "forward.h"
 
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
-
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <limits>
-#include <vector>
 
 #include "centroids.h"
 #include "probe.h"
+#include "screen.h"
 
 namespace tcm::cpu {
 namespace {
 
 template <class T>
-void fill_rows(Sums<T> sums, int64_t rows, int64_t dim, int64_t threads, T value) {
+void fill_rows(PartnerSums<T> sums, int64_t rows, int64_t dim, int64_t threads, T value) {
   if (sums.positive == nullptr) return;
   const int64_t per_task = std::max<int64_t>(1, (int64_t(1) << 18) / std::max<int64_t>(dim, 1));
   for_each_task((rows + per_task - 1) / per_task, threads, [&](int64_t task, int64_t) {
@@ -59,28 +56,23 @@ class Stopwatch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-template <class Half>
-void narrow(const float* row, int64_t dim, Half* out) {
-  for (int64_t k = 0; k < dim; ++k) out[k] = Half(row[k]);
-}
-
 }  // namespace
 
 template <class T>
-PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, const RawRows& ref,
-                   const int64_t* ref_labels, int64_t self_offset, Margins<double> margins, Workspace& work,
-                   Sums<T> of_emb, Sums<T> of_ref) {
+ForwardResult forward(const Plan& plan, const RawRows& emb, const int64_t* labels, const RawRows& ref,
+                      const int64_t* ref_labels, int64_t self_offset, Margins<double> margins,
+                      Workspace& work, PartnerSums<T> of_emb, PartnerSums<T> of_ref) {
   Stopwatch watch;
   StageTimes times;
   order_by_label(plan, labels, ref_labels, self_offset, work);
   fill_rows(of_emb, plan.rows, plan.dim, plan.threads, T(0));
   if (!plan.self) fill_rows(of_ref, plan.columns, plan.dim, plan.threads, T(0));
   watch.lap(times.order);
-  const Sums<T> of_columns = plan.self ? of_emb : of_ref;
+  const PartnerSums<T> of_columns = plan.self ? of_emb : of_ref;
   const RawRows& columns = plan.self ? emb : ref;
 
   TileSums total{};
-  Screening screening{plan.codes(), false, plan.dim};
+  ScreeningPlan screening{plan.codes(), false, plan.dim};
   const bool can_defer = of_emb.positive != nullptr;
   bool finite = true;
   const auto super_count = [&](int64_t n) { return (n + plan.super_rows() - 1) / plan.super_rows(); };
@@ -114,20 +106,20 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
         pack(columns, work.col_order, j, packed_columns);
         columns_held = j;
       }
-      watch.lap(times.pack);
+      watch.lap(times.prepare);
       if (i == 0 && new_rows && plan.screens) {
-        screening = choose_screening<T>(plan, super, margins, can_defer, work);
-        watch.lap(times.choose);
+        screening = probe<T>(plan, super, margins, can_defer, work);
+        watch.lap(times.probe);
         if (screening.has_prefix(plan)) {
           measure_tails<T>(plan, screening, super.rows(plan), work.packed_rows);
           if (!super.diagonal) measure_tails<T>(plan, screening, super.columns(plan), work.packed_columns);
         }
       }
-      if (screening.classes && new_rows) code_classes<T>(plan, screening, super, work);
-      watch.lap(times.pack);
+      if (screening.classes && new_rows) quantize_centroids<T>(plan, screening, super, work);
+      watch.lap(times.prepare);
       screen<T>(plan, super, screening, margins, can_defer, work);
       watch.lap(times.screen);
-      add_up<T>(plan, super, work, of_emb, of_columns);
+      accumulate<T>(plan, super, work, of_emb, of_columns);
       for (int64_t a = 0; a < super.row_count; ++a) {
         for (int64_t b = 0; b < super.col_count; ++b) {
           if (!super.holds(a, b)) continue;
@@ -138,7 +130,7 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
           total.negatives += tile.negatives;
         }
       }
-      watch.lap(times.add_up);
+      watch.lap(times.accumulate);
     }
   }
   // Without rows the columns were never packed, but one that is not finite still makes the loss NaN.
@@ -159,36 +151,10 @@ PairSums pair_sums(const Plan& plan, const RawRows& emb, const int64_t* labels, 
           ordered * total.negatives, times};
 }
 
-template <class T>
-void chain_rows(const RawRows& raw, Sums<const T> sums, double w_p, double w_q, int64_t threads, void* grad) {
-  constexpr int64_t kRowsPerTask = 64;
-  for_each_task((raw.rows + kRowsPerTask - 1) / kRowsPerTask, threads, [&](int64_t task, int64_t) {
-    const Simd<T>& loops = simd<T>();
-    const bool converts = raw.dtype != scalar_type<T>();
-    std::vector<T> buffer(converts ? 2 * raw.dim : 0);
-    const int64_t last = std::min(raw.rows, (task + 1) * kRowsPerTask);
-    for (int64_t i = task * kRowsPerTask; i < last; ++i) {
-      const int64_t at = i * raw.dim;
-      const T* x = load_row<T>(raw, i, buffer.data());
-      T* out = converts ? buffer.data() + raw.dim : static_cast<T*>(grad) + at;
-      const double norm = std::sqrt(loops.squared_norm(x, raw.dim));
-      loops.chain(x, sums.positive + at, sums.negative + at, w_p, w_q, 1.0 / std::max(norm, kNormFloor),
-                  norm >= kNormFloor, out, raw.dim);
-      if constexpr (sizeof(T) == sizeof(float)) {
-        if (raw.dtype == ScalarType::BFloat16) {
-          narrow(out, raw.dim, static_cast<torch::headeronly::BFloat16*>(grad) + at);
-        } else if (raw.dtype == ScalarType::Half) {
-          narrow(out, raw.dim, static_cast<torch::headeronly::Half*>(grad) + at);
-        }
-      }
-    }
-  });
-}
-
 #define TCM_INSTANTIATE(T)                                                                                \
-  template PairSums pair_sums<T>(const Plan&, const RawRows&, const int64_t*, const RawRows&,             \
-                                 const int64_t*, int64_t, Margins<double>, Workspace&, Sums<T>, Sums<T>); \
-  template void chain_rows<T>(const RawRows&, Sums<const T>, double, double, int64_t, void*);
+  template ForwardResult forward<T>(const Plan&, const RawRows&, const int64_t*, const RawRows&,          \
+                                    const int64_t*, int64_t, Margins<double>, Workspace&, PartnerSums<T>, \
+                                    PartnerSums<T>);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)
 

@@ -74,12 +74,12 @@ void order_by_label(const Plan& plan, const int64_t* labels, const int64_t* ref_
   }
 
   if (plan.self || self_offset < 0) {
-    std::fill_n(work.twin, plan.rows, int64_t(-1));
+    std::fill_n(work.self_index, plan.rows, int64_t(-1));
     return;
   }
   for (int64_t j = 0; j < plan.columns; ++j) work.position[work.col_order[j].index] = j;
   for (int64_t i = 0; i < plan.rows; ++i) {
-    work.twin[i] = work.position[work.row_order[i].index + self_offset];
+    work.self_index[i] = work.position[work.row_order[i].index + self_offset];
   }
 }
 

@@ -1,4 +1,4 @@
-// Stage 1, prepare: label order, and unit rows packed in that order.
+// Prepare: label order, and unit rows packed in that order.
 //
 // Rows are laid out sorted by label (stable), so the columns of a row's own class are one run
 // [same_begin, same_end): the inner loops compare no labels, and most tiles have no positives at all.
@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "cpu/torch_shim.h"
-#include "plan.h"
+#include "workspace.h"
 
 namespace tcm::cpu {
 
@@ -26,7 +26,7 @@ struct RawRows {
 template <class T>
 const T* load_row(const RawRows& raw, int64_t index, T* buffer);
 
-// Fills the label order of both sides, the runs of equal labels, and twins. ref_labels is null in the
+// Fills the label order of both sides, the runs of equal labels, and self_index. ref_labels is null in the
 // self case; self_offset < 0 means that no row of one side is a row of the other.
 void order_by_label(const Plan& plan, const int64_t* labels, const int64_t* ref_labels, int64_t self_offset,
                     Workspace& work);

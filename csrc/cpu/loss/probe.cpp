@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "centroids.h"
-#include "quantize.h"
 #include "cpu/torch_shim.h"
+#include "quantize.h"
 
 namespace tcm::cpu {
 namespace {
@@ -121,8 +121,9 @@ class Survey {
     while (first > begin && order[first - 1].label == order[row].label) --first;
     while (last < end && order[last].label == order[row].label) ++last;
     std::vector<T> mean(plan_.dim);
-    std::vector<char> code(plan_.class_code_bytes());
-    const RowCode of_class = code_class<T>(plan_, work_.packed_rows, first, last, mean.data(), code.data());
+    std::vector<char> code(plan_.centroid_bytes());
+    const RowCode of_class =
+        quantize_centroid<T>(plan_, work_.packed_rows, first, last, mean.data(), code.data());
     if (plan_.codes()) {
       decode(plan_, code.data(), of_class.scale, centre);
     } else {
@@ -157,10 +158,10 @@ class Survey {
 };
 
 // The screening that costs least by what was seen. `classes`: of the super-tile, per row.
-Screening cheapest(const Plan& plan, const Seen& seen, double classes) {
+ScreeningPlan cheapest(const Plan& plan, const Seen& seen, double classes) {
   const int64_t steps = steps_of(plan);
   const double each_left = plan.codes() ? kLeftByCodes : kLeft;
-  Screening best{plan.codes(), false, plan.dim};
+  ScreeningPlan best{plan.codes(), false, plan.dim};
   double least = 1.0 + (plan.codes() ? each_left * seen.share(seen.left_by_rows[steps]) : 0.0);
   const auto consider = [&](bool by_classes, int64_t step, double products, double left) {
     const double cost = products * double(step) / double(steps) + each_left * left;
@@ -178,8 +179,8 @@ Screening cheapest(const Plan& plan, const Seen& seen, double classes) {
 }  // namespace
 
 template <class T>
-Screening choose_screening(const Plan& plan, const SuperTile& super, Margins<double> margins, bool can_defer,
-                           const Workspace& work) {
+ScreeningPlan probe(const Plan& plan, const SuperTile& super, Margins<double> margins, bool can_defer,
+                    const Workspace& work) {
   const auto rows = take<T>(plan, work.packed_rows, super.rows(plan), false);
   const Survey<T> survey(plan, super, margins, work);
   std::vector<Seen> by_row(rows.size(), Seen(steps_of(plan)));
@@ -190,7 +191,7 @@ Screening choose_screening(const Plan& plan, const SuperTile& super, Margins<dou
 
   if (seen.pairs == 0) return {plan.codes(), false, plan.dim};
   // Neither few hard nor few not hard: sums of similarities are needed, unless they can be deferred.
-  const bool middle = std::min(seen.hard, seen.pairs - seen.hard) * kOpenFrom > seen.pairs;
+  const bool middle = !is_at_most(std::min(seen.hard, seen.pairs - seen.hard), kMaxOpenShare, seen.pairs);
   const int64_t listed = middle ? 0 : std::min(seen.hard, seen.pairs - seen.hard);
   if (seen.share(seen.open + listed) > kUselessFrom || (middle && !can_defer))
     return {false, false, plan.dim};
@@ -198,7 +199,7 @@ Screening choose_screening(const Plan& plan, const SuperTile& super, Margins<dou
 }
 
 template <class T>
-void measure_tails(const Plan& plan, const Screening& screening, int64_t rows, const PackedRows& packed) {
+void measure_tails(const Plan& plan, const ScreeningPlan& screening, int64_t rows, const PackedRows& packed) {
   constexpr int64_t kRowsPerTask = 256;
   const int64_t from = std::min(screening.prefix, plan.dim);
   for_each_task((rows + kRowsPerTask - 1) / kRowsPerTask, plan.threads, [&](int64_t task, int64_t) {
@@ -211,10 +212,9 @@ void measure_tails(const Plan& plan, const Screening& screening, int64_t rows, c
   });
 }
 
-#define TCM_INSTANTIATE(T)                                                                     \
-  template Screening choose_screening<T>(const Plan&, const SuperTile&, Margins<double>, bool, \
-                                         const Workspace&);                                    \
-  template void measure_tails<T>(const Plan&, const Screening&, int64_t, const PackedRows&);
+#define TCM_INSTANTIATE(T)                                                                                 \
+  template ScreeningPlan probe<T>(const Plan&, const SuperTile&, Margins<double>, bool, const Workspace&); \
+  template void measure_tails<T>(const Plan&, const ScreeningPlan&, int64_t, const PackedRows&);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)
 

@@ -11,6 +11,7 @@
 
 #include <string>
 
+#include "cpu/simd/simd.h"
 #include "plan.h"
 
 namespace tcm::cpu {

@@ -4,6 +4,8 @@
 #include <limits>
 
 #include "cpu/torch_shim.h"
+#include "screen_by_centroids.h"
+#include "screen_by_codes.h"
 #include "tile.h"
 
 namespace tcm::cpu {
@@ -21,7 +23,8 @@ void screen_in_full(const Tile<T>& tile, T* s) {
   TileSums sums{};
   for (int64_t i = 0; i < tile.rows; ++i) {
     T* row = s + i * plan.tile;
-    if (tile.twin(i) >= 0) row[tile.twin(i)] = std::numeric_limits<T>::quiet_NaN();  // NaN is never hard
+    if (tile.self_index(i) >= 0)
+      row[tile.self_index(i)] = std::numeric_limits<T>::quiet_NaN();  // NaN is never hard
     simd<T>().scan_row(row, tile.span(i), thresholds<T>(tile.margins), tile.bits + i * plan.words(), &sums);
   }
   *tile.sums = sums;
@@ -29,14 +32,8 @@ void screen_in_full(const Tile<T>& tile, T* s) {
 
 }  // namespace
 
-SuperTile SuperTile::at(const Plan& plan, int64_t super_row, int64_t super_col) {
-  const int64_t row_tile = super_row * plan.super_tiles, col_tile = super_col * plan.super_tiles;
-  return {row_tile, std::min(plan.super_tiles, plan.row_tiles() - row_tile), col_tile,
-          std::min(plan.super_tiles, plan.column_tiles() - col_tile), plan.self && super_row == super_col};
-}
-
 template <class T>
-void screen(const Plan& plan, const SuperTile& super, const Screening& screening, Margins<double> margins,
+void screen(const Plan& plan, const SuperTile& super, const ScreeningPlan& screening, Margins<double> margins,
             bool can_defer, const Workspace& work) {
   const int64_t strip = screening.classes ? kStrip : 1, strips = (super.col_count + strip - 1) / strip;
   for_each_task(super.row_count * strips, plan.threads, [&](int64_t task, int64_t worker) {
@@ -73,10 +70,10 @@ void screen(const Plan& plan, const SuperTile& super, const Screening& screening
       }
       const int64_t count = std::min(end - b, plan.tile / classes);  // as many tiles as the scratch holds
       const int64_t columns = std::min(count * plan.tile, super.columns(plan) - b * plan.tile);
-      multiply_classes(tile_at(b), screening, columns, scratch);
+      multiply_centroids(tile_at(b), screening, columns, scratch);
       uint64_t left = 0;
       for (int64_t k = 0; k < count; ++k) {
-        if (!screen_by_classes(tile_at(b + k), screening, scratch, k * plan.tile, columns)) left |= 1u << k;
+        if (!screen_by_centroids(tile_at(b + k), screening, scratch, k * plan.tile, columns)) left |= 1u << k;
       }
       for (int64_t k = 0; k < count; ++k) {
         if (left >> k & 1) screen_tile(tile_at(b + k));
@@ -86,9 +83,9 @@ void screen(const Plan& plan, const SuperTile& super, const Screening& screening
   });
 }
 
-template void screen<float>(const Plan&, const SuperTile&, const Screening&, Margins<double>, bool,
+template void screen<float>(const Plan&, const SuperTile&, const ScreeningPlan&, Margins<double>, bool,
                             const Workspace&);
-template void screen<double>(const Plan&, const SuperTile&, const Screening&, Margins<double>, bool,
+template void screen<double>(const Plan&, const SuperTile&, const ScreeningPlan&, Margins<double>, bool,
                              const Workspace&);
 
 }  // namespace tcm::cpu

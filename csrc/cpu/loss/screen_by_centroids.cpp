@@ -1,10 +1,11 @@
-// Tiles by one product a class: see classes.h. A pair that the class's product cannot prove harmless gets one
+// Tiles by one product a class: see centroids.h. A pair that the class's product cannot prove harmless gets one
 // of the two rows' own codes, and if that does not prove it either, an inner product; a tile that keeps too
 // many such pairs is left to the next screening.
+#include "screen_by_centroids.h"
+
 #include "candidates.h"
-#include "quantize.h"
 #include "cpu/torch_shim.h"
-#include "tile.h"
+#include "quantize.h"
 
 namespace tcm::cpu {
 namespace {
@@ -12,9 +13,9 @@ namespace {
 // Marks in tile.bits the pairs that their class's product leaves, and returns how many there are at most.
 // `scan` does so for one row, given that product, the row's span and the least similarity to be marked.
 template <class T, class Scan>
-int64_t mark(const Tile<T>& tile, const Screening& screening, float column_error, const Scan& scan) {
+int64_t mark(const Tile<T>& tile, const ScreeningPlan& screening, float column_error, const Scan& scan) {
   const Plan& plan = tile.plan;
-  const ClassCodes& classes = tile.work.packed_rows.classes;
+  const Centroids& classes = tile.work.packed_rows.classes;
   const int32_t* begin = classes.begin + tile.row_block * (plan.most_classes() + 1);
   const bool beyond = screening.has_prefix(plan);
   const double tail = beyond ? *std::max_element(tile.column_tails(), tile.column_tails() + tile.columns) : 0;
@@ -30,7 +31,7 @@ int64_t mark(const Tile<T>& tile, const Screening& screening, float column_error
       const RowSpan span = tile.span(i);
       uint64_t* bits = tile.row_bits(i);
       for (int64_t w = 0; w < tile.words(); ++w) bits[w] = found ? of_class[w] & span.pair_bits(w) : 0;
-      if (found) tile.clear_twin(i);
+      if (found) tile.clear_self(i);
     }
     marked += found * (begin[k + 1] - begin[k]);
   }
@@ -40,10 +41,11 @@ int64_t mark(const Tile<T>& tile, const Screening& screening, float column_error
 }  // namespace
 
 template <class T>
-void multiply_classes(const Tile<T>& first, const Screening& screening, int64_t columns, void* products) {
+void multiply_centroids(const Tile<T>& first, const ScreeningPlan& screening, int64_t columns,
+                        void* products) {
   const Plan& plan = first.plan;
   const char* classes = static_cast<const char*>(first.work.packed_rows.classes.code) +
-                        first.row_block * plan.most_classes() * plan.class_code_bytes();
+                        first.row_block * plan.most_classes() * plan.centroid_bytes();
   if (plan.codes()) {
     multiply_codes(plan, classes, first.classes(), first.column_codes(), columns,
                    std::min(screening.prefix, plan.code_dim), static_cast<int32_t*>(products));
@@ -55,8 +57,8 @@ void multiply_classes(const Tile<T>& first, const Screening& screening, int64_t 
 }
 
 template <class T>
-bool screen_by_classes(const Tile<T>& tile, const Screening& screening, const void* products, int64_t offset,
-                       int64_t stride) {
+bool screen_by_centroids(const Tile<T>& tile, const ScreeningPlan& screening, const void* products,
+                         int64_t offset, int64_t stride) {
   int64_t marked;
   if (tile.plan.codes()) {
     const CodeRange range(tile.column_scales(), tile.column_errors(), tile.columns);
@@ -74,9 +76,9 @@ bool screen_by_classes(const Tile<T>& tile, const Screening& screening, const vo
   return finish_first_look(tile, marked);
 }
 
-#define TCM_INSTANTIATE(T)                                                             \
-  template void multiply_classes<T>(const Tile<T>&, const Screening&, int64_t, void*); \
-  template bool screen_by_classes<T>(const Tile<T>&, const Screening&, const void*, int64_t, int64_t);
+#define TCM_INSTANTIATE(T)                                                                   \
+  template void multiply_centroids<T>(const Tile<T>&, const ScreeningPlan&, int64_t, void*); \
+  template bool screen_by_centroids<T>(const Tile<T>&, const ScreeningPlan&, const void*, int64_t, int64_t);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)
 

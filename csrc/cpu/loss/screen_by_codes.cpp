@@ -7,18 +7,16 @@
 //   classified   else each candidate by its own bound: harmless, hard, or open
 //   then         few hard or open: each gets an inner product, which decides it and is its similarity
 //                few not hard: the same for those, and Σ s = (sum of rows)·(sum of columns) - theirs
-//                few open, many of either: inner products for the open ones; Σ s is left to the adding
-//                up, which multiplies the hard pairs' pattern with the unit rows anyway
+//                few open, many of either: inner products for the open ones; Σ s is left to
+//                `accumulate`, which multiplies the hard pairs' pattern with the unit rows anyway
 //                many open: the tile is multiplied in full precision
+#include "screen_by_codes.h"
+
 #include "candidates.h"
 #include "quantize.h"
-#include "tile.h"
 
 namespace tcm::cpu {
 namespace {
-
-// One pair in so many: up to there, candidates are computed at once, above it they are classified first.
-constexpr int64_t kDirectFrom = 128;
 
 // Marks the candidates in tile.bits and returns how many there are. `beyond`: whether the products are of a
 // prefix only, and the columns beyond it may add t_i t_j.
@@ -34,7 +32,7 @@ int64_t mark_candidates(const Tile<T>& tile, const CodeRange& range, bool beyond
     uint64_t* bits = tile.row_bits(i);
     candidates +=
         loops.scan_codes(products + i * tile.columns, tile.span(i), range.threshold(code.scale, reach), bits);
-    tile.clear_twin(i);
+    tile.clear_self(i);
   }
   return candidates;
 }
@@ -131,7 +129,7 @@ double sum_of_all_but_unmarked(const Tile<T>& tile) {
 }  // namespace
 
 template <class T>
-bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_defer, int32_t* products,
+bool screen_by_codes(const Tile<T>& tile, const ScreeningPlan& screening, bool can_defer, int32_t* products,
                      uint64_t* open) {
   const Plan& plan = tile.plan;
   const CodeRange range(tile.column_scales(), tile.column_errors(), tile.columns);
@@ -145,7 +143,7 @@ bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_d
   }
   multiply(plan.code_dim);
   const int64_t few = tile.most_open(), pairs = tile.rows * tile.columns;
-  if (mark_candidates(tile, range, false, products) * kDirectFrom <= pairs) {
+  if (is_at_most(mark_candidates(tile, range, false, products), kMaxDirectShare, pairs)) {
     *tile.sums = evaluate_marked(tile);
     return true;
   }
@@ -179,7 +177,7 @@ bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_d
   return true;
 }
 
-template bool screen_by_codes<float>(const Tile<float>&, const Screening&, bool, int32_t*, uint64_t*);
-template bool screen_by_codes<double>(const Tile<double>&, const Screening&, bool, int32_t*, uint64_t*);
+template bool screen_by_codes<float>(const Tile<float>&, const ScreeningPlan&, bool, int32_t*, uint64_t*);
+template bool screen_by_codes<double>(const Tile<double>&, const ScreeningPlan&, bool, int32_t*, uint64_t*);
 
 }  // namespace tcm::cpu

@@ -2,7 +2,8 @@
 #pragma once
 
 #include "bits.h"
-#include "screen.h"
+#include "screening_plan.h"
+#include "super_tile.h"
 
 namespace tcm::cpu {
 
@@ -29,20 +30,22 @@ struct Tile {
   const float* column_tails() const { return work.packed_columns.tail + col_block * plan.tile; }
   const float* column_errors() const { return work.packed_columns.error + col_block * plan.tile; }
   RowSpan span(int64_t i) const { return row_span(plan, work, row0 + i, col0, columns); }
-  int64_t classes() const { return work.packed_rows.classes.count[row_block]; }  // with a code, see classes.h
+  int64_t classes() const {
+    return work.packed_rows.classes.count[row_block];
+  }  // with a code, see centroids.h
   uint64_t* row_bits(int64_t i) const { return bits + i * plan.words(); }
   int64_t words() const { return words_of(columns); }
   // Up to so many pairs get an inner product of their own; more, and the tile gets a product.
-  int64_t most_open() const { return rows * columns / kOpenFrom; }
+  int64_t most_open() const { return int64_t(kMaxOpenShare * double(rows * columns)); }
   // The column of row i that is its own sample, -1 if that is not in this tile.
-  int64_t twin(int64_t i) const {
-    const int64_t column = work.twin[row0 + i] - col0;
-    return work.twin[row0 + i] >= 0 && column >= 0 && column < columns ? column : -1;
+  int64_t self_index(int64_t i) const {
+    const int64_t column = work.self_index[row0 + i] - col0;
+    return work.self_index[row0 + i] >= 0 && column >= 0 && column < columns ? column : -1;
   }
   void set(int64_t i, int64_t j) const { row_bits(i)[j / 64] |= uint64_t(1) << (j % 64); }
   void clear(int64_t i, int64_t j) const { row_bits(i)[j / 64] &= ~(uint64_t(1) << (j % 64)); }
-  void clear_twin(int64_t i) const {
-    if (const int64_t j = twin(i); j >= 0) clear(i, j);
+  void clear_self(int64_t i) const {
+    if (const int64_t j = self_index(i); j >= 0) clear(i, j);
   }
 
  private:
@@ -98,22 +101,5 @@ TileSums evaluate_marked(const Tile<T>& tile) {
       });
   return sums;
 }
-
-// The products of the classes of the block of rows that tile `first` is in with `columns` packed columns,
-// from its own first one on: (first.classes(), columns), int32 or of the compute dtype.
-template <class T>
-void multiply_classes(const Tile<T>& first, const Screening& screening, int64_t columns, void* products);
-
-// Screens a tile whose columns begin at `offset` in rows of `stride` of those products; false where they
-// leave too many pairs.
-template <class T>
-bool screen_by_classes(const Tile<T>& tile, const Screening& screening, const void* products, int64_t offset,
-                       int64_t stride);
-
-// Screens the tile by products of codes; false, with nothing written, where it needs all similarities.
-// `can_defer`: sums of similarities may be left to the adding up. `open` has room for a bit map of the tile.
-template <class T>
-bool screen_by_codes(const Tile<T>& tile, const Screening& screening, bool can_defer, int32_t* products,
-                     uint64_t* open);
 
 }  // namespace tcm::cpu

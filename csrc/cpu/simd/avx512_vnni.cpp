@@ -1,5 +1,5 @@
-// The inner loops for AVX-512 with VNNI (Cascade Lake, Zen 4 and later). The target is set before anything is included,
-// so every function of this file, and nothing outside it, is compiled for it.
+// The inner loops for AVX-512 with VNNI (Cascade Lake, Zen 4 and later). The target is set before anything is
+// included, so every function of this file, and nothing outside it, is compiled for it.
 #if defined(__x86_64__)
 #if defined(__clang__)
 #pragma clang attribute push(                                                                          \

@@ -1,5 +1,5 @@
 // Inner products of int8 codes, with the instructions that compilers do not choose by themselves; see
-// simd_kernels.h. Codes have a multiple of 64 elements.
+// kernels.h. Codes have a multiple of 64 elements.
 #pragma once
 
 #include "lanes.h"

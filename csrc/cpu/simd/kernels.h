@@ -1,7 +1,7 @@
 // The inner loops of simd.h, one text for every instruction set. The including file sets the target,
-// TCM_SIMD_NAME and TCM_VECTOR_BYTES first, and TCM_VNNI where that is in it. Everything in here and in what is included here has internal
-// linkage and no standard library template is instantiated, so no code of a wide target can be shared with a
-// narrow one.
+// TCM_SIMD_NAME and TCM_VECTOR_BYTES first, and TCM_VNNI where that is in it. Everything in here and in what is
+// included here has internal linkage and no standard library template is instantiated, so no code of a wide
+// target can be shared with a narrow one.
 #include "bins.h"
 #include "code_dots.h"
 #include "pattern.h"
@@ -10,53 +10,42 @@
 
 namespace tcm::cpu {
 
+namespace {
+
+template <class T>
+constexpr Simd<T> all_loops() {
+  Simd<T> loops{};
+  loops.scan_row = scan_row<T>;
+  loops.scan_codes = scan<int32_t>;
+  loops.scan_products = scan<T>;
+  loops.certify = certify;
+  loops.encode = encode<T>;
+  loops.encode_bfloat16 = encode_bfloat16<T>;
+  loops.widen_products = widen_products;
+  loops.code_distance = code_distance<T>;
+  loops.bfloat16_distance = bfloat16_distance<T>;
+  loops.distance = distance<T>;
+  loops.pattern_product = pattern_product<T>;
+  loops.dot = dot<T>;
+  loops.dots = dots<T>;
+  loops.code_dots = code_dots;
+  loops.squared_norm = squared_norm<T>;
+  loops.scale = scale<T>;
+  loops.add_wide = add_wide<T>;
+  loops.subtract = subtract<T>;
+  loops.add = add<T>;
+  loops.normalize_backward = normalize_backward<T>;
+  loops.bin_columns = bin_columns<T>;
+  loops.add_where_equal = add_where_equal;
+  loops.set_where_equal = set_where_equal;
+  return loops;
+}
+
+}  // namespace
+
 #define TCM_JOIN_(a, b) a##b
 #define TCM_JOIN(a, b) TCM_JOIN_(a, b)
-const Simd<float> TCM_JOIN(TCM_SIMD_NAME, _f32) = {scan_row<float>,
-                                                   scan<int32_t>,
-                                                   scan<float>,
-                                                   certify,
-                                                   encode<float>,
-                                                   encode_bfloat16<float>,
-                                                   widen_products,
-                                                   code_distance<float>,
-                                                   bfloat16_distance<float>,
-                                                   distance<float>,
-                                                   pattern_product<float>,
-                                                   dot<float>,
-                                                   dots<float>,
-                                                   code_dots,
-                                                   squared_norm<float>,
-                                                   scale<float>,
-                                                   add_wide<float>,
-                                                   subtract<float>,
-                                                   add<float>,
-                                                   chain<float>,
-                                                   bin_columns<float>,
-                                                   add_where_equal,
-                                                   set_where_equal};
-const Simd<double> TCM_JOIN(TCM_SIMD_NAME, _f64) = {scan_row<double>,
-                                                    scan<int32_t>,
-                                                    scan<double>,
-                                                    certify,
-                                                    encode<double>,
-                                                    encode_bfloat16<double>,
-                                                    widen_products,
-                                                    code_distance<double>,
-                                                    bfloat16_distance<double>,
-                                                    distance<double>,
-                                                    pattern_product<double>,
-                                                    dot<double>,
-                                                    dots<double>,
-                                                    code_dots,
-                                                    squared_norm<double>,
-                                                    scale<double>,
-                                                    add_wide<double>,
-                                                    subtract<double>,
-                                                    add<double>,
-                                                    chain<double>,
-                                                    bin_columns<double>,
-                                                    add_where_equal,
-                                                    set_where_equal};
+constexpr Simd<float> TCM_JOIN(TCM_SIMD_NAME, _f32) = all_loops<float>();
+constexpr Simd<double> TCM_JOIN(TCM_SIMD_NAME, _f64) = all_loops<double>();
 
 }  // namespace tcm::cpu

@@ -1,4 +1,4 @@
-// Vectors as wide as the target's; see simd_kernels.h. Elements are loaded from any address.
+// Vectors as wide as the target's; see kernels.h. Elements are loaded from any address.
 #pragma once
 
 #if defined(__x86_64__)

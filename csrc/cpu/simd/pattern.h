@@ -1,4 +1,4 @@
-// Bits times rows; see simd_kernels.h.
+// Bits times rows; see kernels.h.
 #pragma once
 
 #include "lanes.h"

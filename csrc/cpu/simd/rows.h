@@ -1,4 +1,4 @@
-// Rows of D numbers: inner products, lengths, coding, the step through the normalisation; see simd_kernels.h.
+// Rows of D numbers: inner products, lengths, coding, the step through the normalisation; see kernels.h.
 #pragma once
 
 #include "lanes.h"
@@ -153,8 +153,8 @@ void add(T* __restrict acc, const T* __restrict x, int64_t n) {
 }
 
 template <class T>
-void chain(const T* __restrict x, const T* __restrict p, const T* __restrict q, double w_p, double w_q,
-           double inverse, bool tangent, T* __restrict out, int64_t n) {
+void normalize_backward(const T* __restrict x, const T* __restrict p, const T* __restrict q, double w_p,
+                        double w_q, double inverse, bool tangent, T* __restrict out, int64_t n) {
   const auto g = [=](auto at) { return w_p * at(p) + w_q * at(q); };
   const double along = tangent ? reduce(n, [=](auto at) { return g(at) * (at(x) * inverse); }) : 0.0;
   fill(out, n, [=](auto at) { return (g(at) - along * (at(x) * inverse)) * inverse; });

@@ -1,4 +1,4 @@
-// Rows of similarities, or of products, to bits of 64-bit words; see simd_kernels.h.
+// Rows of similarities, or of products, to bits of 64-bit words; see kernels.h.
 #pragma once
 
 #include "lanes.h"

@@ -1,6 +1,6 @@
 // The inner loops, compiled once per instruction set and chosen at run time, so that one binary serves
-// every x86-64 processor and other architectures too. The loops are in simd_kernels.h, in terms of
-// vector lanes; simd_baseline.cpp, simd_avx2.cpp, simd_avx512.cpp and simd_avx512_vnni.cpp compile that one
+// every x86-64 processor and other architectures too. The loops are in kernels.h, in terms of
+// vector lanes; baseline.cpp, avx2.cpp, avx512.cpp and avx512_vnni.cpp compile that one
 // text.
 #pragma once
 
@@ -19,7 +19,7 @@ struct TileSums {
   double negative;
   int64_t positives;
   int64_t negatives;
-  bool positive_deferred;  // whether the sum is left to the adding up
+  bool positive_deferred;  // whether the sum is left to `accumulate`
   bool negative_deferred;
 };
 
@@ -103,8 +103,8 @@ struct Simd {
   void (*add)(T* acc, const T* x, int64_t n);
   // Gradient of a raw row x through its normalisation: with g = w_p * p + w_q * q and u = x * inverse,
   //   out = (g - (tangent ? (g·u) u : 0)) * inverse,   in float64.
-  void (*chain)(const T* x, const T* p, const T* q, double w_p, double w_q, double inverse, bool tangent,
-                T* out, int64_t n);
+  void (*normalize_backward)(const T* x, const T* p, const T* q, double w_p, double w_q, double inverse,
+                             bool tangent, T* out, int64_t n);
   // The column of the histogram that each similarity falls into.
   void (*bin_columns)(const T* s, int64_t n, const Bins& bins, uint16_t* columns);
   // columns[i] += amount, or = value, where ids[i] == id.

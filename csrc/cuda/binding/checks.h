@@ -9,10 +9,10 @@
 #include <limits>
 
 #include "cuda/device/launch.h"
-#include "cuda/loss/sides.h"
+#include "cuda/device/side.h"
 
 // torch.ops.<TCM_OPS>._cuda_*
-#ifdef TCM_TWIN
+#ifdef TCM_EMULATED
 #define TCM_OPS tcm_kernels_on_cpu
 #define TCM_DISPATCH_KEY CPU
 #else
@@ -28,7 +28,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 inline Device device_of(const Tensor& x) {
-#ifdef TCM_TWIN
+#ifdef TCM_EMULATED
   STD_TORCH_CHECK(x.is_cpu(), "expected tensors in main memory");
   return device_at(nullptr, 0);
 #else

@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t kMostBins = 30000;  // as tcm_kernels/backends/contract.py
 
 HistogramSide side_of(const Tensor& x, const Tensor& order, const Tensor& group, const Tensor& rank,
-                      const Tensor& label, const Tensor& tiles, const Tensor& twin, int64_t most_groups,
+                      const Tensor& label, const Tensor& tiles, const Tensor& self_index, int64_t most_groups,
                       Tensor inverse) {
   check_rows(x, "embeddings");
   const int64_t n = x.size(0);
@@ -20,13 +20,13 @@ HistogramSide side_of(const Tensor& x, const Tensor& order, const Tensor& group,
   check_vector(rank, "rank", ScalarType::Int, n, x);
   check_vector(label, "label", ScalarType::Int, n, x);
   check_vector(tiles, "tiles", ScalarType::Int, 4 * tiles_of(n), x);
-  check_vector(twin, "twin", ScalarType::Int, n, x);
+  check_vector(self_index, "self_index", ScalarType::Int, n, x);
   check_vector(inverse, "inverse", ScalarType::Float, n, x);
   STD_TORCH_CHECK(most_groups >= 0 && most_groups <= kTile, "most_groups: expected at most ", kTile);
   Side side{};
   side.x = x.const_data_ptr();
   side.order = order.const_data_ptr<int64_t>();
-  side.twin = twin.const_data_ptr<int32_t>();
+  side.self_index = self_index.const_data_ptr<int32_t>();
   side.inverse = inverse.mutable_data_ptr<float>();
   side.n = static_cast<int>(n);
   return {side,
@@ -38,10 +38,10 @@ HistogramSide side_of(const Tensor& x, const Tensor& order, const Tensor& group,
 }
 
 void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label, Tensor tiles,
-                       Tensor twin, int64_t most_groups, Tensor inverse, std::optional<Tensor> ref,
+                       Tensor self_index, int64_t most_groups, Tensor inverse, std::optional<Tensor> ref,
                        std::optional<Tensor> ref_order, std::optional<Tensor> ref_group,
                        std::optional<Tensor> ref_rank, std::optional<Tensor> ref_label,
-                       std::optional<Tensor> ref_tiles, std::optional<Tensor> ref_twin,
+                       std::optional<Tensor> ref_tiles, std::optional<Tensor> ref_self_index,
                        int64_t ref_most_groups, std::optional<Tensor> ref_inverse, int64_t bins, double lo,
                        double hi, bool highest, Tensor edges, Tensor not_finite, Tensor positives,
                        Tensor negatives, Tensor of_one_group) {
@@ -49,15 +49,16 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
   const Dtype dtype = dtype_of(emb);
   STD_TORCH_CHECK(bins > 0 && bins <= kMostBins && lo < hi, "bins, lo, hi: out of range");
   const Bins rule = Bins::make(lo, hi, bins);
-  const HistogramSide rows = side_of(emb, order, group, rank, label, tiles, twin, most_groups, inverse);
+  const HistogramSide rows = side_of(emb, order, group, rank, label, tiles, self_index, most_groups, inverse);
   HistogramSide columns = rows;
   if (ref) {
-    STD_TORCH_CHECK(ref_order && ref_group && ref_rank && ref_label && ref_tiles && ref_twin && ref_inverse,
-                    "ref: expected its order, its groups and its labels");
+    STD_TORCH_CHECK(
+        ref_order && ref_group && ref_rank && ref_label && ref_tiles && ref_self_index && ref_inverse,
+        "ref: expected its order, its groups and its labels");
     STD_TORCH_CHECK(ref->scalar_type() == emb.scalar_type() && on_one_device(*ref, emb) && ref->dim() == 2 &&
                         ref->size(1) == emb.size(1),
                     "ref: expected the columns, dtype and device of emb");
-    columns = side_of(*ref, *ref_order, *ref_group, *ref_rank, *ref_label, *ref_tiles, *ref_twin,
+    columns = side_of(*ref, *ref_order, *ref_group, *ref_rank, *ref_label, *ref_tiles, *ref_self_index,
                       ref_most_groups, *ref_inverse);
   }
   check_vector(edges, "edges", ScalarType::Float, bins + 3, emb);
@@ -79,8 +80,9 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
 STABLE_TORCH_LIBRARY_FRAGMENT(TCM_OPS, m) {
   m.def(
       "_cuda_pair_histogram(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label, Tensor tiles, "
-      "Tensor twin, int most_groups, Tensor(a!) inverse, Tensor? ref, Tensor? ref_order, Tensor? ref_group, "
-      "Tensor? ref_rank, Tensor? ref_label, Tensor? ref_tiles, Tensor? ref_twin, int ref_most_groups, "
+      "Tensor self_index, int most_groups, Tensor(a!) inverse, Tensor? ref, Tensor? ref_order, Tensor? "
+      "ref_group, "
+      "Tensor? ref_rank, Tensor? ref_label, Tensor? ref_tiles, Tensor? ref_self_index, int ref_most_groups, "
       "Tensor(b!)? ref_inverse, int bins, float lo, float hi, bool highest, Tensor(c!) edges, "
       "Tensor(d!) not_finite, Tensor(e!) positives, Tensor(f!) negatives, Tensor(g!) of_one_group) -> ()");
 }

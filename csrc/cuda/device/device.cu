@@ -1,8 +1,6 @@
 // What host code asks of the device besides launches.
 #include "device.h"
 
-#include "cuda/loss/kernels.h"
-
 namespace tcm::cuda {
 
 void clear_bytes(const Device& device, void* at, int64_t bytes) { clear(device, at, bytes); }

@@ -1,5 +1,5 @@
 // The machine as kernels see it, with one interface and two implementations: instructions of a GPU, sm_80 and
-// up (gpu.h), and their twin on the CPU (csrc/twin), on which the tests run the kernels' own source.
+// up (gpu.h), and an emulator on the CPU, on which the tests run the kernels' own source.
 //
 //   thread_index, block_index, ...     where a thread stands
 //   sync_warp, sync_block, ...         barriers; all threads of a warp or a block reach the same ones

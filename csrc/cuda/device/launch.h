@@ -28,4 +28,7 @@ Device device_at(void* stream, int number);
 // Of the current device.
 int count_multiprocessors();
 
+// Sets bytes on the device to zero.
+void clear_bytes(const Device& device, void* at, int64_t bytes);
+
 }  // namespace tcm::cuda

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "device.h"
-#include "cuda/loss/sides.h"
+#include "side.h"
 
 namespace tcm::cuda {
 

@@ -26,7 +26,7 @@ struct alignas(8) RowPlace {
   int word;  // where the counters of its group's pairs of two classes begin
 };
 struct alignas(16) RowFacts {
-  int group, label, twin;
+  int group, label, self_index;
   int rank;  // of the group among the tile's
 };
 
@@ -87,7 +87,7 @@ struct PairCounting {
     RowPlace place{0.0f, 0};
     RowFacts fact{-1, -1, -1, 0};
     if (t < here) {
-      fact = {rows.group[position], rows.label[position], rows.side.twin[position],
+      fact = {rows.group[position], rows.label[position], rows.side.self_index[position],
               rows.rank[position] - first_rank};
       place = {rows.side.inverse[position], fact.rank * words};
       if (t == 0 || rows.group[position - 1] != fact.group) starts[fact.rank] = t;
@@ -164,8 +164,8 @@ struct PairCounting {
     const RowFacts row = facts[thread_index()];
     const bool one_class = other.least_label <= row.label && row.label <= other.largest_label;
     const bool one_group = !inside && other.first_group <= row.group && row.group <= other.last_group;
-    const bool twin = first <= row.twin && row.twin < first + kTile;
-    return one_class || one_group || twin || row.group < 0 || first + thread_index() >= columns.side.n;
+    const bool self_index = first <= row.self_index && row.self_index < first + kTile;
+    return one_class || one_group || self_index || row.group < 0 || first + thread_index() >= columns.side.n;
   }
 
   // Calls `count(r, c, k)` for each of this thread's pairs: its row r, column c, and column k of the table.
@@ -210,7 +210,7 @@ struct PairCounting {
         [&](int r, int c, int k) {
           const RowFacts row = facts[row_of(r)];
           const int column_group = column_groups[c];
-          if (row.group < 0 || column_group < 0 || row.twin == first + c) return;
+          if (row.group < 0 || column_group < 0 || row.self_index == first + c) return;
           const bool one_class = column_labels[c] == row.label, one_group = column_group == row.group;
           const int table = row.rank + (one_class ? tile.groups : 0);
           if (one_group == inside && table < tile.kept) {

@@ -16,7 +16,7 @@ struct alignas(16) TileFacts {
 
 // One side of the pairs. A position is a place in the order of groups, then labels.
 struct HistogramSide {
-  Side side;               // x, order, twin, inverse and n
+  Side side;               // x, order, self_index, inverse and n
   const int32_t* group;    // (n,) by position, row of the tables
   const int32_t* rank;     // (n,) of the group among those of this side: 0, 0, 1, 1, 1, 2, ...
   const int32_t* label;    // (n,) numbered for both sides alike, from 0

@@ -3,8 +3,8 @@
 // Bytes: N D elements, once a super-tile and direction. Not yet measured.
 #pragma once
 
-#include "screen_state.cuh"
 #include "cuda/device/rows.cuh"
+#include "screen_state.cuh"
 
 namespace tcm::cuda {
 
@@ -23,8 +23,8 @@ constexpr int kBlockSumThreads = 256;
 template <class T>
 TCM_KERNEL(kBlockSumThreads, 4)
 block_sums_kernel(TCM_PARAMETER(Side) side, TCM_PARAMETER(Shape) shape, int first_tile,
-                  TCM_PARAMETER(Found) found, float* sums) {
-  if (is_sparse(found)) return;
+                  TCM_PARAMETER(ScreenState) state, float* sums) {
+  if (is_sparse(state)) return;
   const int d = block_index_y() * kBlockSumThreads + thread_index();
   if (d >= shape.dim) return;
   const int first = (first_tile + block_index()) * kTile;

@@ -23,35 +23,35 @@ namespace tcm::cuda {
 struct alignas(16) RowFacts {
   float inverse;
   int same_begin, same_end;
-  int twin;
+  int self_index;
 };
 
 constexpr int kFactsOffset = 0;
 constexpr int kInverseOffset = kFactsOffset + kTile * static_cast<int>(sizeof(RowFacts));
-constexpr int kFullBitsOffset = kInverseOffset + kTile * static_cast<int>(sizeof(float));
-constexpr int kFullPartialOffset = kFullBitsOffset + TileBits::kBytes;
-constexpr int kFullTotalsOffset =
-    kFullPartialOffset + 2 * kTileThreads / kWarp * static_cast<int>(sizeof(double));
-constexpr int kRowNumbersOffset = kFullTotalsOffset + 2 * static_cast<int>(sizeof(double) + sizeof(int64_t));
-constexpr int kFullHead = kRowNumbersOffset + 2 * kRowNumberBytes;
+constexpr int kDenseBitsOffset = kInverseOffset + kTile * static_cast<int>(sizeof(float));
+constexpr int kDensePartialOffset = kDenseBitsOffset + TileBits::kBytes;
+constexpr int kDenseTotalsOffset =
+    kDensePartialOffset + 2 * kTileThreads / kWarp * static_cast<int>(sizeof(double));
+constexpr int kRowNumbersOffset = kDenseTotalsOffset + 2 * static_cast<int>(sizeof(double) + sizeof(int64_t));
+constexpr int kDenseHead = kRowNumbersOffset + 2 * kRowNumberBytes;
 
-struct FullTiles {
+struct DenseTiles {
   const Side& rows;
   const Side& columns;
   const SuperTile& part;
   const double* margins;
   TileOutput output;
-  const Found& found;
+  const ScreenState& state;
   bool every;         // whether the sweep has not run
   const int& weight;  // how many ordered pairs a pair off the diagonal stands for
   SharedArray<RowFacts> facts = shared_memory<RowFacts>(kFactsOffset);
   SharedArray<float> inverses = shared_memory<float>(kInverseOffset);
-  TileBits bits = TileBits(kFullBitsOffset);
-  SharedArray<double> partial = shared_memory<double>(kFullPartialOffset);
+  TileBits bits = TileBits(kDenseBitsOffset);
+  SharedArray<double> partial = shared_memory<double>(kDensePartialOffset);
   // Of this block, kept by a thread a sign; registers are wanted elsewhere.
-  SharedArray<double> sums = shared_memory<double>(kFullTotalsOffset);
+  SharedArray<double> sums = shared_memory<double>(kDenseTotalsOffset);
   SharedArray<int64_t> counts =
-      shared_memory<int64_t>(kFullTotalsOffset + 2 * static_cast<int>(sizeof(double)));
+      shared_memory<int64_t>(kDenseTotalsOffset + 2 * static_cast<int>(sizeof(double)));
 
   TCM_DEVICE void clear() {
     if (thread_index() >= 2) return;
@@ -61,7 +61,7 @@ struct FullTiles {
 
   // The entry changes when the tile's products have been seen, not before.
   TCM_DEVICE bool wants(TilePlace at) const {
-    return every || output.entry(at) > static_cast<uint32_t>(found.list_most);
+    return every || output.entry(at) > static_cast<uint32_t>(state.list_most);
   }
 
   static constexpr bool kBeginsSomewhere = false;
@@ -71,7 +71,7 @@ struct FullTiles {
     const int row = part.first_row(at) + thread_index(), column = part.first_column(at) + thread_index();
     RowFacts of_row{NAN, 0, 0, -1};
     if (row < rows.n)
-      of_row = {rows.inverse[row], rows.same_begin[row], rows.same_end[row], rows.twin_of(row)};
+      of_row = {rows.inverse[row], rows.same_begin[row], rows.same_end[row], rows.self_index_of(row)};
     facts[thread_index()] = of_row;
     inverses[thread_index()] = column < columns.n ? columns.inverse[column] : NAN;
   }
@@ -84,7 +84,7 @@ struct FullTiles {
     double pulls = 0.0, pushes = 0.0;
     float few_pulls = 0.0f, few_pushes = 0.0f;
     RowFacts row{};
-    uint32_t same[kWarpTile / kWordBits], twin[kWarpTile / kWordBits];
+    uint32_t same[kWarpTile / kWordBits], self_index[kWarpTile / kWordBits];
     bits.set([&](int i, int half, int j, int odd) {
       const int w = j / 4, bit = 8 * (j % 4) + odd;
       if (bit == 0) {
@@ -92,12 +92,12 @@ struct FullTiles {
         // Shifted so that the pairs of this thread are at the same bits in every lane: no column is compared.
         const int from = first + acc.first_column() + w * kWordBits;
         same[w] = bits_between(row.same_begin - from, row.same_end - from) >> TileBits::shift();
-        twin[w] = bits_between(row.twin - from, row.twin + 1 - from) >> TileBits::shift();
+        self_index[w] = bits_between(row.self_index - from, row.self_index + 1 - from) >> TileBits::shift();
       }
       const bool of_one_class = (same[w] >> bit & 1u) != 0;
       // Not a number, and so not hard, where there is no pair.
       const float s = acc.value[i][j][2 * half + odd] * (row.inverse * inverses[acc.column(j, odd)]);
-      const bool hard = is_hard(s, of_one_class, limits) && (twin[w] >> bit & 1u) == 0;
+      const bool hard = is_hard(s, of_one_class, limits) && (self_index[w] >> bit & 1u) == 0;
       if (hard) {  // a branch: without one, more similarities wait for their turn than registers hold
         (of_one_class ? few_pulls : few_pushes) += penalty(s, of_one_class, limits);
       }
@@ -134,17 +134,17 @@ struct FullTiles {
 // block.
 template <class Product, class T>
 TCM_KERNEL(kTileThreads, 2)
-full_tiles_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
-                  const double* margins, int stages, TCM_PARAMETER(SuperTile) part,
-                  TCM_PARAMETER(Decisions) to, TCM_PARAMETER(Found) found, TCM_PARAMETER(int) weight,
-                  TCM_PARAMETER(Partial) partial) {
-  if (is_sparse(found)) return;
-  const bool every = !found.screened || is_useless(found);
-  FullTiles tiles{rows, columns, part, margins, TileOutput(to, part), found, every, weight};
+dense_tiles_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
+                   const double* margins, int stages, TCM_PARAMETER(SuperTile) part,
+                   TCM_PARAMETER(Decisions) to, TCM_PARAMETER(ScreenState) state, TCM_PARAMETER(int) weight,
+                   TCM_PARAMETER(Partial) partial) {
+  if (is_sparse(state)) return;
+  const bool every = !state.screened || is_useless(state);
+  DenseTiles tiles{rows, columns, part, margins, TileOutput(to, part), state, every, weight};
   tiles.clear();
   for_each_tile<Product>(part, block_index(), block_count(), EmbeddingRows<T>(rows, shape, kRowNumbersOffset),
                          EmbeddingRows<T>(columns, shape, kRowNumbersOffset + kRowNumberBytes), stages,
-                         buffers_offset(kFullHead), tiles);
+                         buffers_offset(kDenseHead), tiles);
   if (thread_index() >= 2) return;
   const int64_t at = int64_t{block_index()} * 2 + thread_index();
   partial.sums[at] += tiles.sums[thread_index()];

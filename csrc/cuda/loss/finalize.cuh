@@ -1,4 +1,4 @@
-// Finish: partial sums to the result, in a fixed order, by one block; and what the backward reads.
+// Finalize: partial sums to the result, in a fixed order, by one block; and what the backward reads.
 //
 // A partial sum stands for a block of `lists`, four rows, or a program: at N = 16,384 and beyond (a super-tile)
 // they are 4,360, 140 kB, of which each thread reads 17 times two 16 bytes, four rounds on their way at once.
@@ -6,11 +6,13 @@
 #pragma once
 
 #include "cuda/device/rows.cuh"
+#include "decisions.h"
 
 namespace tcm::cuda {
 
-constexpr int kFinishThreads = 256;
-constexpr int kFinishBytes = kFinishThreads / kWarp * static_cast<int>(sizeof(double) + sizeof(int64_t)) * 2;
+constexpr int kFinalizeThreads = 256;
+constexpr int kFinalizeBytes =
+    kFinalizeThreads / kWarp * static_cast<int>(sizeof(double) + sizeof(int64_t)) * 2;
 
 template <class T>
 struct alignas(16) PairOf {
@@ -18,11 +20,11 @@ struct alignas(16) PairOf {
 };
 
 // Penalties were measured from the thresholds: what these are off the margins is added for every pair.
-// `poison` becomes 0, or NaN where an embedding is not finite.
-TCM_KERNEL(kFinishThreads, 1)
-finish_kernel(TCM_PARAMETER(Partial) partial, int64_t blocks, const int* not_finite, const double* margins,
-              double* sums, int64_t* counts, double* poison) {
-  constexpr int kWarps = kFinishThreads / kWarp;
+// `nan_flag` becomes 0, or NaN where an embedding is not finite.
+TCM_KERNEL(kFinalizeThreads, 1)
+finalize_kernel(TCM_PARAMETER(Partial) partial, int64_t blocks, const int* not_finite, const double* margins,
+                double* sums, int64_t* counts, double* nan_flag) {
+  constexpr int kWarps = kFinalizeThreads / kWarp;
   const Margins<double> m = margins_at(margins);
   const Margins<float> limits = thresholds<float>(m);
   const double beyond[2] = {m.plus - double{limits.plus}, double{limits.minus} - m.minus};
@@ -30,7 +32,7 @@ finish_kernel(TCM_PARAMETER(Partial) partial, int64_t blocks, const int* not_fin
   double sum[2] = {};
   int64_t count[2] = {};
 #pragma unroll 4
-  for (int64_t b = thread_index(); b < blocks; b += kFinishThreads) {
+  for (int64_t b = thread_index(); b < blocks; b += kFinalizeThreads) {
     const PairOf<double> sums_of_block = reinterpret_cast<const PairOf<double>*>(partial.sums)[b];
     const PairOf<int64_t> counts_of_block = reinterpret_cast<const PairOf<int64_t>*>(partial.counts)[b];
 #pragma unroll
@@ -49,7 +51,7 @@ finish_kernel(TCM_PARAMETER(Partial) partial, int64_t blocks, const int* not_fin
       counts[sign] = pairs;
     }
   }
-  if (thread_index() == 0) *poison = poisoned;
+  if (thread_index() == 0) *nan_flag = poisoned;
 }
 
 }  // namespace tcm::cuda

@@ -1,13 +1,13 @@
-// The forward: prepare; for each super-tile screen, decide and add up.
+// The forward: prepare, probe; for each super-tile screen and accumulate; finalize.
 //
 //   norms        1/norm, and where each row's class stands                   prepare.cuh
 //   codes        int8, in label order, one scale a tile                      prepare.cuh
-//   sample       is screening worth it? decided on the device                screen.cuh
+//   probe        is screening worth it? decided on the device                screen.cuh
 //   sweep        int8 products: pairs are harmless or candidates             screen.cuh
-//   full tiles   tiles with many candidates, all pairs decided               full_tiles.cuh
+//   dense tiles  tiles with many candidates, all pairs decided               dense_tiles.cuh
 //   patterns     their hard pairs into P and Q, many at a time               patterns.cuh
 //   lists        all other candidates decided and added, one by one          lists.cuh
-//   finish       partial sums into the result                                finish.cuh
+//   finalize     partial sums into the result                                finalize.cuh
 //
 // Every launch is made whatever the data are, and no number comes back to the host: a kernel that has nothing
 // to do finds that in the directory. Sums are bitwise repeatable: tiles belong to blocks by number, rows of P
@@ -20,8 +20,8 @@ namespace tcm::cuda {
 namespace {
 
 Side side_of(const SideInput& input, const Workspace::OfSide& work, int64_t n) {
-  return {input.x,       input.order,  input.label,        input.twin, work.same_begin,
-          work.same_end, work.inverse, work.own_scale,     work.code,  work.error,
+  return {input.x,       input.order,  input.label,        input.self_index, work.same_begin,
+          work.same_end, work.inverse, work.own_scale,     work.code,        work.error,
           work.scale,    input.sums,   static_cast<int>(n)};
 }
 
@@ -47,10 +47,10 @@ class Forward {
     clear_bytes(device_, work_.samples, work_.zeroed);
     prepare(rows_, columns_);
     if (!plan_.is_self) prepare(columns_, rows_);
-    if (plan_.screened) launch_sample(device_, rows_, columns_, shape_, margins_, work_.samples);
+    if (plan_.screened) launch_probe(device_, rows_, columns_, shape_, margins_, work_.samples);
     for (size_t number = 0; number < plan_.parts.size(); ++number) visit(plan_.parts[number], number);
-    launch_finish(device_, work_.partial, plan_.partials, work_.not_finite, margins_, result.sums,
-                  result.counts, result.poison);
+    launch_finalize(device_, work_.partial, plan_.partials, work_.not_finite, margins_, result.sums,
+                    result.counts, result.nan_flag);
   }
 
  private:
@@ -60,35 +60,35 @@ class Forward {
   }
 
   void visit(const SuperTile& part, size_t number) {
-    const Found found{work_.samples, work_.crowded + number, choices_.most_left, choices_.list_most,
-                      plan_.screened};
+    const ScreenState state{work_.samples, work_.has_dense_tile + number, choices_.max_candidates,
+                            choices_.list_most, plan_.screened};
     uint32_t* column_bits = part.diagonal ? work_.row_bits : work_.column_bits;
     const Decisions decisions{work_.row_bits, column_bits, work_.directory};
     if (plan_.screened) {
-      launch_sweep(device_, rows_, columns_, shape_, margins_, part, decisions, found, plan_.programs);
+      launch_sweep(device_, rows_, columns_, shape_, margins_, part, decisions, state, plan_.programs);
     }
-    launch_full_tiles(device_, dtype_, precision_, rows_, columns_, shape_, margins_, part, decisions, found,
-                      plan_.is_self ? 2 : 1, plan_.programs, work_.partial);
+    launch_dense_tiles(device_, dtype_, precision_, rows_, columns_, shape_, margins_, part, decisions, state,
+                       plan_.is_self ? 2 : 1, plan_.programs, work_.partial);
 
     const Direction by_row{part.row,       part.rows,       part.column,  part.columns,
                            work_.row_bits, work_.directory, part.columns, 1};
-    add_to(rows_, columns_, by_row, found, plan_.is_self && !part.diagonal ? 2 : 1);
+    accumulate_into(rows_, columns_, by_row, state, plan_.is_self && !part.diagonal ? 2 : 1);
     if (plan_.by_column && !part.diagonal) {
       const Direction by_column{part.column,       part.columns,    part.row, part.rows,
                                 work_.column_bits, work_.directory, 1,        part.columns};
-      add_to(columns_, rows_, by_column, found, 0);
+      accumulate_into(columns_, rows_, by_column, state, 0);
     }
   }
 
   // Adds a super-tile's hard pairs to P and Q of one side, and candidates' penalties to its sums.
-  void add_to(const Side& own, const Side& other, const Direction& direction, const Found& found,
-              int weight) {
+  void accumulate_into(const Side& own, const Side& other, const Direction& direction,
+                       const ScreenState& state, int weight) {
     if (own.sums.positive != nullptr) {
-      launch_patterns(device_, dtype_, precision_, own, other, shape_, direction, found, work_.block_sums);
+      launch_patterns(device_, dtype_, precision_, own, other, shape_, direction, state, work_.block_sums);
     }
     const Partial of_lists{work_.partial.sums + 2 * plan_.programs,
                            work_.partial.counts + 2 * plan_.programs};
-    launch_lists(device_, dtype_, own, other, shape_, direction, margins_, found, weight, of_lists);
+    launch_lists(device_, dtype_, own, other, shape_, direction, margins_, state, weight, of_lists);
   }
 
   Device device_;
@@ -104,9 +104,9 @@ class Forward {
 
 }  // namespace
 
-void pair_sums(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype,
-               Precision precision, const SideInput& rows, const SideInput& columns, const double* margins,
-               void* workspace, const Result& result) {
+void forward(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype, Precision precision,
+             const SideInput& rows, const SideInput& columns, const double* margins, void* workspace,
+             const Result& result) {
   Forward(device, plan, choices, dtype, precision, rows, columns, margins, workspace).run(result);
 }
 

@@ -8,23 +8,23 @@ namespace tcm::cuda {
 
 // What the caller has of one side.
 struct SideInput {
-  const void* x;         // (n, dim)
-  const int64_t* order;  // (n,)
-  const int64_t* label;  // (n,) in that order
-  const int32_t* twin;   // (n,) in that order, or null in the self case
-  Sums sums;             // zero, or null where the gradient is not wanted
+  const void* x;              // (n, dim)
+  const int64_t* order;       // (n,)
+  const int64_t* label;       // (n,) in that order
+  const int32_t* self_index;  // (n,) in that order, or null in the self case
+  PartnerSums sums;           // zero, or null where the gradient is not wanted
 };
 
 struct Result {
   double* sums;     // (2,)
   int64_t* counts;  // (2,)
-  double* poison;
+  double* nan_flag;
 };
 
-// Queues all of it and returns. In the self case the columns are the rows. Sums, counts and poison are
+// Queues all of it and returns. In the self case the columns are the rows. Sums, counts and nan_flag are
 // written, P and Q added to.
-void pair_sums(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype,
-               Precision precision, const SideInput& rows, const SideInput& columns, const double* margins,
-               void* workspace, const Result& result);
+void forward(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype, Precision precision,
+             const SideInput& rows, const SideInput& columns, const double* margins, void* workspace,
+             const Result& result);
 
 }  // namespace tcm::cuda

@@ -1,4 +1,4 @@
-// Add up, few hard pairs: row by row, one partner after the other.
+// Accumulate, few hard pairs: row by row, one partner after the other.
 //
 // A warp owns a row. It looks at 32 entries of its row of the directory at once, and walks the words of those
 // tiles that have one, eight tiles at a time: a tile without an entry costs its entry, and a row of 128 tiles
@@ -15,8 +15,8 @@
 // was added as a whole, the pairs that are not hard.
 #pragma once
 
-#include "kernels.h"
 #include "cuda/device/rows.cuh"
+#include "kernels.h"
 
 namespace tcm::cuda {
 
@@ -320,7 +320,7 @@ class ListedRow {
 template <class T, int kPerLane>
 TCM_KERNEL(kListThreads, (kListBlocks<T, kPerLane>))
 lists_kernel(TCM_PARAMETER(Side) own, TCM_PARAMETER(Side) other, TCM_PARAMETER(Shape) shape,
-             TCM_PARAMETER(Direction) direction, const double* margins, TCM_PARAMETER(Found) found,
+             TCM_PARAMETER(Direction) direction, const double* margins, TCM_PARAMETER(ScreenState) state,
              int weight, TCM_PARAMETER(Partial) partial) {
   const int rows = min(direction.own_tiles * kTile, own.n - direction.own_tile * kTile);
   const int row = block_index() * kListRows + warp_index();
@@ -328,7 +328,7 @@ lists_kernel(TCM_PARAMETER(Side) own, TCM_PARAMETER(Side) other, TCM_PARAMETER(S
   int64_t counts[2] = {};
   if (row < rows) {
     const Margins<float> limits = thresholds<float>(margins_at(margins));
-    ListedRow<T, kPerLane> listed(own, other, shape, direction, limits, found.list_most, weight != 0, row);
+    ListedRow<T, kPerLane> listed(own, other, shape, direction, limits, state.list_most, weight != 0, row);
     listed.run();
     for (int sign = 0; sign < 2; ++sign) {
       sums[sign] = listed.sums[sign];

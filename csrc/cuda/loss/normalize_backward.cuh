@@ -8,20 +8,20 @@
 
 namespace tcm::cuda {
 
-constexpr int kChainThreads = 256;
+constexpr int kNormalizeBackwardThreads = 256;
 
 template <class T>
-TCM_KERNEL(kChainThreads, 4)
-chain_kernel(const T* x, TCM_PARAMETER(Sums) of, const double* poison, const double* grad_sums, int ordered,
-             T* grad, int n, TCM_PARAMETER(Shape) shape) {
+TCM_KERNEL(kNormalizeBackwardThreads, 4)
+normalize_backward_kernel(const T* x, TCM_PARAMETER(PartnerSums) of, const double* nan_flag,
+                          const double* grad_sums, int ordered, T* grad, int n, TCM_PARAMETER(Shape) shape) {
   constexpr int kMany = kPerChunk<T>;
-  const int64_t at = int64_t{block_index()} * (kChainThreads / kWarp) + warp_index();
+  const int64_t at = int64_t{block_index()} * (kNormalizeBackwardThreads / kWarp) + warp_index();
   if (at >= n) return;
   const T* row = x + at * shape.dim;
   const float* p = of.positive + at * shape.dim;
   const float* q = of.negative + at * shape.dim;
-  const float pull = static_cast<float>(-ordered * grad_sums[0] + *poison);
-  const float push = static_cast<float>(ordered * grad_sums[1] + *poison);
+  const float pull = static_cast<float>(-ordered * grad_sums[0] + *nan_flag);
+  const float push = static_cast<float>(ordered * grad_sums[1] + *nan_flag);
   // Calls use(d, x, g) for the elements of the row that this lane has, kMany at a time from element d on.
   const auto for_each_chunk = [&](auto use) {
     for (int d = lane_index() * kMany; d < shape.dim; d += kWarp * kMany) {

@@ -1,4 +1,4 @@
-// Add up, many hard pairs: P and Q of a block of rows as products of 0/1 patterns with unit rows.
+// Accumulate, many hard pairs: P and Q of a block of rows as products of 0/1 patterns with unit rows.
 //
 // P_i and Q_i are the sums of the unit rows of row i's hard positives and hard negatives. A tile with many of
 // one sign is a product of its pattern with the rows of its columns. The pattern never lies in memory but as
@@ -15,9 +15,9 @@
 // float32.
 #pragma once
 
-#include "screen_state.cuh"
 #include "kernels.h"
 #include "pattern_rows.cuh"
+#include "screen_state.cuh"
 
 namespace tcm::cuda {
 
@@ -279,9 +279,10 @@ class Patterns {
 template <class Way>
 TCM_KERNEL(kPatternThreads, 2)
 patterns_kernel(TCM_PARAMETER(Side) own, TCM_PARAMETER(Side) other, TCM_PARAMETER(Shape) shape,
-                TCM_PARAMETER(Direction) direction, TCM_PARAMETER(Found) found, const float* block_sums) {
-  if (is_sparse(found)) return;
-  Patterns<Way>(own, other, shape, direction, found.list_most).run(block_sums);
+                TCM_PARAMETER(Direction) direction, TCM_PARAMETER(ScreenState) state,
+                const float* block_sums) {
+  if (is_sparse(state)) return;
+  Patterns<Way>(own, other, shape, direction, state.list_most).run(block_sums);
 }
 
 }  // namespace tcm::cuda

@@ -90,7 +90,7 @@ Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool is_self, bool n
 int64_t Workspace::carve(const Plan& plan, void* base) {
   Carver carver(base);
   samples = carver.take<int>(kSamples);
-  crowded = carver.take<int>(static_cast<int64_t>(plan.parts.size()));
+  has_dense_tile = carver.take<int>(static_cast<int64_t>(plan.parts.size()));
   not_finite = carver.take<int>(1);
   partial = {carver.take<double>(2 * plan.partials), carver.take<int64_t>(2 * plan.partials)};
   zeroed = carver.bytes();

@@ -8,15 +8,15 @@
 #include <cstdint>
 #include <vector>
 
-#include "sides.h"
+#include "decisions.h"
 
 namespace tcm::cuda {
 
 // What can be chosen: by default from the shape, in tests also otherwise.
 struct Choices {
   int64_t pool_bytes;
-  int list_most;  // up to so many pairs of a tile are taken one by one
-  int most_left;  // so many candidates of the sample's pairs may be left for the sweep to pay
+  int list_most;       // up to so many pairs of a tile are taken one by one
+  int max_candidates;  // candidates that the sample may have for the sweep to run
   enum { automatic, int8, full } screening;
 };
 
@@ -39,8 +39,8 @@ struct Plan {
 
 // Places in one block of memory. What comes first is to be zero when the first kernel runs.
 struct Workspace {
-  int* samples;  // (kSamples,)
-  int* crowded;  // one a super-tile
+  int* samples;         // (kSamples,)
+  int* has_dense_tile;  // one a super-tile
   int* not_finite;
   Partial partial;  // (plan.partials, 2) each
   int64_t zeroed;   // bytes up to here

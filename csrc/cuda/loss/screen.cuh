@@ -4,7 +4,7 @@
 // of a tile have one scale, and products begin not at 0 but at their column's part of the bound
 // (certificate.h). Errors and scales of a tile are copied with its first rows, so that nobody waits for them.
 // A tile where something is left writes its candidates as bits, by rows and by columns, and their number into
-// the directory; one with many is left to full_tiles.cuh. A fixed sample of tiles is screened first: where that
+// the directory; one with many is left to dense_tiles.cuh. A fixed sample of tiles is screened first: where that
 // leaves more candidates than are worth deciding one by one, the sweep does not run at all.
 //
 // Work: N² D int8 operations for the upper half of an N x N matrix, one comparison a product; codes are read
@@ -50,8 +50,8 @@ constexpr int kErrorsBytes = static_cast<int>(sizeof(TileErrors));
 constexpr int kSweepBitsOffset = kErrorsOffset + kMostStages * kErrorsBytes;
 constexpr int kSweepHead = kSweepBitsOffset + TileBits::kBytes;
 
-// What the sweep and its sample have in common.
-struct Screening {
+// What the sweep and the probe before it have in common: products of codes, and which of them reach a threshold.
+struct CandidateFinder {
   const Side& rows;
   const Side& columns;
   const SuperTile& part;
@@ -120,19 +120,19 @@ struct Screening {
   }
 };
 
-TCM_DEVICE Screening screening(const Side& rows, const Side& columns, const SuperTile& part,
-                               const Shape& shape, const double* margins) {
+TCM_DEVICE CandidateFinder candidate_finder(const Side& rows, const Side& columns, const SuperTile& part,
+                                            const Shape& shape, const double* margins) {
   return {rows, columns, part, thresholds<float>(margins_at(margins)).minus,
           sqrtf(static_cast<float>(shape.dim))};
 }
 
-struct Sample : Screening {
+struct Probe : CandidateFinder {
   int* count;
 
   TCM_DEVICE void end(TilePlace at, const Products<int32_t>& acc) {
     set_bits(acc);
     const int position = min(part.first_row(at) + thread_index(), rows.n - 1), first = part.first_column(at);
-    // Pairs of one class are left out: they stand in a band that the sample may meet too often, whose tiles
+    // Pairs of one class are left out: they stand in a band that the probe may meet too often, whose tiles
     // may be decided in full anyway.
     const auto of_two_classes = [&](int w, uint32_t word) {
       const int from = first + w * kWordBits;
@@ -148,8 +148,8 @@ struct Sample : Screening {
 // Candidates of two classes in kSamples tiles spread over the matrix: a block each, down the rows, and
 // through the columns in steps of the golden ratio.
 TCM_KERNEL(kTileThreads, 2)
-sample_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
-              const double* margins, int stages, int* samples) {
+probe_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
+             const double* margins, int stages, int* samples) {
   const int row_tiles = static_cast<int>(tiles_of(rows.n)),
             column_tiles = static_cast<int>(tiles_of(columns.n));
   const float turns = static_cast<float>(block_index()) * 0.618033988f;
@@ -157,14 +157,14 @@ sample_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMET
       min(static_cast<int>((turns - floorf(turns)) * static_cast<float>(column_tiles)), column_tiles - 1);
   const int row = static_cast<int>(int64_t{block_index()} * row_tiles / kSamples);
   const SuperTile part{row, 1, column, 1, false};
-  Sample sample{screening(rows, columns, part, shape, margins), samples + block_index()};
+  Probe probe{candidate_finder(rows, columns, part, shape, margins), samples + block_index()};
   for_each_tile<Int8Product>(part, 0, 1, CodeRows(rows, shape), CodeRows(columns, shape), stages,
-                             buffers_offset(kSweepHead), sample);
+                             buffers_offset(kSweepHead), probe);
 }
 
-struct Sweep : Screening {
+struct Sweep : CandidateFinder {
   TileOutput output;
-  const Found& found;
+  const ScreenState& state;
 
   TCM_DEVICE void end(TilePlace at, const Products<int32_t>& acc) {
     const int first = part.first_column(at), last = min(part.first_row(at) + kTile, rows.n) - 1;
@@ -177,20 +177,20 @@ struct Sweep : Screening {
     set_bits(acc);
     const int own = part.first_row(at) + thread_index(), position = min(own, rows.n - 1);
     const int begin = rows.same_begin[position] - first, end = rows.same_end[position] - first;
-    const int twin = rows.twin_of(position) - first;
+    const int self_index = rows.self_index_of(position) - first;
     // What the sweep proves is that a pair of two classes is harmless: those of one class all stay.
     const auto candidates = [&](int w, uint32_t word) {
       const int from = w * kWordBits;
       word |= bits_between(begin - from, end - from);
-      word &= bits_below(columns.n - first - from) & ~bits_between(twin - from, twin + 1 - from);
+      word &= bits_below(columns.n - first - from) & ~bits_between(self_index - from, self_index + 1 - from);
       return own < rows.n ? word : 0;
     };
     const uint32_t count = bits.store_rows(output.row(at), candidates, [](int, uint32_t word) {
       return static_cast<uint32_t>(count_bits(word));
     });
     output.set_entry(at, count);
-    if (count > static_cast<uint32_t>(found.list_most)) {
-      if (thread_index() == 0) *found.crowded = 1;
+    if (count > static_cast<uint32_t>(state.list_most)) {
+      if (thread_index() == 0) *state.has_dense_tile = 1;
     } else if (count > 0 && output.has_columns(at)) {
       bits.store_columns(output.column(at));
     }
@@ -201,9 +201,9 @@ struct Sweep : Screening {
 TCM_KERNEL(kTileThreads, 2)
 sweep_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
              const double* margins, int stages, TCM_PARAMETER(SuperTile) part, TCM_PARAMETER(Decisions) to,
-             TCM_PARAMETER(Found) found) {
-  if (is_useless(found)) return;
-  Sweep sweep{screening(rows, columns, part, shape, margins), TileOutput(to, part), found};
+             TCM_PARAMETER(ScreenState) state) {
+  if (is_useless(state)) return;
+  Sweep sweep{candidate_finder(rows, columns, part, shape, margins), TileOutput(to, part), state};
   for_each_tile<Int8Product>(part, block_index(), block_count(), CodeRows(rows, shape),
                              CodeRows(columns, shape), stages, buffers_offset(kSweepHead), sweep);
 }

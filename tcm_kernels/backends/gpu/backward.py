@@ -9,30 +9,32 @@ from torch import Tensor
 
 from ..contract import Problem
 from .machine import on_device_of
-from .residual import Sums, views_of
+from .residual import PartnerSums, views_of
 
 
-class Chain(Protocol):
+class NormalizeBackward(Protocol):
     """A backend's kernel: from P and Q of rows to the gradient of the raw rows."""
 
     def __call__(
-        self, x: Tensor, sums: Sums, poison: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor
+        self, x: Tensor, sums: PartnerSums, nan_flag: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor
     ) -> None:
         """Write grad (N, D) of x (N, D); a pair stands for `ordered` pairs, 2 in the self case."""
 
 
-def gradients(problem: Problem, grad_sums: Tensor, residual: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
+def gradients(
+    problem: Problem, grad_sums: Tensor, residual: Tensor, kernel: NormalizeBackward
+) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
     emb, ref = problem.emb, problem.ref
-    of_emb, of_ref, poison = views_of(problem, residual)
+    of_emb, of_ref, nan_flag = views_of(problem, residual)
     ordered = 2 if ref is None else 1
 
-    def gradient(x: Tensor, sums: Sums | None) -> Tensor:
+    def gradient(x: Tensor, sums: PartnerSums | None) -> Tensor:
         if sums is None:
             return x.new_empty(0)
         x = x.contiguous()
         grad = torch.empty_like(x)
-        chain(x, sums, poison, grad_sums.contiguous(), ordered, grad)
+        kernel(x, sums, nan_flag, grad_sums.contiguous(), ordered, grad)
         return grad
 
     with on_device_of(emb):

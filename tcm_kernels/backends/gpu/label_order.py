@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..contract import Problem
-from ..shared import twins
+from ..shared import self_indices
 
 
 class LabelOrder(NamedTuple):
@@ -22,13 +22,13 @@ class LabelOrder(NamedTuple):
     Attributes:
         order: (N,) int64, the row at each position.
         label: (N,) int64, its label; ascending.
-        twin: (N,) int32, the position of the same sample on the other side, or -1; None in the self case,
-            where it is the position itself.
+        self_index: (N,) int32, the position of the same sample on the other side, or -1; None in the self
+            case, where it is the position itself.
     """
 
     order: Tensor
     label: Tensor
-    twin: Tensor | None
+    self_index: Tensor | None
 
 
 def label_orders(problem: Problem) -> tuple[LabelOrder, LabelOrder]:
@@ -39,9 +39,9 @@ def label_orders(problem: Problem) -> tuple[LabelOrder, LabelOrder]:
         return own, own
     column_label, column_order = by_label(problem.ref_labels)
     offset = problem.self_offset
-    row_twin = twins(order, column_order, offset)
-    column_twin = twins(column_order, order, None if offset is None else -offset)
-    return LabelOrder(order, label, row_twin), LabelOrder(column_order, column_label, column_twin)
+    row_self_index = self_indices(order, column_order, offset)
+    column_self_index = self_indices(column_order, order, None if offset is None else -offset)
+    return LabelOrder(order, label, row_self_index), LabelOrder(column_order, column_label, column_self_index)
 
 
 def by_label(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
-"""The residual: P and Q for every side whose gradient is wanted, and before them the poison and a counter.
+"""The residual: P and Q for every side whose gradient is wanted, and before them a NaN flag and a counter.
 
 One layout for both backends, so that a forward of the one can feed a backward of the other.
 Float32 rows in the order of the embeddings, each array beginning at a multiple of 16 bytes, so that kernels
-are compiled once whatever N is. The poison is 0, or NaN where an embedding is not finite; the counter is for
+are compiled once whatever N is. The NaN flag is 0, or NaN where an embedding is not finite; the counter is for
 the forward, and 0 before and after.
 """
 
@@ -18,7 +18,7 @@ from ..contract import Problem
 ALIGNMENT = 16
 
 
-class Sums(NamedTuple):
+class PartnerSums(NamedTuple):
     """P and Q of one side, (N, D) float32 each."""
 
     positive: Tensor
@@ -39,8 +39,8 @@ def residual_bytes(problem: Problem) -> int:
     return size
 
 
-def views_of(problem: Problem, residual: Tensor) -> tuple[Sums | None, Sums | None, Tensor]:
-    """P and Q of emb and of ref, None where not wanted, and the poison, a float64."""
+def views_of(problem: Problem, residual: Tensor) -> tuple[PartnerSums | None, PartnerSums | None, Tensor]:
+    """P and Q of emb and of ref, None where not wanted, and the NaN flag, a float64."""
     at = ALIGNMENT
 
     def take(x: Tensor) -> Tensor:
@@ -49,8 +49,8 @@ def views_of(problem: Problem, residual: Tensor) -> tuple[Sums | None, Sums | No
         return residual[begin : begin + 4 * x.numel()].view(torch.float32).view(x.shape)
 
     emb, ref = problem.emb, problem.ref
-    of_emb = Sums(take(emb), take(emb)) if problem.need_grad_emb else None
-    of_ref = Sums(take(ref), take(ref)) if ref is not None and problem.need_grad_ref else None
+    of_emb = PartnerSums(take(emb), take(emb)) if problem.need_grad_emb else None
+    of_ref = PartnerSums(take(ref), take(ref)) if ref is not None and problem.need_grad_ref else None
     return of_emb, of_ref, residual[:8].view(torch.float64)
 
 

@@ -22,7 +22,7 @@ from .configs import Config, Configs
 
 CANDIDATES = {
     "sweep": tuple(Config(*c) for c in itertools.product((64, 128), (4, 8), (2, 3, 4))),
-    "full_tiles": tuple(Config(*c) for c in itertools.product((16, 32, 64, 128), (8,), (2, 3, 4))),
+    "dense_tiles": tuple(Config(*c) for c in itertools.product((16, 32, 64, 128), (8,), (2, 3, 4))),
     "patterns": tuple(Config(*c) for c in itertools.product((64, 128), (4, 8), (1, 2, 3))),
 }
 """By field of Configs."""

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from ..contract import Problem
 from ..gpu.backward import gradients
-from ..gpu.residual import Sums
+from ..gpu.residual import PartnerSums
 from .configs import rows_and_warps
 from .rules import NORM_FLOOR, norms
 
 
 @triton.jit(do_not_specialize=["n", "ordered"])
-def chain_kernel(
+def normalize_backward_kernel(
     x_ptr,  # (n, DIM)
     p_ptr, q_ptr,  # (n, DIM) float32
-    poison_ptr,  # float64
+    nan_flag_ptr,  # float64
     grad_sums_ptr,  # (2,) float64
     ordered,  # how many ordered pairs a pair stands for: 2 in the self case
     grad_ptr,  # (n, DIM)
@@ -32,9 +32,9 @@ def chain_kernel(
     k = tl.arange(0, BLOCK_D)
     mask = (row < n)[:, None] & (k < DIM)[None, :]
     at = row.to(tl.int64)[:, None] * DIM + k[None, :]
-    poison = tl.load(poison_ptr)
-    pull = (-ordered * tl.load(grad_sums_ptr) + poison).to(tl.float32)
-    push = (ordered * tl.load(grad_sums_ptr + 1) + poison).to(tl.float32)
+    nan_flag = tl.load(nan_flag_ptr)
+    pull = (-ordered * tl.load(grad_sums_ptr) + nan_flag).to(tl.float32)
+    push = (ordered * tl.load(grad_sums_ptr + 1) + nan_flag).to(tl.float32)
     x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float64)
     norm, inverse, _ = norms(x)
     unit = (x * inverse[:, None]).to(tl.float32)
@@ -48,15 +48,17 @@ def chain_kernel(
 
 def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    return gradients(problem, grad_sums, residual, _chain)
+    return gradients(problem, grad_sums, residual, _normalize_backward)
 
 
-def _chain(x: Tensor, sums: Sums, poison: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor) -> None:
+def _normalize_backward(
+    x: Tensor, sums: PartnerSums, nan_flag: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor
+) -> None:
     n, dim = x.shape
     block = triton.next_power_of_2(max(dim, 1))
     rows, warps = rows_and_warps(block)
     if n:
-        chain_kernel[(triton.cdiv(n, rows),)](
-            x, *sums, poison, grad_sums, ordered, grad, n,
+        normalize_backward_kernel[(triton.cdiv(n, rows),)](
+            x, *sums, nan_flag, grad_sums, ordered, grad, n,
             DIM=dim, ROWS=rows, BLOCK_D=block, num_warps=warps,
         )  # fmt: skip

@@ -15,10 +15,10 @@ class Config(NamedTuple):
 
 
 class Configs(NamedTuple):
-    """One row of the table. Prepare, finish and chain are streams: they need no tuning."""
+    """One row of the table. Prepare, finalize and backward are streams: they need no tuning."""
 
-    sweep: Config  # also of the sample
-    full_tiles: Config
+    sweep: Config  # also of the probe
+    dense_tiles: Config
     patterns: Config  # also of the block sums
 
 
@@ -43,16 +43,16 @@ VECTOR = 16  # bytes; rows that are no multiple of this are read element by elem
 def configs_for(major: int, element: int, dim: int) -> Configs:
     """The row for a chip of this major compute capability and embeddings of D elements of so many bytes."""
     row = TABLE[max(known for known in TABLE if known <= max(major, 8))][element]
-    sweep, full_tiles, patterns = row
+    sweep, dense_tiles, patterns = row
     while padded(dim) % sweep.block:
         sweep = sweep._replace(block=sweep.block // 2)
-    half = full_tiles.block // 2
+    half = dense_tiles.block // 2
     # No longer than D, and in float32 without masks in the last step, where D allows.
-    if half >= SMALLEST_BLOCK and (dim <= half or (element == 4 and dim % full_tiles.block)):
-        full_tiles = full_tiles._replace(block=half)
+    if half >= SMALLEST_BLOCK and (dim <= half or (element == 4 and dim % dense_tiles.block)):
+        dense_tiles = dense_tiles._replace(block=half)
     if dim * element % VECTOR:
-        full_tiles, patterns = full_tiles._replace(block=SMALLEST_BLOCK), patterns._replace(block=32)
-    return Configs(sweep, full_tiles, patterns)
+        dense_tiles, patterns = dense_tiles._replace(block=SMALLEST_BLOCK), patterns._replace(block=32)
+    return Configs(sweep, dense_tiles, patterns)
 
 
 def padded(dim: int) -> int:

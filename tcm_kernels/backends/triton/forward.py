@@ -1,12 +1,14 @@
-"""The forward of all but small batches (small.py): prepare; for each super-tile screen, decide and add up.
+"""The forward of all but small batches (small.py).
+
+Prepare, probe; for each super-tile screen and accumulate; finalize:
 
     prepare      label order, norms, codes                                   prepare.py
-    sample       is screening worth it? decided on the device                screen.py
+    probe        is screening worth it? decided on the device                screen.py
     sweep        int8 products: pairs are harmless or candidates             screen.py
-    full tiles   tiles with many candidates, all pairs decided               full_tiles.py
+    dense tiles  tiles with many candidates, all pairs decided               dense_tiles.py
     patterns     their hard pairs into P and Q, many at a time               patterns.py
     lists        all other candidates decided and added, one by one          lists.py
-    finish       partial sums into the result                                finish.py
+    finalize     partial sums into the result                                finalize.py
 
 `plan.py` says what a super-tile is. What the matrix needs beside its pool of bits is P and Q, codes, and a
 few numbers a row.
@@ -28,16 +30,16 @@ from torch import Tensor
 from ..contract import Problem
 from ..gpu.label_order import label_orders
 from ..gpu.machine import on_device_of
-from ..gpu.residual import Sums, counter_of, residual_bytes, views_of
-from . import autotune, finish, plan, small, tiles
+from ..gpu.residual import PartnerSums, counter_of, residual_bytes, views_of
+from . import autotune, finalize, plan, small, tiles
 from .configs import Configs, configs_for, is_interpreted, warps_of_a_row
-from .finish import finish_kernel
-from .full_tiles import full_tiles_kernel
+from .dense_tiles import dense_tiles_kernel
+from .finalize import finalize_kernel
 from .lists import lists_kernel
 from .patterns import block_sums_kernel, patterns_kernel, way_of_patterns
 from .plan import SuperTile
 from .prepare import Side, prepare
-from .screen import SAMPLES, USELESS_FROM, sample_kernel, sweep_kernel
+from .screen import SAMPLES, USELESS_FROM, probe_kernel, sweep_kernel
 
 TUNING_ROWS = 8192  # for autotuning
 
@@ -50,10 +52,10 @@ class Part(NamedTuple):
     side: Side
     first: int
     tiles: int
-    sums: Sums | None
+    sums: PartnerSums | None
 
 
-class Call:
+class Forward:
     """One forward: its sides, its workspace, and the arguments that its kernels share."""
 
     def __init__(self, problem: Problem, residual: Tensor, configs: Configs | None = None) -> None:
@@ -64,7 +66,7 @@ class Call:
         self.dim = emb.shape[1]
         self.screened = plan.screens(emb.shape[0], other.shape[0], self.dim)
         self.rows, self.columns = _sides(problem, emb, other, codes=self.screened)
-        self.of_rows, self.of_columns, self.poison = views_of(problem, residual)
+        self.of_rows, self.of_columns, self.nan_flag = views_of(problem, residual)
         if self.is_self:
             self.of_columns = self.of_rows
 
@@ -78,7 +80,7 @@ class Call:
         integers = functools.partial(emb.new_empty, dtype=torch.int32)
         self.directory, self.row_bits = integers(r * c), integers(r * c * words)
         self.column_bits = integers(r * c * words) if self.by_column else self.row_bits
-        self.most_left = int(USELESS_FROM * SAMPLES * tiles.TILE**2)
+        self.max_candidates = int(USELESS_FROM * SAMPLES * tiles.TILE**2)
 
         self.programs = _programs(emb, r * c)
         self.partials = self.programs + emb.shape[0]  # one a program of tiles, then one a row of lists
@@ -87,29 +89,29 @@ class Call:
         sums, counts, flags = zeros.tensor_split((16 * self.partials, 32 * self.partials))
         self.sums = sums.view(torch.float64).view(self.partials, 2)
         self.counts = counts.view(torch.int64).view(self.partials, 2)
-        self.samples, self.crowded = flags.view(torch.int32).tensor_split((SAMPLES,))
+        self.samples, self.has_dense_tile = flags.view(torch.int32).tensor_split((SAMPLES,))
         self.configs = _configs(emb, problem.precision) if configs is None else configs
         self.block_sums = emb.new_empty((max(r, c), self.dim), dtype=torch.float32)
 
     def run(self) -> tuple[Tensor, Tensor]:
         """Sums (2,) float64 and counts (2,) int64; P and Q are in the residual."""
         if self.screened and self.parts:
-            self._sample()
+            self._probe()
         for number, part in enumerate(self.parts):
             # What the sweep has found tells every later kernel whether there is anything for it.
-            found = (self.samples, self.most_left, self.crowded[number:])
+            found = (self.samples, self.max_candidates, self.has_dense_tile[number:])
             if self.screened:
                 self._sweep(part, found)
-            self._full_tiles(part, found)
-            self._add_up(part, found)
-        return self._finish()
+            self._dense_tiles(part, found)
+            self._accumulate(part, found)
+        return self._finalize()
 
     def _screening(self, side: Side) -> tuple[Tensor, ...]:
         return side.code, side.scale, side.error
 
-    def _sample(self) -> None:
+    def _probe(self) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.sweep
-        sample_kernel[(SAMPLES,)](
+        probe_kernel[(SAMPLES,)](
             *self._screening(rows), rows.same_begin, rows.same_end, rows.rows,
             *self._screening(columns), columns.rows, self.problem.margins,
             triton.cdiv(rows.rows, tiles.TILE), triton.cdiv(columns.rows, tiles.TILE), self.samples,
@@ -118,7 +120,7 @@ class Call:
         )  # fmt: skip
 
     def _outputs(self, part: SuperTile) -> tuple[Tensor | int, ...]:
-        """Arguments that sweep and full tiles share: where the super-tile is, and where its bits go."""
+        """Arguments that sweep and dense tiles share: where the super-tile is, and where its bits go."""
         words = tiles.TILE // 32
         return (
             part.row * tiles.TILE, part.column * tiles.TILE, part.rows, part.columns,
@@ -129,8 +131,8 @@ class Call:
     def _sweep(self, part: SuperTile, found: Found) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.sweep
         sweep_kernel[(min(self.programs, part.rows * part.columns),)](
-            *self._screening(rows), rows.same_begin, rows.same_end, rows.twin, rows.rows,
-            *self._screening(columns), columns.same_begin, columns.same_end, columns.twin, columns.rows,
+            *self._screening(rows), rows.same_begin, rows.same_end, rows.self_index, rows.rows,
+            *self._screening(columns), columns.same_begin, columns.same_end, columns.self_index, columns.rows,
             self.problem.margins, *found,
             *self._outputs(part),
             TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIM=self.dim,
@@ -139,10 +141,10 @@ class Call:
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
 
-    def _full_tiles(self, part: SuperTile, found: Found) -> None:
-        rows, columns, config = self.rows, self.columns, self.configs.full_tiles
-        full_tiles_kernel[(min(self.programs, part.rows * part.columns),)](
-            rows.x, rows.order, rows.inverse, rows.same_begin, rows.same_end, rows.twin, rows.rows,
+    def _dense_tiles(self, part: SuperTile, found: Found) -> None:
+        rows, columns, config = self.rows, self.columns, self.configs.dense_tiles
+        dense_tiles_kernel[(min(self.programs, part.rows * part.columns),)](
+            rows.x, rows.order, rows.inverse, rows.same_begin, rows.same_end, rows.self_index, rows.rows,
             columns.x, columns.order, columns.inverse, columns.rows,
             self.problem.margins, *found,
             *self._outputs(part), 2 if self.is_self else 1, self.sums, self.counts,
@@ -153,18 +155,18 @@ class Call:
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
 
-    def _add_up(self, part: SuperTile, found: Found) -> None:
+    def _accumulate(self, part: SuperTile, found: Found) -> None:
         words = tiles.TILE // 32
         rows = Part(self.rows, part.row, part.rows, self.of_rows)
         columns = Part(self.columns, part.column, part.columns, self.of_columns)
         ordered = 2 if self.is_self and not part.diagonal else 1
         by_row = (self.row_bits, part.columns * words, self.directory, part.columns, 1)
-        self._add_to(rows, columns, found, by_row, ordered)
+        self._accumulate_into(rows, columns, found, by_row, ordered)
         if self.by_column and not part.diagonal:
             by_column = (self.column_bits, part.rows * words, self.directory, 1, part.columns)
-            self._add_to(columns, rows, found, by_column, 0)
+            self._accumulate_into(columns, rows, found, by_column, 0)
 
-    def _add_to(
+    def _accumulate_into(
         self,
         own: Part,
         other: Part,
@@ -176,7 +178,7 @@ class Call:
         side, first, count, sums = own
         other_side, other_first, other_count, _ = other
         own0, other0 = first * tiles.TILE, other_first * tiles.TILE
-        p, q = (self.poison, self.poison) if sums is None else sums
+        p, q = (self.nan_flag, self.nan_flag) if sums is None else sums
         if sums is not None:
             self._patterns(own, other, found, pairs, sums)
         own_rows = min(count * tiles.TILE, side.rows - own0)
@@ -193,7 +195,12 @@ class Call:
         )  # fmt: skip
 
     def _patterns(
-        self, own: Part, other: Part, found: Found, pairs: tuple[Tensor, int, Tensor, int, int], sums: Sums
+        self,
+        own: Part,
+        other: Part,
+        found: Found,
+        pairs: tuple[Tensor, int, Tensor, int, int],
+        sums: PartnerSums,
     ) -> None:
         side, other_side, config = own.side, other.side, self.configs.patterns
         of_other = (other_side.x, other_side.order, other_side.inverse)
@@ -213,15 +220,15 @@ class Call:
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
 
-    def _finish(self) -> tuple[Tensor, Tensor]:
+    def _finalize(self) -> tuple[Tensor, Tensor]:
         sums, counts = self.sums.new_empty(2), self.counts.new_empty(2)
-        programs = finish.programs_for(max(self.partials, self.columns.rows))
-        finish_kernel[(programs,)](
+        programs = finalize.programs_for(max(self.partials, self.columns.rows))
+        finalize_kernel[(programs,)](
             self.sums, self.counts, self.partials,
             self.rows.inverse, self.rows.rows, self.columns.inverse, self.columns.rows,
             self.problem.margins, self.sums.new_empty((programs, 3)), self.counts.new_empty((programs, 2)),
-            self.ended, sums, counts, self.poison,
-            BLOCK=finish.BLOCK, MOST_PROGRAMS=finish.MOST_PROGRAMS, SELF=self.is_self, num_warps=4,
+            self.ended, sums, counts, self.nan_flag,
+            BLOCK=finalize.BLOCK, MOST_PROGRAMS=finalize.MOST_PROGRAMS, SELF=self.is_self, num_warps=4,
         )  # fmt: skip
         return sums, counts
 
@@ -260,7 +267,7 @@ def _seconds(x: Tensor, precision: str, kernel: str, row: Configs) -> float:
     margins = emb.new_tensor([1.0, 0.9 if kernel == "sweep" else 0.0], dtype=torch.float64)
     problem = Problem(emb, labels, None, None, margins, None, True, False, precision)
     residual = torch.zeros(residual_bytes(problem), dtype=torch.uint8, device=x.device)
-    return float(triton.testing.do_bench(lambda: Call(problem, residual, row).run(), return_mode="median"))
+    return float(triton.testing.do_bench(lambda: Forward(problem, residual, row).run(), return_mode="median"))
 
 
 def _similarity_precision(x: Tensor, precision: str) -> str:
@@ -279,5 +286,5 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
         if plan.is_small(emb.shape[0], columns, emb.shape[1] * emb.element_size()):
             sums, counts = small.pair_sums(problem, residual)
         else:
-            sums, counts = Call(problem, residual).run()
+            sums, counts = Forward(problem, residual).run()
     return sums, counts, residual

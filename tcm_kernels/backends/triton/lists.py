@@ -1,4 +1,4 @@
-"""Add up, few hard pairs: row by row, one partner after the other.
+"""Accumulate, few hard pairs: row by row, one partner after the other.
 
 A program owns a row. It looks at the directory first, 32 tiles at a time, and walks the words of those alone
 in which there is something: of the benchmark's rows at density 1e-3, a ninth. Partners are taken one by one:

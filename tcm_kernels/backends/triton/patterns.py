@@ -1,4 +1,4 @@
-"""Add up, many hard pairs: P and Q of a block of rows as products of 0/1 patterns with unit rows.
+"""Accumulate, many hard pairs: P and Q of a block of rows as products of 0/1 patterns with unit rows.
 
 P_i and Q_i are the sums of the unit rows of row i's hard positives and hard negatives. A tile with many of
 one sign is a product of its pattern, unpacked from bits into registers, with the rows of its columns; a
@@ -33,16 +33,16 @@ from .tiles import (
 )
 
 
-@triton.jit(do_not_specialize=["first", "n"], do_not_specialize_on_alignment=["crowded_ptr"])
+@triton.jit(do_not_specialize=["first", "n"], do_not_specialize_on_alignment=["has_dense_tile_ptr"])
 def block_sums_kernel(
     x_ptr, order_ptr, inverse_ptr, first, n,
-    samples_ptr, most_left, crowded_ptr,
+    samples_ptr, max_candidates, has_dense_tile_ptr,
     sums_ptr,  # (blocks, DIM) float32
     DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr,
     SCREENED: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """The sum of the unit rows of each TILE positions from `first` on."""
-    if is_sparse(samples_ptr, most_left, crowded_ptr, SCREENED, SAMPLES):
+    if is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED, SAMPLES):
         return
     offs = first + tl.program_id(0) * TILE + tl.arange(0, TILE)
     offs_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -95,12 +95,12 @@ def add_product(acc, pattern, x, inverse, WAY: tl.constexpr, UPCAST: tl.constexp
     do_not_specialize=[
         "own0", "n", "other0", "m", "other_tiles", "words_a_row", "own_stride", "other_stride",
     ],
-    do_not_specialize_on_alignment=["crowded_ptr"],
+    do_not_specialize_on_alignment=["has_dense_tile_ptr"],
 )  # fmt: skip
 def patterns_kernel(
     own_order_ptr, same_begin_ptr, same_end_ptr, own0, n,
     x_ptr, other_order_ptr, other_inverse_ptr, other_block_sums_ptr, other0, m,
-    other_tiles, samples_ptr, most_left, crowded_ptr,
+    other_tiles, samples_ptr, max_candidates, has_dense_tile_ptr,
     bits_ptr,  # (own tiles * TILE, words)
     words_a_row,
     directory_ptr, own_stride, other_stride,  # of its entries, per own tile and per other tile
@@ -110,7 +110,7 @@ def patterns_kernel(
     WAY: tl.constexpr, UPCAST: tl.constexpr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """P (sign 0) or Q (sign 1) of TILE rows, BLOCK_D columns, over one super-tile's columns."""
-    if is_sparse(samples_ptr, most_left, crowded_ptr, SCREENED, SAMPLES):
+    if is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED, SAMPLES):
         return
     a = tl.program_id(0)
     offs_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)

@@ -38,7 +38,7 @@ class Side(NamedTuple):
         error: (N,) float32 by position, rounded up.
         same_begin: (N,) int32, positions [same_begin, same_end) of the other side are of the row's class.
         same_end: (N,) int32.
-        twin: (N,) int32, the position of the same sample on the other side, or -1.
+        self_index: (N,) int32, the position of the same sample on the other side, or -1.
     """
 
     x: Tensor
@@ -49,7 +49,7 @@ class Side(NamedTuple):
     error: Tensor
     same_begin: Tensor
     same_end: Tensor
-    twin: Tensor
+    self_index: Tensor
 
     @property
     def rows(self) -> int:
@@ -104,7 +104,7 @@ def norms_kernel(
     largest_ptr,  # (n,)
     same_begin_ptr,  # (n,) int32
     same_end_ptr,  # (n,) int32
-    twin_ptr,  # (n,) int32, written where SELF
+    self_index_ptr,  # (n,) int32, written where SELF
     DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, SELF: tl.constexpr,
 ):  # fmt: skip
     """What is known of ROWS positions by themselves: 1/norm, largest element, range of their class."""
@@ -119,7 +119,7 @@ def norms_kernel(
     tl.store(inverse_ptr + position, tl.where(finite, inverse, float("nan")), mask=inside)
     tl.store(largest_ptr + position, tl.max(tl.abs(unit), axis=1).to(tl.float32), mask=inside)
     if SELF:
-        tl.store(twin_ptr + position, position, mask=inside)
+        tl.store(self_index_ptr + position, position, mask=inside)
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -170,16 +170,17 @@ def prepare(x: Tensor, of: LabelOrder, other_label: Tensor, *, codes: bool) -> S
     same_begin, same_end = (x.new_empty(n, dtype=torch.int32) for _ in range(2))
     code = x.new_empty((number_of_tiles * tiles.TILE if codes else 0, code_dim), dtype=torch.int8)
     scale = x.new_empty(number_of_tiles if codes else 0, dtype=torch.float32)
-    twin = x.new_empty(n, dtype=torch.int32) if of.twin is None else of.twin
-    side = Side(x, of.order, inverse, code, scale, error, same_begin, same_end, twin)
+    self_index = x.new_empty(n, dtype=torch.int32) if of.self_index is None else of.self_index
+    side = Side(x, of.order, inverse, code, scale, error, same_begin, same_end, self_index)
     if n == 0:
         return side
     block = triton.next_power_of_2(max(dim, code_dim, 1))
     rows, warps = rows_and_warps(block)
     rows = min(rows, tiles.TILE)  # which a program's rows do not leave
     norms_kernel[(triton.cdiv(n, rows),)](
-        x, of.order, of.label, n, other_label, len(other_label), inverse, largest, same_begin, same_end, twin,
-        DIM=dim, ROWS=rows, BLOCK_D=block, SELF=of.twin is None, num_warps=warps,
+        x, of.order, of.label, n, other_label, len(other_label),
+        inverse, largest, same_begin, same_end, self_index,
+        DIM=dim, ROWS=rows, BLOCK_D=block, SELF=of.self_index is None, num_warps=warps,
     )  # fmt: skip
     if codes:
         codes_kernel[(number_of_tiles * (tiles.TILE // rows),)](

@@ -1,6 +1,6 @@
 """THE hard-pair rule and THE certificate in Triton's language.
 
-They are derived in csrc/hard_pair.h and csrc/certificate.h; the constants are those, and a test compares
+They are derived in csrc/common/hard_pair.h and certificate.h; the constants are those, and a test compares
 them. Float32 similarities are compared with margins rounded inward (m+ down, m- up): such a similarity lies
 on the same side of the rounded margin as of the margin itself. One hinge serves decision and penalty, so that
 a tile of them takes the registers of its similarities.

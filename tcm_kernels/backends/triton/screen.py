@@ -81,33 +81,33 @@ def offsets_and_least(
 
 
 @triton.jit
-def is_useless(samples_ptr, most_left, SAMPLES: tl.constexpr):
+def is_useless(samples_ptr, max_candidates, SAMPLES: tl.constexpr):
     """Whether the sample has left more than so many candidates."""
-    return tl.sum(tl.load(samples_ptr + tl.arange(0, SAMPLES)), axis=0) > most_left
+    return tl.sum(tl.load(samples_ptr + tl.arange(0, SAMPLES)), axis=0) > max_candidates
 
 
 @triton.jit
-def is_sparse(samples_ptr, most_left, crowded_ptr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr):
+def is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr):
     """Whether the sweep has run and left no tile of a super-tile to be decided in full precision."""
     sparse = False
     if SCREENED:
-        sparse = (is_useless(samples_ptr, most_left, SAMPLES) == 0) & (tl.load(crowded_ptr) == 0)
+        sparse = (is_useless(samples_ptr, max_candidates, SAMPLES) == 0) & (tl.load(has_dense_tile_ptr) == 0)
     return sparse
 
 
 @triton.jit
-def candidates(word, first, same_begin, same_end, twin, others):
+def candidates(word, first, same_begin, same_end, self_index, others):
     """What is left of a word of each row, whose first column is `first`, of so many.
 
     Pairs of one class all stay, for what the sweep proves is that a pair of two classes is harmless.
     """
     same = bits.between(same_begin - first, same_end - first)
-    same_sample = bits.between(twin - first, twin + 1 - first)
+    same_sample = bits.between(self_index - first, self_index + 1 - first)
     return (word | same) & bits.below(others - first) & ~same_sample
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_tiles", "column_tiles"])
-def sample_kernel(
+def probe_kernel(
     row_code_ptr, row_scale_ptr, row_error_ptr, same_begin_ptr, same_end_ptr, n,
     column_code_ptr, column_scale_ptr, column_error_ptr, m,
     margins_ptr, row_tiles, column_tiles,
@@ -144,14 +144,15 @@ def sample_kernel(
     do_not_specialize=[
         "n", "m", "row0", "column0", "row_tiles", "column_tiles", "column_words", "row_words",
     ],
-    do_not_specialize_on_alignment=["crowded_ptr"],
+    do_not_specialize_on_alignment=["has_dense_tile_ptr"],
 )  # fmt: skip
 def sweep_kernel(
-    row_code_ptr, row_scale_ptr, row_error_ptr, row_begin_ptr, row_end_ptr, row_twin_ptr, n,
-    column_code_ptr, column_scale_ptr, column_error_ptr, column_begin_ptr, column_end_ptr, column_twin_ptr, m,
+    row_code_ptr, row_scale_ptr, row_error_ptr, row_begin_ptr, row_end_ptr, row_self_index_ptr, n,
+    column_code_ptr, column_scale_ptr, column_error_ptr,
+    column_begin_ptr, column_end_ptr, column_self_index_ptr, m,
     margins_ptr,
-    samples_ptr, most_left,
-    crowded_ptr,  # int32, set where a tile has more candidates than a list
+    samples_ptr, max_candidates,
+    has_dense_tile_ptr,  # int32, set where a tile has more candidates than a list
     row0, column0, row_tiles, column_tiles,  # the super-tile: first positions, and tiles
     row_bits_ptr,  # (row_tiles * TILE, column_words)
     column_bits_ptr,  # (column_tiles * TILE, row_words), written BY_COLUMN; row_bits itself on the diagonal
@@ -161,7 +162,7 @@ def sweep_kernel(
     DIAGONAL: tl.constexpr, BY_COLUMN: tl.constexpr, LIST_MOST: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """Screens the tiles of a super-tile; on the diagonal, those on and above it."""
-    if is_useless(samples_ptr, most_left, SAMPLES):
+    if is_useless(samples_ptr, max_candidates, SAMPLES):
         return
     _, threshold_minus = thresholds(margins_ptr)
     offs = tl.arange(0, TILE)
@@ -195,27 +196,27 @@ def sweep_kernel(
                 left = product >= least[:, None]
                 position = tl.minimum(first_m + offs, n - 1)
                 begin, end = tl.load(row_begin_ptr + position), tl.load(row_end_ptr + position)
-                twin = tl.load(row_twin_ptr + position)
+                self_index = tl.load(row_self_index_ptr + position)
                 to = row_bits_ptr + (a * TILE + offs) * column_words + b * (TILE // bits.WORD)
                 in_row = tl.zeros((TILE,), tl.int32)
                 for w in tl.static_range(TILE // bits.WORD):
                     word = bits.word_of_rows(left, w, TILE)
-                    word = candidates(word, first_n + w * bits.WORD, begin, end, twin, m)
+                    word = candidates(word, first_n + w * bits.WORD, begin, end, self_index, m)
                     word = tl.where(first_m + offs < n, word, 0)
                     tl.store(to + w, word)
                     in_row += bits.count(word)
                 count = tl.sum(in_row, axis=0)
                 if count > LIST_MOST:
-                    tl.atomic_max(crowded_ptr, 1)
+                    tl.atomic_max(has_dense_tile_ptr, 1)
                 if BY_COLUMN:
                     if ((a != b) | (not DIAGONAL)) & (count > 0) & (count <= LIST_MOST):
                         position = tl.minimum(first_n + offs, m - 1)
                         begin, end = tl.load(column_begin_ptr + position), tl.load(column_end_ptr + position)
-                        twin = tl.load(column_twin_ptr + position)
+                        self_index = tl.load(column_self_index_ptr + position)
                         to = column_bits_ptr + (b * TILE + offs) * row_words + a * (TILE // bits.WORD)
                         for w in tl.static_range(TILE // bits.WORD):
                             word = bits.word_of_columns(left, w, TILE)
-                            word = candidates(word, first_m + w * bits.WORD, begin, end, twin, n)
+                            word = candidates(word, first_m + w * bits.WORD, begin, end, self_index, n)
                             tl.store(to + w, tl.where(first_n + offs < m, word, 0))
             tl.store(directory_ptr + a * column_tiles + b, count)
             if DIAGONAL:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..contract import Problem
 from ..gpu.residual import counter_of, views_of
 from .configs import is_interpreted
-from .finish import end_program
+from .finalize import end_program
 from .patterns import add_product, way_of_patterns
 from .rules import hinge, inverse_norms, not_finite, thresholds
 
@@ -70,7 +70,7 @@ def small_kernel(
     p_ptr, q_ptr,  # (n, DIM) float32, written if NEED_GRAD
     partial_sums_ptr, partial_counts_ptr,  # (programs, 3) float64 and (programs, 2) int64
     ended_ptr,  # int32, how many programs have ended; 0 before and afterwards
-    sums_ptr, counts_ptr, poison_ptr,  # the result, written if NEED_SUMS
+    sums_ptr, counts_ptr, nan_flag_ptr,  # the result, written if NEED_SUMS
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     MOST_PROGRAMS: tl.constexpr, IN_PARTS: tl.constexpr, WAY: tl.constexpr, UPCAST: tl.constexpr,
     NEED_GRAD: tl.constexpr, NEED_SUMS: tl.constexpr,
@@ -118,7 +118,7 @@ def small_kernel(
         n_negative = tl.sum(tl.sum(negatives, axis=1), axis=0).to(tl.int64)
         end_program(
             tl.where(sign == 0, pulled, pushed), tl.where(sign == 0, n_positive, n_negative), poisoned,
-            partial_sums_ptr, partial_counts_ptr, ended_ptr, margins_ptr, sums_ptr, counts_ptr, poison_ptr,
+            partial_sums_ptr, partial_counts_ptr, ended_ptr, margins_ptr, sums_ptr, counts_ptr, nan_flag_ptr,
             MOST_PROGRAMS,
         )  # fmt: skip
 
@@ -131,7 +131,7 @@ def takes(rows: int, columns: int, row_bytes: int) -> bool:
 def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Sums (2,) float64 and counts (2,) int64; P and Q are in the residual."""
     emb, dim = problem.emb.contiguous(), problem.emb.shape[1]
-    of_emb, of_ref, poison = views_of(problem, residual)
+    of_emb, of_ref, nan_flag = views_of(problem, residual)
     rows = columns = (emb, problem.labels.to(torch.int64).contiguous(), emb.shape[0])
     twin_offset = 0
     if problem.ref is not None and problem.ref_labels is not None:
@@ -146,17 +146,17 @@ def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
         emb.new_empty((programs, 2), dtype=torch.int64),
         counter_of(residual),
         *result,
-        poison,
+        nan_flag,
     )
     sides = [(rows, columns, twin_offset, of_emb, True)]
     if of_ref is not None:
         sides.append((columns, rows, -twin_offset, of_ref, False))
     block_d = max(32, triton.next_power_of_2(dim))
     stages = 3 if block_d * emb.element_size() <= LARGEST_ROW // 2 else 2  # what shared memory has room for
-    for own, other, twin, sums, need_sums in sides:
+    for own, other, self_index, sums, need_sums in sides:
         small_kernel[(triton.cdiv(own[2], BLOCK_M),)](
-            *own, *other, problem.margins, twin,
-            *((poison, poison) if sums is None else sums), *outputs,
+            *own, *other, problem.margins, self_index,
+            *((nan_flag, nan_flag) if sums is None else sums), *outputs,
             BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, DIM=dim, BLOCK_D=block_d,
             MOST_PROGRAMS=MOST_PROGRAMS, WAY=way_of_patterns(emb.dtype, problem.precision),
             IN_PARTS=emb.dtype == torch.float32 and problem.precision == "highest", UPCAST=is_interpreted(),

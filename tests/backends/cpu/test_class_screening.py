@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu backend: {REASO
 
 ENGINE = Engine("cpu", "cpu")
 DTYPES = (torch.float32, torch.float64)
-SAMPLED_FROM = 128  # kSampledFrom of csrc/cpu/sample.cpp
+SAMPLED_FROM = 128  # kSampledFrom of csrc/cpu/loss/probe.cpp
 PREFIX = 64  # kStep there: the shortest prefix of D that screening takes
 
 

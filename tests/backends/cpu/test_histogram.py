@@ -137,7 +137,7 @@ class TestPrivateOp:
         return {
             "emb": given.emb,
             **order._asdict(),
-            "twin": None,
+            "self_index": None,
             **dict.fromkeys(("ref", "ref_order", "ref_group", "ref_rank", "ref_label")),
             "bins": given.bins,
             "lo": given.lo,

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cuda_twin
+import cuda_emulator
 import pytest
 from checkout import ROOT
 
 import tcm_kernels
 
-cuda_twin.skip_module_unless_here(beside_a_gpu=True)
+cuda_emulator.skip_module_unless_here(beside_a_gpu=True)
 
 if not (Path(tcm_kernels.__file__).parent / "_cuda.abi3.so").exists():
     pytest.skip("the CUDA module was not built", allow_module_level=True)
@@ -26,7 +26,7 @@ import importlib, os, sys
 import torch
 load = {
     "real": lambda: importlib.import_module("tcm_kernels._cuda"),
-    "emulated": lambda: torch.ops.load_library(os.environ["TCM_KERNELS_CUDA_TWIN"]),
+    "emulated": lambda: torch.ops.load_library(os.environ["TCM_KERNELS_CUDA_EMULATOR"]),
 }
 for name in sys.argv[1].split("-then-"):
     load[name]()
@@ -60,7 +60,7 @@ assert_agrees(run(Engine("cuda", "cpu"), inputs), inputs)
 def test_each_answers_for_itself(order: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", BOTH, order],
-        env={**os.environ, "TCM_KERNELS_CUDA_TWIN": str(cuda_twin.library())},
+        env={**os.environ, "TCM_KERNELS_CUDA_EMULATOR": str(cuda_emulator.library())},
         cwd=ROOT,
         capture_output=True,
         text=True,

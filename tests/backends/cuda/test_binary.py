@@ -112,16 +112,23 @@ def resources() -> dict[tuple[str, str], dict[str, int]]:
 
 
 KERNELS = (
-    *("norms", "codes", "sample", "sweep", "full_tiles"),
-    *("block_sums", "patterns", "lists", "finish", "chain"),
+    *("norms", "codes", "sample", "sweep", "dense_tiles"),
+    *("block_sums", "patterns", "lists", "finalize", "normalize_backward"),
     *("bin_edges", "histogram"),
 )
 # Two blocks of 128 threads share the 65,536 registers of a multiprocessor, which leaves 255 to a thread; what
 # streams has more threads and fewer registers each.
-REGISTERS = {"norms": 64, "codes": 64, "block_sums": 64, "chain": 64, "finish": 128, "bin_edges": 64}
+REGISTERS = {
+    "norms": 64,
+    "codes": 64,
+    "block_sums": 64,
+    "normalize_backward": 64,
+    "finalize": 128,
+    "bin_edges": 64,
+}
 # Bytes, with Float32Product; an entry is a known spill, once a tile or once a row of them, not in its loop.
 # Not to be added to.
-STACK = {"full_tiles": 8, "histogram": 8}
+STACK = {"dense_tiles": 8, "histogram": 8}
 
 
 def kernel_of(name: str) -> str:
@@ -193,10 +200,10 @@ def instructions(chip: str) -> dict[str, str]:
         ("sweep", "", r"LDSM\.16\.M88\.4"),
         ("sweep", "", r"LDGSTS\.E\.BYPASS\.128"),
         ("sample", "", r"IMMA\.16832\.S8\.S8"),
-        ("full_tiles", "BFloat16", r"HMMA\.16816\.F32\.BF16"),
-        ("full_tiles", "Half", r"HMMA\.16816\.F32 "),
-        ("full_tiles", "Tf32Product", r"HMMA\.1688\.F32\.TF32"),
-        ("full_tiles", "Float32Product", r"HMMA\.1688\.F32\.TF32"),
+        ("dense_tiles", "BFloat16", r"HMMA\.16816\.F32\.BF16"),
+        ("dense_tiles", "Half", r"HMMA\.16816\.F32 "),
+        ("dense_tiles", "Tf32Product", r"HMMA\.1688\.F32\.TF32"),
+        ("dense_tiles", "Float32Product", r"HMMA\.1688\.F32\.TF32"),
         ("histogram", "BFloat16", r"HMMA\.16816\.F32\.BF16"),
         ("histogram", "Half", r"HMMA\.16816\.F32 "),
         ("histogram", "Tf32Product", r"HMMA\.1688\.F32\.TF32"),
@@ -223,7 +230,7 @@ def test_matrix_units_and_asynchronous_copies_are_used(kernel: str, variant: str
 
 
 LAUNCH = """
-#include "csrc/cuda/gpu.h"
+#include "csrc/cuda/device/gpu.h"
 #include <cstdio>
 __global__ void nothing() {}
 int main() {

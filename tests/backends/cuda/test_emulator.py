@@ -1,4 +1,4 @@
-"""The CPU twin of the device primitives: its instructions do what the manual says, and it finds faults.
+"""The emulator of the device primitives: its instructions do what the manual says, and it finds faults.
 
 Instructions are held against NumPy-like products of the same bits. Faults are planted in small kernels of
 cuda_probes.cpp; each must be found and named. Faults in the real kernels: test_planted_faults.py.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ctypes
 
-import cuda_twin
+import cuda_emulator
 import pytest
 import torch
 
-cuda_twin.skip_module_unless_here(beside_a_gpu=True)
+cuda_emulator.skip_module_unless_here(beside_a_gpu=True)
 
 
 def address(x: torch.Tensor) -> ctypes.c_void_p:
@@ -25,7 +25,7 @@ def generator(seed: int) -> torch.Generator:
 
 def message(name: str, *args: object) -> str:
     """What a probe has thrown, or nothing."""
-    return getattr(cuda_twin.probes(), f"probe_{name}")(*args).decode()
+    return getattr(cuda_emulator.probes(), f"probe_{name}")(*args).decode()
 
 
 KINDS = {"int8": torch.int8, "bfloat16": torch.bfloat16, "float16": torch.float16, "tf32": torch.float32}
@@ -62,7 +62,7 @@ def test_bits_are_transposed() -> None:
         return (rows.long() << torch.arange(32)).sum(dim=1).to(torch.int32)
 
     found = words(bits)
-    cuda_twin.probes().probe_transpose(address(found))
+    cuda_emulator.probes().probe_transpose(address(found))
     assert torch.equal(found, words(bits.T))
 
 

@@ -1,6 +1,6 @@
-"""The CUDA kernels that count similarities, on the CPU twin, and the plain arithmetic of their host.
+"""The CUDA kernels that count similarities, on the emulator, and the plain arithmetic of their host.
 
-As for the loss (test_kernels.py): the twin finds missing barriers, the truth finds wrong counts, and
+As for the loss (test_kernels.py): the emulator finds missing barriers, the truth finds wrong counts, and
 where there is a GPU the shared tests run the backend like any other.
 """
 
@@ -10,7 +10,7 @@ import ctypes
 import itertools
 import math
 
-import cuda_twin
+import cuda_emulator
 import numpy as np
 import pytest
 import torch
@@ -36,7 +36,7 @@ from tcm_kernels import dispatch
 from tcm_kernels.backends import cuda
 from tcm_kernels.backends.contract import MOST_BINS, HistogramProblem
 
-cuda_twin.skip_module_unless_here()
+cuda_emulator.skip_module_unless_here()
 
 ENGINE = Engine("cuda", "cpu")
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu", "poisoned_memory")
@@ -49,7 +49,7 @@ SHARED = {"an H200's": 228, "a consumer GPU's": 100, "hardly any": 82}
 @pytest.fixture(params=SHARED, ids=lambda name: f"{name} shared memory")
 def shared_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     kib = SHARED[request.param]
-    monkeypatch.setenv("TCM_TWIN_SHARED_BYTES", str(kib * 1024))
+    monkeypatch.setenv("TCM_EMULATOR_SHARED_BYTES", str(kib * 1024))
     return kib
 
 
@@ -66,7 +66,7 @@ QUICK_RANDOM = [case for case in RANDOM if _is_quick(case.n, case.d, case.dtype)
 def _in_turn(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each case in one of the settings, all of them in turn."""
     kib = list(SHARED.values())[number % len(SHARED)]
-    monkeypatch.setenv("TCM_TWIN_SHARED_BYTES", str(kib * 1024))
+    monkeypatch.setenv("TCM_EMULATOR_SHARED_BYTES", str(kib * 1024))
 
 
 @pytest.mark.parametrize("number", range(len(QUICK_LAYOUTS)))
@@ -115,7 +115,7 @@ def test_labels_across_groups(shared_memory: int, relation: str) -> None:
 @pytest.mark.parametrize("columns", [1200, 2000])
 def test_counters_of_16_bits_do_not_overflow(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """128 rows of one group and so many columns, all of one similarity: 153,600 pairs and more in one bin."""
-    monkeypatch.setenv("TCM_TWIN_SHARED_BYTES", str(SHARED["a consumer GPU's"] * 1024))
+    monkeypatch.setenv("TCM_EMULATOR_SHARED_BYTES", str(SHARED["a consumer GPU's"] * 1024))
     emb, ref = torch.ones(128, 4), torch.ones(columns, 4)
     for lo, hi in ((-1.0, 1.5), (-3.0, 1.5)):  # in the lower half of a word, and in the upper
         problem = HistogramProblem(
@@ -262,7 +262,7 @@ def test_the_quick_way_to_a_bin_is_the_rule(lo: float, hi: float, bins: int) -> 
         return ctypes.c_void_p(x.ctypes.data)
 
     c64, double = ctypes.c_int64, ctypes.c_double
-    cuda_twin.probes().probe_columns(
+    cuda_emulator.probes().probe_columns(
         double(lo), double(hi), c64(bins), address(s), c64(len(s)), address(edge_memory), address(found),
         address(by_rule),
     )  # fmt: skip
@@ -279,7 +279,7 @@ def test_edges_are_seldom_asked() -> None:
     found, by_rule = (np.zeros(len(s), np.int32) for _ in range(2))
     edges = np.zeros(2003, np.float32)
     pointers = [ctypes.c_void_p(x.ctypes.data) for x in (s, edges, found, by_rule)]
-    asked = cuda_twin.probes().probe_columns(
+    asked = cuda_emulator.probes().probe_columns(
         ctypes.c_double(-1.0), ctypes.c_double(1.0), ctypes.c_int64(2000),
         pointers[0], ctypes.c_int64(2000), *pointers[1:],
     )  # fmt: skip
@@ -292,7 +292,7 @@ def sweep(
 ) -> dict[str, int]:
     """How a matrix is gone through on a GPU of 132 multiprocessors with so many KiB of shared memory each."""
     out = (ctypes.c_int64 * 8)()
-    cuda_twin.probes().probe_sweep(rows, columns, groups, width, 132, stages, shared * 1024, out)
+    cuda_emulator.probes().probe_sweep(rows, columns, groups, width, 132, stages, shared * 1024, out)
     names = (
         "row_tiles", "column_tiles", "chunk_tiles", "tasks", "programs", "stages", "counters", "head",
     )  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import itertools
 
-import cuda_twin
+import cuda_emulator
 import pytest
 import torch
 
-cuda_twin.skip_module_unless_here(beside_a_gpu=True)
+cuda_emulator.skip_module_unless_here(beside_a_gpu=True)
 
 POOL = 64 * 2**20
 MILLION = 2**20
@@ -18,7 +18,7 @@ HEAD = ("bytes", "zeroed", "programs", "partials", "parts", "edge", "screened", 
 OF_SIDE = ("same_begin", "same_end", "inverse", "own_scale", "code", "error", "scale")
 OF_COLUMNS = tuple(f"column_{name}" for name in OF_SIDE)
 ARRAYS = (
-    *("samples", "crowded", "not_finite", "sums", "counts"),
+    *("samples", "has_dense_tile", "not_finite", "sums", "counts"),
     *(f"row_{name}" for name in OF_SIDE),
     *OF_COLUMNS,
     *("directory", "row_bits", "column_bits", "block_sums"),
@@ -28,7 +28,7 @@ ARRAYS = (
 def walk(rows: int, columns: int, diagonal: bool, first: int, step: int) -> list[tuple[int, int]]:
     most = rows * columns
     out = [(ctypes.c_int * most)() for _ in range(2)]
-    count = cuda_twin.probes().probe_walk(
+    count = cuda_emulator.probes().probe_walk(
         rows, columns, int(diagonal), first, step, ctypes.c_int64(most), *out
     )
     return list(zip(out[0][:count], out[1][:count], strict=True))
@@ -72,7 +72,7 @@ def plan(
     out = (ctypes.c_int64 * 64)()
     c64 = ctypes.c_int64
     is_self = columns is None
-    cuda_twin.probes().probe_plan(
+    cuda_emulator.probes().probe_plan(
         c64(rows), c64(rows if columns is None else columns), c64(dim), is_self, need_columns,
         c64(pool), screening, 132, out,
     )  # fmt: skip
@@ -104,7 +104,7 @@ def test_arrays_lie_in_the_workspace_side_by_side(shape: tuple[int, int | None, 
     for (_, end), (begin, _) in itertools.pairwise(spans):
         assert end <= begin
     assert spans[-1][1] <= numbers["bytes"]
-    cleared = ("samples", "crowded", "not_finite", "sums", "counts")
+    cleared = ("samples", "has_dense_tile", "not_finite", "sums", "counts")
     assert max(sum(arrays[name]) for name in cleared) <= numbers["zeroed"]
     assert min(at for name, (at, _) in arrays.items() if name not in cleared and at >= 0) >= numbers["zeroed"]
 
@@ -145,7 +145,7 @@ def test_addresses_of_bits_do_not_wrap_at_the_largest_super_tile() -> None:
     """131,072 rows and columns: 2 GiB of bits each way."""
     tiles = 1024
     out = torch.zeros(2, dtype=torch.int64)
-    cuda_twin.probes().probe_output(tiles, tiles, tiles - 1, tiles - 2, ctypes.c_void_p(out.data_ptr()))
+    cuda_emulator.probes().probe_output(tiles, tiles, tiles - 1, tiles - 2, ctypes.c_void_p(out.data_ptr()))
     words = 4 * tiles
     assert out.tolist() == [
         (tiles - 1) * 128 * words + 4 * (tiles - 2),

@@ -1,14 +1,14 @@
-"""The CUDA kernels' own source, run on the CPU twin: every path they have, at small sizes.
+"""The CUDA kernels' own source, run on the emulator: every path they have, at small sizes.
 
-The twin (csrc/twin) is exact where a GPU is and strict where it is not: a barrier too few or a bank conflict
+The emulator is exact where a GPU is and strict where it is not: a barrier too few or a bank conflict
 is an error here. Settings are those of gpu_settings.py; gpu/test_settings.py runs each of them, on a GPU as
-well. What the twin cannot show, the binary does (test_binary.py), and what neither shows needs a GPU,
+well. What the emulator cannot show, the binary does (test_binary.py), and what neither shows needs a GPU,
 where the shared tests run the backend like any other.
 """
 
 from __future__ import annotations
 
-import cuda_twin
+import cuda_emulator
 import pytest
 import torch
 from agreement import assert_agrees, run, truth_of
@@ -29,7 +29,7 @@ from gpu_settings import Setting
 from tcm_kernels import dispatch, reference
 from tcm_kernels.backends.contract import Problem
 
-cuda_twin.skip_module_unless_here()
+cuda_emulator.skip_module_unless_here()
 
 ENGINE = Engine("cuda", "cpu")
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
@@ -102,7 +102,7 @@ def test_rows_longer_than_registers_hold_are_taken_in_slices(
 def test_directories_longer_than_a_warp_are_walked_to_their_end(
     look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """35 tiles, of which nearly all have an entry, or those of two classes and of a twin."""
+    """35 tiles, of which nearly all have an entry, or those of two classes and of a row itself."""
     SETTINGS["screened, candidates decided one by one"].apply(monkeypatch)
     inputs = Case(relation="rectangular_with_self_offset", n=3, d=8, look=look, extra=4450).build()
     assert_agrees(run(ENGINE, inputs), inputs)

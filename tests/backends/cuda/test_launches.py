@@ -1,13 +1,13 @@
 """How many launches and torch ops a call of the CUDA backend takes: for small batches they are what it costs.
 
-Counted on the CPU twin: kernels and clearings of memory, and torch's own ops, but for views and allocations.
+Counted on the emulator: kernels and clearings of memory, and torch's own ops, but for views and allocations.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import cuda_twin
+import cuda_emulator
 import pytest
 import torch
 from cases import Case
@@ -16,7 +16,7 @@ from torch_ops import Counted
 from tcm_kernels.backends import cuda
 from tcm_kernels.backends.contract import Problem
 
-cuda_twin.skip_module_unless_here()
+cuda_emulator.skip_module_unless_here()
 
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
 
@@ -31,10 +31,10 @@ def problem_of(n: int, relation: str = "self") -> Problem:
 
 
 def launches_of(call: Any) -> tuple[int, list[str]]:
-    before = cuda_twin.probes().probe_launches()
+    before = cuda_emulator.probes().probe_launches()
     with Counted() as counted:
         call()
-    return cuda_twin.probes().probe_launches() - before, counted.ops
+    return cuda_emulator.probes().probe_launches() - before, counted.ops
 
 
 @pytest.mark.parametrize(("super_tiles", "pool_mib", "most"), [(1, 64, 12), (3, 1e-6, 25)])
@@ -47,7 +47,7 @@ def test_a_forward_takes_a_dozen_launches_and_thirteen_more_in_three_super_tiles
     problem = problem_of(300)
     size = cuda.residual_bytes(problem)
     launches, ops = launches_of(lambda: cuda.pair_sums(problem, size))
-    assert launches >= 5 + 5 * super_tiles, "the twin has not counted"
+    assert launches >= 5 + 5 * super_tiles, "the emulator has not counted"
     assert launches + len(ops) <= most, f"{launches} launches beside {ops}"
 
 

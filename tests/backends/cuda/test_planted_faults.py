@@ -1,7 +1,8 @@
-"""Faults planted in the CUDA kernels' own source: the tests on the twin must find each.
+"""Faults planted in the CUDA kernels' own source: the tests on the emulator must find each.
 
 A fault is one replacement in a copy of the sources, which is built and run in a process of its own. What must
-find it is either the twin, which throws (a barrier, a bank conflict), or the comparison with the reference.
+find it is either the emulator, which throws (a barrier, a bank conflict), or the comparison with the
+reference.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import cuda_twin
+import cuda_emulator
 import pytest
 from checkout import ROOT
 
-cuda_twin.skip_module_unless_here()
+cuda_emulator.skip_module_unless_here()
 
 # Lists, patterns, whole tiles and slices; screened and not; both ways round.
 CHECK_LOSS = """
@@ -42,8 +43,8 @@ CHECK_SCREENING = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, "tests/support")
-import cuda_twin
-cuda_twin.library = lambda: Path(os.environ["TCM_KERNELS_CUDA_TWIN"])
+import cuda_emulator
+cuda_emulator.library = lambda: Path(os.environ["TCM_KERNELS_CUDA_EMULATOR"])
 import torch
 import cuda_screened
 cuda_screened.assert_kept_where_errors_lie_along_each_other(96)
@@ -73,7 +74,7 @@ import torch
 from engines import Engine
 from histogram_problems import assert_exact, exact_problem
 for kib in (228, 100):
-    os.environ["TCM_TWIN_SHARED_BYTES"] = str(kib * 1024)
+    os.environ["TCM_EMULATOR_SHARED_BYTES"] = str(kib * 1024)
     for relation in ("self", "rectangular_with_self_offset"):
         for grouping in ("of_labels", "few"):
             for bins in (3, 2000):
@@ -239,15 +240,15 @@ def test_the_twin_or_the_comparison_finds(name: str | None, tmp_path: Path) -> N
                 _write(root / file.relative_to(ROOT), file.read_text())
     if name is not None:
         fault = FAULTS[name]
-        path = root / "csrc/cuda" / fault.file
+        (path,) = (root / "csrc/cuda").rglob(fault.file)
         source = path.read_text()
         assert source.count(fault.right) == 1, f"{fault.file} has changed: {fault.right!r} is not there once"
         _write(path, source.replace(fault.right, fault.wrong))
-    library = shutil.copy(cuda_twin.build(root, build), tmp_path / "faulty.so")
+    library = shutil.copy(cuda_emulator.build(root, build), tmp_path / "faulty.so")
     checks = [CHECK_LOSS, CHECK_HISTOGRAM] if name is None else [FAULTS[name].check]
     done = subprocess.run(
         [sys.executable, "-c", "".join(checks)],
-        env={**os.environ, "TCM_KERNELS_CUDA_TWIN": str(library)},
+        env={**os.environ, "TCM_KERNELS_CUDA_EMULATOR": str(library)},
         cwd=ROOT,
         capture_output=True,
         text=True,

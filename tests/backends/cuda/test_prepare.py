@@ -1,11 +1,11 @@
-"""Norms, codes and certified errors of the CUDA backend's `prepare`, on the CPU twin."""
+"""Norms, codes and certified errors of the CUDA backend's `prepare`, on the emulator."""
 
 from __future__ import annotations
 
 import ctypes
 import dataclasses
 
-import cuda_twin
+import cuda_emulator
 import pytest
 import torch
 from coded_rows import generator
@@ -17,7 +17,7 @@ from gpu_kernels import (
     wild_rows,
 )
 
-cuda_twin.skip_module_unless_here(beside_a_gpu=True)
+cuda_emulator.skip_module_unless_here(beside_a_gpu=True)
 
 
 TILE = 128
@@ -60,7 +60,7 @@ def prepared(
     kind = [torch.float32, torch.float16, torch.bfloat16].index(emb.dtype)
     order = torch.arange(n)
     pointers = [ctypes.c_void_p(x.data_ptr()) for x in (emb, order, labels, others, *vars(out).values())]
-    found = cuda_twin.probes().probe_prepare(
+    found = cuda_emulator.probes().probe_prepare(
         kind, pointers[0], n, d, code_dim, *pointers[1:4], len(others), *pointers[4:]
     )
     assert found.decode() == ""

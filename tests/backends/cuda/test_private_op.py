@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import cuda_twin
+import cuda_emulator
 import pytest
 import torch
 from cases import Case
@@ -11,7 +11,7 @@ import tcm_kernels
 from tcm_kernels import dispatch
 from tcm_kernels.backends import cuda
 
-cuda_twin.skip_module_unless_here()
+cuda_emulator.skip_module_unless_here()
 
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
 
@@ -37,13 +37,13 @@ WRONG = {
     "too short an order": (1, lambda x: x[:-1]),
     "an order of 32 bits": (1, lambda x: x.to(torch.int32)),
     "too few labels": (2, lambda x: x[:-1]),
-    "no twins beside a reference set": (3, lambda x: None),
-    "twins of 64 bits": (3, lambda x: x.long()),
+    "no self_index beside a reference set": (3, lambda x: None),
+    "self_index of 64 bits": (3, lambda x: x.long()),
     "a reference set of other width": (6, lambda x: x[:, :-1].contiguous()),
     "a reference set of other dtype": (6, lambda x: x.half()),
     "no order of the reference set": (7, lambda x: None),
     "no labels of the reference set": (8, lambda x: None),
-    "no twins of the reference set": (9, lambda x: None),
+    "no self_index of the reference set": (9, lambda x: None),
     "float32 margins": (12, lambda x: x.float()),
     "a negative pool": (14, lambda x: -1),
     "an unknown screening": (17, lambda x: 3),
@@ -65,6 +65,6 @@ def test_it_says_which_inputs_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cuda.why_not("cpu", torch.float32) is None
     assert "not torch.float64" in str(cuda.why_not("cpu", torch.float64))
     assert "not on cuda" in str(cuda.why_not("cuda", torch.float32))
-    monkeypatch.delenv("TCM_KERNELS_CUDA_TWIN")
+    monkeypatch.delenv("TCM_KERNELS_CUDA_EMULATOR")
     assert "torch sees none" in str(cuda.why_not_here())
     assert "not on cpu" in str(cuda.why_not("cpu", torch.float32))

@@ -1,4 +1,4 @@
-"""The CUDA backend's screening, on the CPU twin: the rule to the bit, and no pair lost where its bound bites.
+"""The CUDA backend's screening, on the emulator: the rule to the bit, and no pair lost where its bound bites.
 
 The rule is that of screening_rule.py: codes with one scale a tile, and a comparison of integers that is the
 bound of each pair.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
-import cuda_twin
+import cuda_emulator
 import pytest
 import torch
 from coded_rows import generator
@@ -24,7 +24,7 @@ from screening_rule import TILE, coded, left_by_the_rule
 
 from benchmarks import workload
 
-cuda_twin.skip_module_unless_here(beside_a_gpu=True)
+cuda_emulator.skip_module_unless_here(beside_a_gpu=True)
 
 # A kind of rows, D, the density of hard pairs.
 BENCHMARKED = [
@@ -111,7 +111,7 @@ def test_integers_are_rounded_to_the_safe_side_and_keep_within_30_bits(d: int, m
             e_a[-1], e_b[-1] = limits
             least, offset = torch.empty(n, dtype=torch.int32), torch.empty(n, dtype=torch.int32)
             at_most = ctypes.c_float()
-            cuda_twin.probes().probe_rule(
+            cuda_emulator.probes().probe_rule(
                 ctypes.c_float(scale_a), ctypes.c_float(scale_b), d, ctypes.c_float(margin),
                 pointer(e_a), pointer(e_b), n, pointer(least), pointer(offset), ctypes.byref(at_most),
             )  # fmt: skip

@@ -55,12 +55,12 @@ def left_by_triton(emb: Tensor, labels: Tensor, margin_minus: float, patch: pyte
     tiles = importlib.import_module("tcm_kernels.backends.triton.tiles")
     residual = importlib.import_module("tcm_kernels.backends.gpu.residual")
     patch.setenv("TCM_KERNELS_GPU_SCREENING", "int8")
-    patch.setattr(tiles, "LIST_MOST", TILE**2)  # nothing is crowded, so that all bits are written both ways
+    patch.setattr(tiles, "LIST_MOST", TILE**2)  # no tile is dense, so that all bits are written both ways
     margins = torch.tensor([0.9, margin_minus], dtype=torch.float64)
     problem = Problem(emb, labels, None, None, margins, None, False, False, "highest")
-    call = forward.Call(problem, torch.zeros(residual.residual_bytes(problem), dtype=torch.uint8))
+    call = forward.Forward(problem, torch.zeros(residual.residual_bytes(problem), dtype=torch.uint8))
     (part,) = call.parts
-    call._sweep(part, (call.samples, call.most_left, call.crowded))
+    call._sweep(part, (call.samples, call.max_candidates, call.has_dense_tile))
     filled = in_pairs(call.directory.view(part.rows, part.rows) != 0)
     words = call.row_bits.view(part.rows * TILE, -1)
     return (words[:, :, None] >> torch.arange(32, dtype=torch.int32) & 1).bool().flatten(1) & filled

@@ -1,6 +1,6 @@
 """Every path of the kernels of both GPU backends, in every setting of gpu_settings.py, against the reference.
 
-On a GPU they run there; without one, on Triton's interpreter and the twin of the CUDA kernels.
+On a GPU they run there; without one, on Triton's interpreter and the emulator of a GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def _why_not(backend: str) -> str | None:
     if ON_GPU:
         return dispatch.why_not(backend, "cuda", torch.float32)
     if backend == "cuda":
-        return importlib.import_module("cuda_twin").why_not()  # which needs setuptools: not every GPU has it
+        return importlib.import_module(
+            "cuda_emulator"
+        ).why_not()  # which needs setuptools: not every GPU has it
     return None if interprets_triton() else "triton is not installed"
 
 

@@ -44,7 +44,7 @@ def never(kernel: str, row: Configs) -> float:
 def test_the_fastest_of_each_kernel_is_taken() -> None:
     found = autotune.tuned("a chip", TABLE_ROW, seconds_by(lambda config: abs(config.num_stages - 3.9)))
     assert found.sweep.num_stages == 4
-    assert found.full_tiles.num_stages == 4
+    assert found.dense_tiles.num_stages == 4
     assert found.patterns.num_stages == 3
 
 

@@ -64,9 +64,9 @@ def test_shared_memory_is_what_the_chip_has(reports: list[dict[str, Any]]) -> No
 @pytest.mark.parametrize(
     ("kernel", "instructions"),
     [
-        ("sample_kernel", INTEGER),
+        ("probe_kernel", INTEGER),
         ("sweep_kernel", INTEGER),
-        ("full_tiles_kernel", FLOATING),
+        ("dense_tiles_kernel", FLOATING),
         ("patterns_kernel", FLOATING),
         ("small_kernel", SMALL),
     ],

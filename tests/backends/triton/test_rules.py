@@ -35,7 +35,7 @@ bits, prepare, rules, tiles, totals = (
     importlib.import_module(f"tcm_kernels.backends.triton.{name}")
     for name in ("bits", "prepare", "rules", "tiles", "totals")
 )
-CERTIFICATE = (ROOT / "csrc/certificate.h").read_text()
+CERTIFICATE = (ROOT / "csrc/common/certificate.h").read_text()
 
 
 @pytest.mark.parametrize(
@@ -240,16 +240,16 @@ def test_the_sample_tells_a_model_that_has_learnt_from_one_that_has_not(
     monkeypatch.setenv("TCM_KERNELS_GPU_SCREENING", "int8")
     monkeypatch.setattr(tiles, "TILE", 32)
     calls = []
-    finish = forward.Call._finish
+    finalize = forward.Forward._finalize
 
-    def remembered(call: forward.Call) -> object:
+    def remembered(call: forward.Forward) -> object:
         calls.append(call)
-        return finish(call)
+        return finalize(call)
 
-    monkeypatch.setattr(forward.Call, "_finish", remembered)
+    monkeypatch.setattr(forward.Forward, "_finalize", remembered)
     for look in ("random", "collapsed"):
         inputs = Case(n=128, d=64, look=look, labels="all_different").build()
         run(Engine("triton", "cpu"), dataclasses.replace(inputs, margin_minus=0.5))
-    learnt, untrained = (int(call.samples.sum()) > call.most_left for call in calls)
+    learnt, untrained = (int(call.samples.sum()) > call.max_candidates for call in calls)
     assert not learnt
     assert untrained

@@ -26,12 +26,12 @@
 
 namespace tcm::cuda {
 
+using emulator::kLanes;
+using emulator::machine;
 using std::max;
 using std::min;
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
-using twin::kLanes;
-using twin::machine;
 
 inline int thread_index() { return machine().thread(); }
 inline int block_index() { return static_cast<int>(machine().block % machine().grid.x); }
@@ -88,7 +88,7 @@ inline float float_of(uint32_t bits) {
 template <class T>
 struct SharedArray {
   T* data;
-  twin::Element<T> operator[](int i) const { return twin::Element<T>(data + i); }
+  emulator::Element<T> operator[](int i) const { return emulator::Element<T>(data + i); }
 };
 
 template <class T>
@@ -104,7 +104,8 @@ inline void add_global(int64_t* at, int64_t value) { *at += value; }
 
 template <int kBytes>
 void copy_async(SharedArray<char> shared, int to, const void* from, bool there) {
-  if (there && reinterpret_cast<uintptr_t>(from) % kBytes != 0) throw twin::Fault("copy_async: not aligned");
+  if (there && reinterpret_cast<uintptr_t>(from) % kBytes != 0)
+    throw emulator::Fault("copy_async: not aligned");
   machine().shared.begin_copy(shared.data + to, kBytes, machine().now());
   machine().own().copies.push_back({shared.data + to, there ? from : nullptr, kBytes});
 }
@@ -150,7 +151,7 @@ inline Registers load_four_matrices(SharedArray<char> shared, int row, bool tran
             }
           }
           if (banks != 0xFF)
-            throw twin::Fault("load_matrices: the rows of a matrix share banks of shared memory");
+            throw emulator::Fault("load_matrices: the rows of a matrix share banks of shared memory");
         }
       });
 }
@@ -240,23 +241,23 @@ inline uint32_t round_to_tf32(float x) { return (bits_of(x) + 0x1000u) & ~0x1FFF
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), const Device&, Grid grid, int threads,
             int shared_bytes, const Arguments&... arguments) {
-  twin::launches += grid.x * grid.y * grid.z > 0;
+  emulator::launches += grid.x * grid.y * grid.z > 0;
   machine().run(name, grid, threads, shared_bytes, [&] { kernel(arguments...); });
 }
 
-// A few tiles for each block in small matrices; little shared memory where TCM_TWIN_SHARED_BYTES says so.
+// A few tiles for each block in small matrices; little shared memory where TCM_EMULATOR_SHARED_BYTES says so.
 struct CurrentDevice {
   int number;
   int multiprocessors;
   int shared_bytes;
 };
 inline CurrentDevice current_device() {
-  const char* asked = std::getenv("TCM_TWIN_SHARED_BYTES");
+  const char* asked = std::getenv("TCM_EMULATOR_SHARED_BYTES");
   return {0, 2, asked == nullptr ? 228 * 1024 : std::atoi(asked)};
 }
 
 inline void clear(const Device&, void* at, int64_t bytes) {
-  ++twin::launches;
+  ++emulator::launches;
   std::memset(at, 0, bytes);
 }
 

@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-namespace tcm::twin {
+namespace tcm::emulator {
 
 struct Fault : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -128,4 +128,4 @@ class Fibers {
   int current_ = 0;
 };
 
-}  // namespace tcm::twin
+}  // namespace tcm::emulator

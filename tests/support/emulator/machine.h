@@ -1,4 +1,4 @@
-// The machine of the twin: the block that is running, its barriers, what its warps do together, its shared memory.
+// The machine of the emulator: the block that is running, its barriers, what its warps do together, its shared memory.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 #include "fibers.h"
 #include "shared_memory.h"
 
-namespace tcm::twin {
+namespace tcm::emulator {
 
 // How often the host has launched a kernel or cleared memory.
 inline int64_t launches = 0;
@@ -144,4 +144,4 @@ class Element {
   T* at_;
 };
 
-}  // namespace tcm::twin
+}  // namespace tcm::emulator

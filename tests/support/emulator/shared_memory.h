@@ -14,7 +14,7 @@
 
 #include "fibers.h"
 
-namespace tcm::twin {
+namespace tcm::emulator {
 
 constexpr int kLanes = 32;
 constexpr int kMostWarps = 8;
@@ -176,4 +176,4 @@ class SharedMemory {
   uint64_t first_moment_ = 0;
 };
 
-}  // namespace tcm::twin
+}  // namespace tcm::emulator

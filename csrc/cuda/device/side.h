@@ -1,20 +1,23 @@
-// What kernels are given: the two sides of the similarity matrix, and what is known of its pairs.
+// The two sides of the similarity matrix, as kernels are given them.
 #pragma once
 
 #include <cstdint>
 
-#include "cuda/device/tiles.h"
+#include "tiles.h"
 
 namespace tcm::cuda {
 
 enum class Dtype { float32, float16, bfloat16 };
+
+// How float32 is multiplied; other dtypes are multiplied as they are.
+enum class Precision { highest, lower };
 
 // The margins [m+, m-], which lie on the device.
 inline TCM_HOST_DEVICE Margins<double> margins_at(const double* margins) { return {margins[0], margins[1]}; }
 
 // P and Q of a side, by row of the embeddings: sums of the unit rows of each row's hard partners. Null where
 // the gradient is not wanted.
-struct Sums {
+struct PartnerSums {
   float* positive;  // (n, dim)
   float* negative;  // (n, dim)
 };
@@ -25,7 +28,7 @@ struct Side {
   const int64_t* order;  // (n,) the row of x at each position
   const int64_t* label;  // (n,) by position, ascending
   const int32_t*
-      twin;  // (n,) position of the same sample on the other side, or -1; null: the position itself
+      self_index;  // (n,) position of the same sample on the other side, or -1; null: the position itself
   int32_t* same_begin;  // (n,) positions [same_begin, same_end) of the other side are of the row's class
   int32_t* same_end;    // (n,)
   float* inverse;       // (n,) by position, 1/norm; NaN where the norm is not finite
@@ -33,11 +36,13 @@ struct Side {
   int8_t* code;         // (tiles * kTile, code_dim) by position, zeros where there is no row
   float* error;         // (tiles * kTile,) by position, rounded up; 0 where there is no row
   float* scale;         // (tiles,) of all codes of a tile
-  Sums sums;
+  PartnerSums sums;
   int n;
 
   // The position of the same sample on the other side, or -1.
-  TCM_HOST_DEVICE int twin_of(int position) const { return twin == nullptr ? position : twin[position]; }
+  TCM_HOST_DEVICE int self_index_of(int position) const {
+    return self_index == nullptr ? position : self_index[position];
+  }
 };
 
 // The embeddings' columns.
@@ -58,30 +63,5 @@ inline Shape shape_of(const void* x, int64_t dim, Dtype dtype) {
   const auto bits = reinterpret_cast<uintptr_t>(x) | static_cast<uintptr_t>(dim * bytes_of(dtype));
   return {static_cast<int>(dim), 0, bits % 16 == 0 ? 16 : bits % 4 == 0 ? 4 : 2};
 }
-
-// The bits of a super-tile's pairs, those of its columns the other way round, and its directory. On the
-// diagonal both are one, and complete.
-struct Decisions {
-  uint32_t* row_bits;     // (rows of the super-tile, columns * kTileWords)
-  uint32_t* column_bits;  // (columns of the super-tile, rows * kTileWords), or null where nobody asks
-  uint32_t* directory;    // (tiles of rows, tiles of columns)
-};
-
-// What screening has found so far, by which every later kernel sees whether there is anything for it.
-struct Found {
-  const int* samples;  // (kSamples,) candidates of two classes in each sampled tile
-  int* crowded;        // not 0 where a tile of the super-tile has more candidates than a list
-  int most_left;       // so many candidates may the sample have
-  int list_most;       // so many pairs of a tile are taken one by one
-  bool screened;
-};
-
-constexpr int kSamples = 32;
-
-// Partial sums, an element a block: penalties by sign, and numbers of hard pairs.
-struct Partial {
-  double* sums;     // (blocks, 2)
-  int64_t* counts;  // (blocks, 2)
-};
 
 }  // namespace tcm::cuda

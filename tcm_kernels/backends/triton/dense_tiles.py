@@ -59,13 +59,13 @@ def similarities(
     do_not_specialize=[
         "n", "m", "row0", "column0", "row_tiles", "column_tiles", "column_words", "row_words", "weight",
     ],
-    do_not_specialize_on_alignment=["crowded_ptr"],
+    do_not_specialize_on_alignment=["has_dense_tile_ptr"],
 )  # fmt: skip
-def full_tiles_kernel(
-    row_x_ptr, row_order_ptr, row_inverse_ptr, same_begin_ptr, same_end_ptr, twin_ptr, n,
+def dense_tiles_kernel(
+    row_x_ptr, row_order_ptr, row_inverse_ptr, same_begin_ptr, same_end_ptr, self_index_ptr, n,
     column_x_ptr, column_order_ptr, column_inverse_ptr, m,
     margins_ptr,
-    samples_ptr, most_left, crowded_ptr,
+    samples_ptr, max_candidates, has_dense_tile_ptr,
     row0, column0, row_tiles, column_tiles,
     row_bits_ptr, column_bits_ptr, column_words, row_words, directory_ptr,  # as for the sweep
     weight,  # how many ordered pairs a pair off the diagonal stands for
@@ -77,10 +77,10 @@ def full_tiles_kernel(
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Decides the tiles of a super-tile that the sweep has left to it, or all of them."""
-    if is_sparse(samples_ptr, most_left, crowded_ptr, SCREENED, SAMPLES):
+    if is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED, SAMPLES):
         return
     if SCREENED:
-        every = is_useless(samples_ptr, most_left, SAMPLES)
+        every = is_useless(samples_ptr, max_candidates, SAMPLES)
     threshold_plus, threshold_minus = thresholds(margins_ptr)
     offs = tl.arange(0, TILE)
     program = tl.program_id(0)
@@ -103,7 +103,7 @@ def full_tiles_kernel(
             position = tl.minimum(offs_m, n - 1)
             same_begin, same_end = tl.load(same_begin_ptr + position), tl.load(same_end_ptr + position)
             same = of_one_class(offs_n, same_begin, same_end)
-            s = tl.where(offs_n[None, :] == tl.load(twin_ptr + position)[:, None], float("nan"), s)
+            s = tl.where(offs_n[None, :] == tl.load(self_index_ptr + position)[:, None], float("nan"), s)
             beyond = hinge(s, same, threshold_plus, threshold_minus)
             hard = beyond >= 0
             violation = tl.where(hard, beyond, 0.0)

@@ -1,4 +1,4 @@
-"""Finish: partial sums to the result, in a fixed order.
+"""Finalize: partial sums to the result, in a fixed order.
 
 Programs add up blocks of partial sums and look for rows that are not finite; the last of them to end adds up
 what all have stored, in the order of the programs. Bytes: 36 N from the L2 cache, 1.2 MB at N = 32,768. One
@@ -23,19 +23,19 @@ def programs_for(partials: int) -> int:
 
 
 @triton.jit
-def store_result(sums, counts, poisoned, margins_ptr, sums_ptr, counts_ptr, poison_ptr):
+def store_result(sums, counts, poisoned, margins_ptr, sums_ptr, counts_ptr, nan_flag_ptr):
     """Penalties were measured from the thresholds: what these are off the margins is added per pair."""
-    poison = tl.where(poisoned, float("nan"), 0.0).to(tl.float64)
+    nan_flag = tl.where(poisoned, float("nan"), 0.0).to(tl.float64)
     sums = tl.where(counts > 0, sums + counts.to(tl.float64) * beyond_margins(margins_ptr), 0.0)
     sign = tl.arange(0, 2)
-    tl.store(sums_ptr + sign, sums + poison)
+    tl.store(sums_ptr + sign, sums + nan_flag)
     tl.store(counts_ptr + sign, counts)
-    tl.store(poison_ptr, poison)
+    tl.store(nan_flag_ptr, nan_flag)
 
 
 @triton.jit
 def add_programs(
-    partial_sums_ptr, partial_counts_ptr, margins_ptr, sums_ptr, counts_ptr, poison_ptr,
+    partial_sums_ptr, partial_counts_ptr, margins_ptr, sums_ptr, counts_ptr, nan_flag_ptr,
     MOST_PROGRAMS: tl.constexpr,
 ):  # fmt: skip
     """The result, from what every program has stored."""
@@ -49,7 +49,7 @@ def add_programs(
     counts = tl.load(partial_counts_ptr + at, mask=there[:, None], other=0, cache_modifier=".cg")
     poisoned = tl.sum(found, axis=0) > 0
     sums, counts = tl.sum(sums, axis=0), tl.sum(counts, axis=0)
-    store_result(sums, counts, poisoned, margins_ptr, sums_ptr, counts_ptr, poison_ptr)
+    store_result(sums, counts, poisoned, margins_ptr, sums_ptr, counts_ptr, nan_flag_ptr)
 
 
 @triton.jit
@@ -58,7 +58,7 @@ def end_program(
     partial_sums_ptr, partial_counts_ptr,  # (programs, 3) float64 and (programs, 2) int64
     ended_ptr,  # int32, how many programs have ended; 0 before and afterwards
     margins_ptr,
-    sums_ptr, counts_ptr, poison_ptr,  # the result, written by the last program
+    sums_ptr, counts_ptr, nan_flag_ptr,  # the result, written by the last program
     MOST_PROGRAMS: tl.constexpr,
 ):  # fmt: skip
     """Leaves a program's sums to the last program, and, as that one, adds up those of all."""
@@ -69,7 +69,13 @@ def end_program(
     tl.debug_barrier()  # all of the program has stored before it counts as ended
     if tl.atomic_add(ended_ptr, 1, sem="acq_rel") == tl.num_programs(0) - 1:
         add_programs(
-            partial_sums_ptr, partial_counts_ptr, margins_ptr, sums_ptr, counts_ptr, poison_ptr, MOST_PROGRAMS
+            partial_sums_ptr,
+            partial_counts_ptr,
+            margins_ptr,
+            sums_ptr,
+            counts_ptr,
+            nan_flag_ptr,
+            MOST_PROGRAMS,
         )
         tl.store(ended_ptr, 0)
 
@@ -85,14 +91,14 @@ def rows_not_finite(inverse_ptr, n, BLOCK: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["partials", "n", "m"])
-def finish_kernel(
+def finalize_kernel(
     sums_ptr, counts_ptr, partials,  # (partials, 2) float64 and int64
     row_inverse_ptr, n, column_inverse_ptr, m,
     margins_ptr,
     program_sums_ptr, program_counts_ptr, ended_ptr,  # as for end_program
     result_sums_ptr,  # (2,) float64
     result_counts_ptr,  # (2,) int64
-    poison_ptr,  # float64: 0, or NaN where an embedding is not finite
+    nan_flag_ptr,  # float64: 0, or NaN where an embedding is not finite
     BLOCK: tl.constexpr, MOST_PROGRAMS: tl.constexpr, SELF: tl.constexpr,
 ):  # fmt: skip
     """All partial sums, and whether an embedding is not finite."""
@@ -108,5 +114,5 @@ def finish_kernel(
         found += rows_not_finite(column_inverse_ptr, m, BLOCK)
     end_program(
         sums, counts, found, program_sums_ptr, program_counts_ptr, ended_ptr, margins_ptr,
-        result_sums_ptr, result_counts_ptr, poison_ptr, MOST_PROGRAMS,
+        result_sums_ptr, result_counts_ptr, nan_flag_ptr, MOST_PROGRAMS,
     )  # fmt: skip

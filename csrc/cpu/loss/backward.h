@@ -1,0 +1,14 @@
+// The backward on the CPU: from P and Q to the gradient of raw rows.
+#pragma once
+
+#include "accumulate.h"
+#include "prepare.h"
+
+namespace tcm::cpu {
+
+// grad = (g - (g·x̂) x̂) / ‖x‖ with g = w_p P + w_q Q, in the dtype of `raw`.
+template <class T>
+void normalize_backward(const RawRows& raw, PartnerSums<const T> sums, double w_p, double w_q,
+                        int64_t threads, void* grad);
+
+}  // namespace tcm::cpu

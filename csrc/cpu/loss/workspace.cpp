@@ -1,0 +1,69 @@
+#include "workspace.h"
+
+#include <algorithm>
+#include <type_traits>
+
+#include "common/ceil_div.h"
+
+namespace tcm::cpu {
+
+int64_t Plan::tile_elements() const {
+  const int64_t similarities = tile * tile + 64;  // or int32 products; read up to a word past the end
+  const int64_t pattern =
+      kPatternScratch + tile * kPatternPanel + tile * words() * int64_t(sizeof(uint64_t)) / element;
+  return std::max(similarities, pattern);
+}
+
+int64_t Workspace::scratch_elements(const Plan& plan) {
+  return plan.tile_elements() + std::max(plan.tile * plan.chunk, ceil_div(plan.dim, 64) * 64);
+}
+
+int64_t Workspace::carve(const Plan& plan, void* base) {
+  constexpr int64_t kAlign = 64;
+  int64_t used = 0;
+  const auto take = [&](auto*& pointer, int64_t bytes) {
+    using Pointer = std::remove_reference_t<decltype(pointer)>;
+    pointer = reinterpret_cast<Pointer>(static_cast<char*>(base) + used);
+    used += ceil_div(bytes, kAlign) * kAlign;
+  };
+  const int64_t super = plan.super_tiles, tile = plan.tile;
+  const auto take_packed = [&](PackedRows& packed) {
+    take(packed.unit, plan.super_rows() * plan.dim * plan.element);
+    take(packed.block_sum, super * plan.dim * int64_t(sizeof(double)));
+    take(packed.code, plan.super_rows() * plan.code_bytes());
+    take(packed.scale, plan.codes() ? plan.super_rows() * int64_t(sizeof(float)) : 0);
+    take(packed.error, plan.codes() ? plan.super_rows() * int64_t(sizeof(float)) : 0);
+    take(packed.tail, plan.codes() ? plan.super_rows() * int64_t(sizeof(float)) : 0);
+    const int64_t classes = super * plan.most_classes();
+    take(packed.classes.count, plan.screens ? super * int64_t(sizeof(int32_t)) : 0);
+    take(packed.classes.begin, plan.screens ? (classes + super) * int64_t(sizeof(int32_t)) : 0);
+    take(packed.classes.code, classes * plan.centroid_bytes());
+    take(packed.classes.scale, classes * int64_t(sizeof(float)));
+    take(packed.classes.error, classes * int64_t(sizeof(float)));
+    take(packed.classes.tail, classes * int64_t(sizeof(float)));
+  };
+  const bool one_side = plan.self && super * tile >= plan.rows;
+  take(row_order, plan.rows * int64_t(sizeof(LabelledRow)));
+  if (plan.self) {
+    col_order = row_order;
+  } else {
+    take(col_order, plan.columns * int64_t(sizeof(LabelledRow)));
+  }
+  take(same_begin, plan.rows * 8);
+  take(same_end, plan.rows * 8);
+  take(self_index, plan.rows * 8);
+  take(position, plan.columns * 8);
+  take_packed(packed_rows);
+  if (one_side) {
+    packed_columns = packed_rows;
+  } else {
+    take_packed(packed_columns);
+  }
+  take(bits, super * super * tile * plan.words() * 8);
+  take(tile_sums, super * super * int64_t(sizeof(TileSums)));
+  take(deferred, super * super * plan.chunks() * 2 * int64_t(sizeof(double)));
+  take(scratch, plan.threads * scratch_elements(plan) * plan.element);
+  return used;
+}
+
+}  // namespace tcm::cpu
