@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import dispatch
 from .backends.contract import MOST_BINS, HistogramProblem, Problem
-from .backends.shared import rows_not_finite
+from .backends.numerics import rows_not_finite
 
 NAMESPACE = "tcm_kernels"
 _FAR_OUT = 1e6  # similarities are in [-1, 1]; far beyond that the place of a bin overflows

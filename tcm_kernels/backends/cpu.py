@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .contract import HistogramProblem, Problem
-from .group_order import group_orders, most_groups
-from .shared import FLOAT_DTYPES, full_precision_matmul, residual_bytes, self_indices
+from .numerics import FLOAT_DTYPES, full_precision_matmul
+from .order import group_orders, most_groups, self_indices
+from .residual import residual_bytes
 
 __all__ = [
     "STAGES",

@@ -17,12 +17,10 @@ from torch import Tensor
 from .contract import HistogramProblem, Problem
 from .gpu import machine
 from .gpu.backward import gradients
-from .gpu.label_order import LabelOrder, label_orders
 from .gpu.machine import on_device_of, why_no_gpu
 from .gpu.residual import PartnerSums, residual_bytes, views_of
 from .gpu.settings import asked_screening, pool_bytes
-from .group_order import GroupOrder, group_orders, most_groups
-from .shared import self_indices
+from .order import GroupOrder, LabelOrder, group_orders, label_orders, most_groups, self_indices
 
 __all__ = ["pair_histogram", "pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
 

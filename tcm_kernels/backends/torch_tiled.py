@@ -13,13 +13,8 @@ import torch
 from torch import Tensor
 
 from .contract import HistogramProblem, Problem
-from .shared import (
-    FLOAT_DTYPES,
-    compute_dtype,
-    full_precision_matmul,
-    residual_bytes,
-    residual_views,
-)
+from .numerics import FLOAT_DTYPES, compute_dtype, full_precision_matmul
+from .residual import residual_bytes, residual_views
 
 __all__ = ["pair_histogram", "pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
 

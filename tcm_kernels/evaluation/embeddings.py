@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..backends.shared import rows_not_finite
+from ..backends.numerics import rows_not_finite
 from .counting import as_labels, as_tensor
 
 NAMES = {

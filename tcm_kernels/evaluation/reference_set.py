@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .. import dispatch, ops
 from ..backends.contract import HistogramProblem
-from ..backends.shared import rows_not_finite
+from ..backends.numerics import rows_not_finite
 from ..functional import fp32_precision
 from ..validation import check_embeddings, check_labels
 

@@ -48,7 +48,7 @@ LEVELS = {
 # __init__ shows the package's face: it may name what users import, and nothing of the command line.
 NOT_IN_INIT = {"reference", "demo", "doctor", "cli", "__main__", "evaluation"}
 EXTENSIONS = {"_cpu": "backends/cpu.py", "_cuda": "backends/cuda.py"}
-SHARED = ("contract", "shared", "group_order")  # what all backends share
+SHARED = ("contract", "numerics", "order", "residual")  # what all backends share
 ON_GPU = ("triton", "cuda", "gpu")  # what the backends share beside what all of them share
 OPTIONAL = ("sklearn", "scipy", "matplotlib", "pytorch_metric_learning", "torchmetrics", "tqdm", "triton")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tcm_kernels import dispatch, ops
 from tcm_kernels.backends.contract import MOST_BINS, HistogramProblem
-from tcm_kernels.backends.shared import compute_dtype
+from tcm_kernels.backends.numerics import compute_dtype
 
 GROUPINGS = ("of_labels", "one", "few", "singletons", "unbalanced")
 # The whole range; a part of it, so that both outer columns fill; one that holds more than there is; and

@@ -1,7 +1,7 @@
 """The GPU's screening rule in PyTorch, and the best that codes of 8 bits could leave.
 
-Written from the formulas in csrc/common/certificate.h and by nothing of the kernels; float32 where they compute
-in float32, so that both give the same bits. Rows are in label order.
+Written from the formulas in csrc/common/certificate.h and by nothing of the kernels; float32 where they
+compute in float32, so that both give the same bits. Rows are in label order.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the GPU backends, `triton` and `cuda`, agree on: label order, the residual, and settings."""
+"""What the GPU backends, `triton` and `cuda`, agree on: the machine, the residual, the backward, settings."""

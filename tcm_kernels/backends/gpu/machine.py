@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..shared import FLOAT_DTYPES
+from ..numerics import FLOAT_DTYPES
 
 DTYPES = tuple(dtype for dtype in FLOAT_DTYPES if dtype != torch.float64)
 LEAST_CAPABILITY = (8, 0)

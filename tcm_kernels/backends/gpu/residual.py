@@ -2,8 +2,8 @@
 
 One layout for both backends, so that a forward of the one can feed a backward of the other.
 Float32 rows in the order of the embeddings, each array beginning at a multiple of 16 bytes, so that kernels
-are compiled once whatever N is. The NaN flag is 0, or NaN where an embedding is not finite; the counter is for
-the forward, and 0 before and after.
+are compiled once whatever N is. The NaN flag is 0, or NaN where an embedding is not finite; the counter is
+for the forward, and 0 before and after.
 """
 
 from __future__ import annotations

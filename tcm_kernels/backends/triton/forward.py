@@ -28,9 +28,9 @@ import triton
 from torch import Tensor
 
 from ..contract import Problem
-from ..gpu.label_order import label_orders
 from ..gpu.machine import on_device_of
 from ..gpu.residual import PartnerSums, counter_of, residual_bytes, views_of
+from ..order import label_orders
 from . import autotune, finalize, plan, small, tiles
 from .configs import Configs, configs_for, is_interpreted, warps_of_a_row
 from .dense_tiles import dense_tiles_kernel

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..gpu.label_order import LabelOrder
+from ..order import LabelOrder
 from . import tiles
 from .configs import padded, rows_and_warps
 from .rules import CODE_LIMIT, ROUND_UP, ROUND_UP_TINY, SMALLEST_SCALE, norms

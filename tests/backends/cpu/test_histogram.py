@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tcm_kernels import dispatch, ops
-from tcm_kernels.backends import group_order
+from tcm_kernels.backends import order as orders
 from tcm_kernels.backends.contract import HistogramProblem
 
 REASON = dispatch.why_not_here("cpu")
@@ -129,9 +129,9 @@ class TestPrivateOp:
     @pytest.fixture
     def arguments(self) -> dict[str, object]:
         given = problem(600, 8)
-        order, _ = group_order.group_orders(given)
+        order, _ = orders.group_orders(given)
         edge = torch.ops.tcm_kernels._cpu_histogram_edge(given.emb, None, 1)
-        groups = group_order.most_groups(order, edge)
+        groups = orders.most_groups(order, edge)
         size = torch.ops.tcm_kernels._cpu_histogram_workspace_bytes(given.emb, None, 1, given.bins, groups)
         table = (given.group_count, given.bins + 2)
         return {

@@ -21,7 +21,7 @@ from gpu_kernels import (
     wild_rows,
 )
 
-from tcm_kernels.backends.gpu.label_order import LabelOrder
+from tcm_kernels.backends.order import LabelOrder
 from tcm_kernels.backends.torch_tiled import thresholds_of
 
 if not interprets_triton():

@@ -1,0 +1,36 @@
+"""P and Q in the residual of the backends `cpu` and `torch`.
+
+The residual of a forward that fills P and Q (design: P_i sums the unit rows of i's hard positives, Q_i
+those of its hard negatives) is one uint8 tensor:
+
+    P (N, D), Q (N, D)      where the gradient of emb is wanted
+    P (M, D), Q (M, D)      of the reference set, where its gradient is wanted
+
+in the compute dtype: float64 for float64 embeddings, float32 for all others. Margins and labels are
+no longer needed after that, and the backward cannot disagree with the forward about any pair.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .contract import Problem
+from .numerics import compute_dtype
+
+
+def residual_bytes(problem: Problem) -> int:
+    """Bytes of P and Q for every side whose gradient is wanted."""
+    rows = problem.emb.shape[0] if problem.need_grad_emb else 0
+    if problem.ref is not None and problem.need_grad_ref:
+        rows = rows + problem.ref.shape[0]
+    return 2 * rows * problem.emb.shape[1] * compute_dtype(problem.emb.dtype).itemsize
+
+
+def residual_views(problem: Problem, residual: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The residual as [P, Q] of emb (2, N, D) and of ref (2, M, D); None where not wanted."""
+    emb, ref = problem.emb, problem.ref
+    values = residual.view(compute_dtype(emb.dtype))
+    split = 2 * emb.numel() if problem.need_grad_emb else 0
+    of_emb = values[:split].view(2, *emb.shape) if problem.need_grad_emb else None
+    of_ref = values[split:].view(2, *ref.shape) if ref is not None and problem.need_grad_ref else None
+    return of_emb, of_ref
