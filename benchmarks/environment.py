@@ -69,16 +69,17 @@ def int8_units() -> list[str]:
     return [flag for flag in INT8_UNITS if flag in words]
 
 
-def commit() -> dict[str, Any] | None:
-    """{"hash": ..., "dirty": ...} of the checkout this file is part of, or None if it is not in one.
+def commit(root: Path = ROOT) -> dict[str, Any] | None:
+    """{"hash": ..., "dirty": ...} of a checkout, by default that of this file, or None if it is not one.
 
     Dirty: files differ from the commit. Results do not count, since every run writes them.
     """
-    top = _output("git", "rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != ROOT:
+    git = ("git", "-C", str(root))
+    top = _output(*git, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root.resolve():
         return None
-    head = _output("git", "rev-parse", "HEAD")
-    changes = _output("git", "status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
+    head = _output(*git, "rev-parse", "HEAD")
+    changes = _output(*git, "status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
     return None if head is None else {"hash": head, "dirty": changes != ""}
 
 

@@ -1,7 +1,7 @@
 """The order in which backends take rows: by label for the loss, by group for the histogram.
 
-Rows of one class stand together, so that pairs of one class fill a narrow band of tiles; rows of one group, so
-that neighbours count in the same place. Nothing is copied: kernels read embeddings where they lie, through
+Rows of one class stand together, so that pairs of one class fill a narrow band of tiles; rows of one group,
+so that neighbours count in the same place. Nothing is copied: kernels read embeddings where they lie, through
 `order`. A position is a place in that order.
 """
 
