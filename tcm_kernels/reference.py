@@ -68,12 +68,12 @@ def tcm_sums(
 
     hard_positive = same_class & another_sample & (s <= margin_plus)
     hard_negative = ~same_class & another_sample & (s >= margin_minus)
-    poison = rows.detach().sum() * 0 + columns.detach().sum() * 0  # NaN if any row is, else 0
+    nan_flag = rows.detach().sum() * 0 + columns.detach().sum() * 0  # NaN if any row is, else 0
     zero = torch.zeros_like(s)
     return DenseSums(
-        torch.where(hard_positive, margin_plus - s, zero).sum() + poison,
+        torch.where(hard_positive, margin_plus - s, zero).sum() + nan_flag,
         hard_positive.sum(),
-        torch.where(hard_negative, s - margin_minus, zero).sum() + poison,
+        torch.where(hard_negative, s - margin_minus, zero).sum() + nan_flag,
         hard_negative.sum(),
     )
 

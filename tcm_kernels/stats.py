@@ -106,5 +106,5 @@ class PairStats:
             return own.shape[0]
         if self._self_offset is None:
             return 0
-        twins = other[self._self_offset : self._self_offset + own.shape[0]]
-        return (twins == own).sum()
+        own_copies = other[self._self_offset : self._self_offset + own.shape[0]]
+        return (own_copies == own).sum()

@@ -27,16 +27,16 @@ struct Bins {
     return {lo, width, power_of_two ? 1.0 / width : 0.0, static_cast<int32_t>(count)};
   }
 
-  TCM_HOST_DEVICE int32_t columns() const { return count + 2; }
+  TCM_HOST_DEVICE TCM_INLINE int32_t columns() const { return count + 2; }
 
   // In bins from lo on, of one similarity or a vector of lanes.
   template <class S>
-  TCM_HOST_DEVICE S position(S s) const {
+  TCM_HOST_DEVICE TCM_INLINE S position(S s) const {
     const S scaled = (s - lo) * static_cast<double>(count);
     return inverse != 0.0 ? scaled * inverse : scaled / width;
   }
 
-  TCM_HOST_DEVICE int32_t column(double s) const {
+  TCM_HOST_DEVICE TCM_INLINE int32_t column(double s) const {
     const double at = position(s);
     return at < 0.0 ? 0 : at < static_cast<double>(count) ? static_cast<int32_t>(at) + 1 : count + 1;
   }

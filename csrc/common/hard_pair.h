@@ -20,6 +20,13 @@
 #else
 #define TCM_HOST_DEVICE
 #endif
+// For members that files of several instruction sets include: a copy that the linker keeps for all of them might
+// be that of a wider one.
+#if defined(__GNUC__) || defined(__clang__)
+#define TCM_INLINE __attribute__((always_inline))
+#else
+#define TCM_INLINE
+#endif
 
 namespace tcm {
 

@@ -67,7 +67,7 @@ def _unit(x: Tensor, norms: Tensor) -> Tensor:
     return (x.double() / norms.clamp_min(NORM_FLOOR)[:, None]).to(compute_dtype(x.dtype))
 
 
-def _poison(x: Tensor, norms: Tensor) -> Tensor:
+def _nan_flag(x: Tensor, norms: Tensor) -> Tensor:
     """0 where every norm is a finite number of the compute dtype, NaN where one is not. No host sync."""
     finite = norms.to(compute_dtype(x.dtype)).isfinite().all()
     return torch.where(finite, 0.0, torch.nan).to(torch.float64)
@@ -94,7 +94,7 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
     thresholds = thresholds_of(margins, dtype)
     row_norms = _norms(emb)
     column_norms = row_norms if ref is None else _norms(columns)
-    nan_flag = _poison(emb, row_norms) + _poison(columns, column_norms)
+    nan_flag = _nan_flag(emb, row_norms) + _nan_flag(columns, column_norms)
 
     residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
     of_emb, of_ref = residual_views(problem, residual)

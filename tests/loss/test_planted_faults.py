@@ -101,7 +101,7 @@ def _function(name: str, change: Callable[..., Any]) -> Plant:
     return plant
 
 
-def _chain_without_projection(_: Any, x: Tensor, sums: Tensor | None, weights: Tensor) -> Tensor:
+def _normalize_backward_without_projection(_: Any, x: Tensor, sums: Tensor | None, weights: Tensor) -> Tensor:
     if sums is None:
         return x.new_empty(0)
     g = weights[0] * sums[0].double() + weights[1] * sums[1].double()
@@ -188,18 +188,28 @@ FAULTS: dict[str, tuple[Plant, Case | Callable[[], Inputs]]] = {
     "the gradient is off in the sixth digit": (_gradient(lambda grad: grad * (1 + 2e-5)), SELF),
     "the bfloat16 gradient is an ulp too long": (_gradient(lambda grad: grad * (1 + 2.0**-7)), BFLOAT16),
     "the gradient is not written": (_gradient(torch.empty_like), SELF),
-    "the gradient along the row is kept": (_function("_chain", _chain_without_projection), SELF),
-    "the gradient is not divided by the norm": (
-        _function("_chain", lambda right, x, *rest: right(x, *rest) * x.norm(dim=1, keepdim=True)),
+    "the gradient along the row is kept": (
+        _function("_normalize_backward", _normalize_backward_without_projection),
         SELF,
     ),
-    "pulls push": (_function("_chain", lambda right, x, s, w: right(x, s, w * w.new_tensor([-1, 1]))), SELF),
+    "the gradient is not divided by the norm": (
+        _function(
+            "_normalize_backward", lambda right, x, *rest: right(x, *rest) * x.norm(dim=1, keepdim=True)
+        ),
+        SELF,
+    ),
+    "pulls push": (
+        _function("_normalize_backward", lambda right, x, s, w: right(x, s, w * w.new_tensor([-1, 1]))),
+        SELF,
+    ),
     "one sign has no gradient": (
-        _function("_chain", lambda right, x, s, w: right(x, s, w * w.new_tensor([1, 0]))),
+        _function("_normalize_backward", lambda right, x, s, w: right(x, s, w * w.new_tensor([1, 0]))),
         SELF,
     ),
     "both sides get the gradient of the other": (
-        _function("_chain", lambda right, x, s, w: right(x, None if s is None else s.flip(1), w)),
+        _function(
+            "_normalize_backward", lambda right, x, s, w: right(x, None if s is None else s.flip(1), w)
+        ),
         RECTANGULAR,
     ),
 }

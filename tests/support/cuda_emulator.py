@@ -49,14 +49,14 @@ def build(root: Path, to: Path) -> Path:
     from torch.utils import cpp_extension  # noqa: PLC0415  # which needs setuptools
 
     flags = [
-        *("-x c++", "-std=c++20", "-O2", "-fPIC", "-DTCM_TWIN", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"),
+        *("-x c++", "-std=c++20", "-O2", "-fPIC", "-DTCM_EMULATED", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"),
         *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-clobbered"),
         "-U_FORTIFY_SOURCE",  # which takes a longjmp from one fiber to another for an attack
         *(f"-I{path}" for path in (root / "csrc", root / "tests/support", *cpp_extension.include_paths())),
     ]
     libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     library = to / "libcuda_emulator.so"
-    objects = [to / f"{source.name}.o" for source in sources]
+    objects = [to / f"{'-'.join(source.relative_to(root).parts)}.o" for source in sources]
     lines = [
         "rule compile",
         f"  command = g++ {' '.join(flags)} -MMD -MF $out.d -c $in -o $out",

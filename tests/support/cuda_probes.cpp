@@ -236,9 +236,9 @@ const char* probe_screen(int dtype, const void* x, int n, const void* y, int m, 
     prepare(rows.side, shape, static_cast<Dtype>(dtype), columns.label.data(), m, &not_finite);
     prepare(columns.side, shape, static_cast<Dtype>(dtype), rows.label.data(), n, &not_finite);
     const SuperTile part{0, static_cast<int>(tiles_of(n)), 0, static_cast<int>(tiles_of(m)), false};
-    const ScreenState found{samples, &has_dense_tile, 0, kTile * kTile, true};
+    const ScreenState state{samples, &has_dense_tile, 0, kTile * kTile, true};
     launch_sweep(kDevice, rows.side, columns.side, shape, margins, part, {row_bits, column_bits, directory},
-                 found, 3);
+                 state, 3);
   });
 }
 
@@ -299,10 +299,10 @@ const char* probe_multiply(int kind, const char* a, const char* b, void* acc) {
     const int bytes = 24 * 128;
     auto* sums = static_cast<float*>(acc);
     if (kind == 0)
-      launch("probe", multiply_kernel<Int8, int32_t>, kDevice, {1}, 32, bytes, a, b, (int32_t*)acc);
-    if (kind == 1) launch("probe", multiply_kernel<BFloat16, float>, kDevice, {1}, 32, bytes, a, b, sums);
-    if (kind == 2) launch("probe", multiply_kernel<Half, float>, kDevice, {1}, 32, bytes, a, b, sums);
-    if (kind == 3) launch("probe", multiply_kernel<Tf32, float>, kDevice, {1}, 32, bytes, a, b, sums);
+      launch("multiply", multiply_kernel<Int8, int32_t>, kDevice, {1}, 32, bytes, a, b, (int32_t*)acc);
+    if (kind == 1) launch("multiply", multiply_kernel<BFloat16, float>, kDevice, {1}, 32, bytes, a, b, sums);
+    if (kind == 2) launch("multiply", multiply_kernel<Half, float>, kDevice, {1}, 32, bytes, a, b, sums);
+    if (kind == 3) launch("multiply", multiply_kernel<Tf32, float>, kDevice, {1}, 32, bytes, a, b, sums);
   });
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpu/loss/prepare.h"
+#include "cpu/torch_shim.h"
 
 namespace tcm::cpu {
 

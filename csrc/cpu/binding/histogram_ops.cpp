@@ -1,4 +1,4 @@
-// The private ops of the CPU backend's histogram; see ops.cpp.
+// The private ops of the CPU backend's histogram; see loss_ops.cpp.
 #include <algorithm>
 #include <optional>
 

@@ -140,7 +140,11 @@ void pair_sums_backward_op(Tensor grad_sums, Tensor residual, Tensor emb, std::o
   check_vector(grad_sums, "grad_sums", ScalarType::Double, 2);
   check_vector(residual, "residual", ScalarType::Byte, residual.numel());
   check_rows(emb, "emb");
-  if (ref) check_rows(*ref, "ref");
+  if (ref) {
+    check_rows(*ref, "ref");
+    STD_TORCH_CHECK(ref->size(1) == emb.size(1) && ref->scalar_type() == emb.scalar_type(),
+                    "ref: expected the columns and dtype of emb");
+  }
   need_grad_ref = need_grad_ref && ref.has_value();
   check_vector(grad_emb, "grad_emb", emb.scalar_type(), need_grad_emb ? emb.numel() : 0);
   check_vector(grad_ref, "grad_ref", emb.scalar_type(), need_grad_ref ? ref->numel() : 0);

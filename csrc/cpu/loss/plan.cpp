@@ -4,6 +4,7 @@
 
 #include "common/ceil_div.h"
 #include "common/certificate.h"
+#include "cpu/simd/simd.h"
 
 namespace tcm::cpu {
 namespace {
@@ -44,6 +45,13 @@ Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t e
   if (!plan.screens) plan.coding = {Coding::none, 0};
   plan.code_dim = plan.codes() ? ceil_div(dim, 64) * 64 : 0;
   return plan;
+}
+
+int64_t Plan::tile_elements() const {
+  const int64_t similarities = tile * tile + 64;  // or int32 products; read up to a word past the end
+  const int64_t pattern =
+      kPatternScratch + tile * kPatternPanel + tile * words() * int64_t(sizeof(uint64_t)) / element;
+  return std::max(similarities, pattern);
 }
 
 }  // namespace tcm::cpu

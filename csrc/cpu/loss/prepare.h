@@ -25,6 +25,10 @@ struct RawRows {
 // buffer (dim elements).
 template <class T>
 const T* load_row(const RawRows& raw, int64_t index, T* buffer);
+template <>
+const float* load_row(const RawRows& raw, int64_t index, float* buffer);
+template <>
+const double* load_row(const RawRows& raw, int64_t index, double* buffer);
 
 // Fills the label order of both sides, the runs of equal labels, and self_index. ref_labels is null in the
 // self case; self_offset < 0 means that no row of one side is a row of the other.

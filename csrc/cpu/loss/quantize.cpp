@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <type_traits>
 #include <vector>
 
 #if defined(__aarch64__) && defined(__linux__)
@@ -169,7 +170,8 @@ void multiply_codes(const Plan& plan, const void* x, int64_t rows, const void* r
     using Code = decltype(code);
     const Matrix<const Code> a{static_cast<const Code*>(x), rows, width, plan.code_dim};
     const Matrix<const Code> b{static_cast<const Code*>(r), columns, width, plan.code_dim};
-    matmul<Code>(a, b.transposed(), Matrix{out, rows, columns, columns});
+    matmul<Code>(a, b.transposed(),
+                 Matrix<std::remove_pointer_t<decltype(out)>>{out, rows, columns, columns});
   };
   if (plan.coding.kind == Coding::int8) {
     multiply(int8_t(), products);

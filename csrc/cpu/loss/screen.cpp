@@ -23,8 +23,9 @@ void screen_in_full(const Tile<T>& tile, T* s) {
   TileSums sums{};
   for (int64_t i = 0; i < tile.rows; ++i) {
     T* row = s + i * plan.tile;
-    if (tile.self_index(i) >= 0)
-      row[tile.self_index(i)] = std::numeric_limits<T>::quiet_NaN();  // NaN is never hard
+    if (const int64_t own = tile.self_index(i); own >= 0) {
+      row[own] = std::numeric_limits<T>::quiet_NaN();  // never hard
+    }
     simd<T>().scan_row(row, tile.span(i), thresholds<T>(tile.margins), tile.bits + i * plan.words(), &sums);
   }
   *tile.sums = sums;

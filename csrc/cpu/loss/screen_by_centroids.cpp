@@ -3,6 +3,8 @@
 // many such pairs is left to the next screening.
 #include "screen_by_centroids.h"
 
+#include <algorithm>
+
 #include "candidates.h"
 #include "cpu/torch_shim.h"
 #include "quantize.h"

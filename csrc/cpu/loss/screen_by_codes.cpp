@@ -12,6 +12,8 @@
 //                many open: the tile is multiplied in full precision
 #include "screen_by_codes.h"
 
+#include <algorithm>
+
 #include "candidates.h"
 #include "quantize.h"
 

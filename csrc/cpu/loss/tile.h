@@ -2,6 +2,8 @@
 #pragma once
 
 #include "bits.h"
+#include "common/hard_pair.h"
+#include "cpu/simd/simd.h"
 #include "screening_plan.h"
 #include "super_tile.h"
 

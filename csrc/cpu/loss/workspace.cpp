@@ -7,13 +7,6 @@
 
 namespace tcm::cpu {
 
-int64_t Plan::tile_elements() const {
-  const int64_t similarities = tile * tile + 64;  // or int32 products; read up to a word past the end
-  const int64_t pattern =
-      kPatternScratch + tile * kPatternPanel + tile * words() * int64_t(sizeof(uint64_t)) / element;
-  return std::max(similarities, pattern);
-}
-
 int64_t Workspace::scratch_elements(const Plan& plan) {
   return plan.tile_elements() + std::max(plan.tile * plan.chunk, ceil_div(plan.dim, 64) * 64);
 }

@@ -7,6 +7,7 @@
 #include "pattern.h"
 #include "rows.h"
 #include "scan.h"
+#include "simd.h"  // declares the tables, and so gives them external linkage
 
 namespace tcm::cpu {
 

@@ -130,5 +130,9 @@ const char* simd_name();
 
 template <class T>
 const Simd<T>& simd();
+template <>
+const Simd<float>& simd<float>();
+template <>
+const Simd<double>& simd<double>();
 
 }  // namespace tcm::cpu

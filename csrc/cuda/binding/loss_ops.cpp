@@ -14,7 +14,6 @@
 #include <optional>
 
 #include "checks.h"
-#include "common/certificate.h"
 #include "cuda/loss/forward.h"
 
 namespace tcm::cuda {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "common/hard_pair.h"
 #include "tiles.h"
 
 namespace tcm::cuda {

@@ -25,7 +25,7 @@ struct alignas(8) RowPlace {
   float inverse;
   int word;  // where the counters of its group's pairs of two classes begin
 };
-struct alignas(16) RowFacts {
+struct alignas(16) CountedRow {
   int group, label, self_index;
   int rank;  // of the group among the tile's
 };
@@ -39,8 +39,8 @@ struct alignas(16) RowTile {
 };
 
 constexpr int kPlacesOffset = 0;
-constexpr int kRowFactsOffset = kPlacesOffset + kTile * static_cast<int>(sizeof(RowPlace));
-constexpr int kStartsOffset = kRowFactsOffset + kTile * static_cast<int>(sizeof(RowFacts));
+constexpr int kRowsOffset = kPlacesOffset + kTile * static_cast<int>(sizeof(RowPlace));
+constexpr int kStartsOffset = kRowsOffset + kTile * static_cast<int>(sizeof(CountedRow));
 constexpr int kColumnInverseOffset = kStartsOffset + 4 * (kTile + 4);
 constexpr int kColumnGroupOffset = kColumnInverseOffset + 4 * kTile;
 constexpr int kColumnLabelOffset = kColumnGroupOffset + 4 * kTile;
@@ -61,7 +61,7 @@ struct PairCounting {
   const SuperTile& part;  // a tile of rows, and the columns it meets
 
   SharedArray<RowPlace> places = shared_memory<RowPlace>(kPlacesOffset);
-  SharedArray<RowFacts> facts = shared_memory<RowFacts>(kRowFactsOffset);
+  SharedArray<CountedRow> facts = shared_memory<CountedRow>(kRowsOffset);
   SharedArray<int> starts = shared_memory<int>(kStartsOffset);  // the first row of each group, and the end
   SharedArray<float> inverses = shared_memory<float>(kColumnInverseOffset);
   SharedArray<int> column_groups = shared_memory<int>(kColumnGroupOffset);
@@ -85,7 +85,7 @@ struct PairCounting {
     const int words = wide ? tables.columns : (tables.columns + 1) / 2;
 
     RowPlace place{0.0f, 0};
-    RowFacts fact{-1, -1, -1, 0};
+    CountedRow fact{-1, -1, -1, 0};
     if (t < here) {
       fact = {rows.group[position], rows.label[position], rows.side.self_index[position],
               rows.rank[position] - first_rank};
@@ -161,11 +161,12 @@ struct PairCounting {
   TCM_DEVICE bool is_special(TilePlace at) const {
     const TileFacts& other = column_tile(at);
     const int first = part.first_column(at);
-    const RowFacts row = facts[thread_index()];
+    const CountedRow row = facts[thread_index()];
     const bool one_class = other.least_label <= row.label && row.label <= other.largest_label;
     const bool one_group = !inside && other.first_group <= row.group && row.group <= other.last_group;
-    const bool self_index = first <= row.self_index && row.self_index < first + kTile;
-    return one_class || one_group || self_index || row.group < 0 || first + thread_index() >= columns.side.n;
+    const bool meets_itself = first <= row.self_index && row.self_index < first + kTile;
+    return one_class || one_group || meets_itself || row.group < 0 ||
+           first + thread_index() >= columns.side.n;
   }
 
   // Calls `count(r, c, k)` for each of this thread's pairs: its row r, column c, and column k of the table.
@@ -208,7 +209,7 @@ struct PairCounting {
     for_each_pair(
         acc, [&](int r) { return RowPlace(places[row_of(r)]).inverse; },
         [&](int r, int c, int k) {
-          const RowFacts row = facts[row_of(r)];
+          const CountedRow row = facts[row_of(r)];
           const int column_group = column_groups[c];
           if (row.group < 0 || column_group < 0 || row.self_index == first + c) return;
           const bool one_class = column_labels[c] == row.label, one_group = column_group == row.group;
@@ -239,7 +240,7 @@ struct PairCounting {
     const bool wide = words == tables.columns;
     for (int table = 0; table < tile.kept; ++table) {
       const bool one_class = table >= tile.groups;
-      const int group = RowFacts(facts[starts[one_class ? table - tile.groups : table]]).group;
+      const int group = CountedRow(facts[starts[one_class ? table - tile.groups : table]]).group;
       for (int w = thread_index(); w < words; w += kTileThreads) {
         const uint32_t word = counters[table * words + w];
         const uint32_t low = wide ? word : word & kMost16, high = wide ? 0 : word >> 16;

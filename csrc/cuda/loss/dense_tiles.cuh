@@ -20,14 +20,14 @@
 namespace tcm::cuda {
 
 // What a thread has to know of a row.
-struct alignas(16) RowFacts {
+struct alignas(16) DenseRow {
   float inverse;
   int same_begin, same_end;
   int self_index;
 };
 
 constexpr int kFactsOffset = 0;
-constexpr int kInverseOffset = kFactsOffset + kTile * static_cast<int>(sizeof(RowFacts));
+constexpr int kInverseOffset = kFactsOffset + kTile * static_cast<int>(sizeof(DenseRow));
 constexpr int kDenseBitsOffset = kInverseOffset + kTile * static_cast<int>(sizeof(float));
 constexpr int kDensePartialOffset = kDenseBitsOffset + TileBits::kBytes;
 constexpr int kDenseTotalsOffset =
@@ -44,7 +44,7 @@ struct DenseTiles {
   const ScreenState& state;
   bool every;         // whether the sweep has not run
   const int& weight;  // how many ordered pairs a pair off the diagonal stands for
-  SharedArray<RowFacts> facts = shared_memory<RowFacts>(kFactsOffset);
+  SharedArray<DenseRow> facts = shared_memory<DenseRow>(kFactsOffset);
   SharedArray<float> inverses = shared_memory<float>(kInverseOffset);
   TileBits bits = TileBits(kDenseBitsOffset);
   SharedArray<double> partial = shared_memory<double>(kDensePartialOffset);
@@ -69,7 +69,7 @@ struct DenseTiles {
 
   TCM_DEVICE void begin(TilePlace at, int) {
     const int row = part.first_row(at) + thread_index(), column = part.first_column(at) + thread_index();
-    RowFacts of_row{NAN, 0, 0, -1};
+    DenseRow of_row{NAN, 0, 0, -1};
     if (row < rows.n)
       of_row = {rows.inverse[row], rows.same_begin[row], rows.same_end[row], rows.self_index_of(row)};
     facts[thread_index()] = of_row;
@@ -83,21 +83,21 @@ struct DenseTiles {
     // time.
     double pulls = 0.0, pushes = 0.0;
     float few_pulls = 0.0f, few_pushes = 0.0f;
-    RowFacts row{};
-    uint32_t same[kWarpTile / kWordBits], self_index[kWarpTile / kWordBits];
+    DenseRow row{};
+    uint32_t same_bits[kWarpTile / kWordBits], self_bits[kWarpTile / kWordBits];
     bits.set([&](int i, int half, int j, int odd) {
       const int w = j / 4, bit = 8 * (j % 4) + odd;
       if (bit == 0) {
         if (w == 0) row = facts[acc.row(i, half)];
         // Shifted so that the pairs of this thread are at the same bits in every lane: no column is compared.
         const int from = first + acc.first_column() + w * kWordBits;
-        same[w] = bits_between(row.same_begin - from, row.same_end - from) >> TileBits::shift();
-        self_index[w] = bits_between(row.self_index - from, row.self_index + 1 - from) >> TileBits::shift();
+        same_bits[w] = bits_between(row.same_begin - from, row.same_end - from) >> TileBits::shift();
+        self_bits[w] = bits_between(row.self_index - from, row.self_index + 1 - from) >> TileBits::shift();
       }
-      const bool of_one_class = (same[w] >> bit & 1u) != 0;
+      const bool of_one_class = (same_bits[w] >> bit & 1u) != 0;
       // Not a number, and so not hard, where there is no pair.
       const float s = acc.value[i][j][2 * half + odd] * (row.inverse * inverses[acc.column(j, odd)]);
-      const bool hard = is_hard(s, of_one_class, limits) && (self_index[w] >> bit & 1u) == 0;
+      const bool hard = is_hard(s, of_one_class, limits) && (self_bits[w] >> bit & 1u) == 0;
       if (hard) {  // a branch: without one, more similarities wait for their turn than registers hold
         (of_one_class ? few_pulls : few_pushes) += penalty(s, of_one_class, limits);
       }

@@ -28,7 +28,7 @@ finalize_kernel(TCM_PARAMETER(Partial) partial, int64_t blocks, const int* not_f
   const Margins<double> m = margins_at(margins);
   const Margins<float> limits = thresholds<float>(m);
   const double beyond[2] = {m.plus - double{limits.plus}, double{limits.minus} - m.minus};
-  const double poisoned = *not_finite != 0 ? NAN : 0.0;
+  const double nan_or_zero = *not_finite != 0 ? NAN : 0.0;
   double sum[2] = {};
   int64_t count[2] = {};
 #pragma unroll 4
@@ -47,11 +47,11 @@ finalize_kernel(TCM_PARAMETER(Partial) partial, int64_t blocks, const int* not_f
     const int64_t pairs = block_sum(
         count[sign], shared_memory<int64_t>(at + 2 * kWarps * static_cast<int>(sizeof(double))), kWarps);
     if (thread_index() == 0) {
-      sums[sign] = (pairs > 0 ? all + static_cast<double>(pairs) * beyond[sign] : 0.0) + poisoned;
+      sums[sign] = (pairs > 0 ? all + static_cast<double>(pairs) * beyond[sign] : 0.0) + nan_or_zero;
       counts[sign] = pairs;
     }
   }
-  if (thread_index() == 0) *nan_flag = poisoned;
+  if (thread_index() == 0) *nan_flag = nan_or_zero;
 }
 
 }  // namespace tcm::cuda

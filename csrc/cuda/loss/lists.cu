@@ -1,5 +1,7 @@
 #include "lists.cuh"
 
+#include <algorithm>
+
 namespace tcm::cuda {
 
 int64_t list_blocks(int64_t rows) { return ceil_div(rows, kListRows); }

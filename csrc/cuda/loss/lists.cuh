@@ -16,7 +16,7 @@
 #pragma once
 
 #include "cuda/device/rows.cuh"
-#include "kernels.h"
+#include "decisions.h"
 
 namespace tcm::cuda {
 

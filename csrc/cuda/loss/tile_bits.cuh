@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/device/products.cuh"
+#include "decisions.h"
 
 namespace tcm::cuda {
 

@@ -23,9 +23,9 @@ def programs_for(partials: int) -> int:
 
 
 @triton.jit
-def store_result(sums, counts, poisoned, margins_ptr, sums_ptr, counts_ptr, nan_flag_ptr):
+def store_result(sums, counts, any_not_finite, margins_ptr, sums_ptr, counts_ptr, nan_flag_ptr):
     """Penalties were measured from the thresholds: what these are off the margins is added per pair."""
-    nan_flag = tl.where(poisoned, float("nan"), 0.0).to(tl.float64)
+    nan_flag = tl.where(any_not_finite, float("nan"), 0.0).to(tl.float64)
     sums = tl.where(counts > 0, sums + counts.to(tl.float64) * beyond_margins(margins_ptr), 0.0)
     sign = tl.arange(0, 2)
     tl.store(sums_ptr + sign, sums + nan_flag)
@@ -47,14 +47,14 @@ def add_programs(
     sums = tl.load(partial_sums_ptr + at, mask=there[:, None], other=0.0, cache_modifier=".cg")
     at = offs[:, None] * 2 + sign[None, :]
     counts = tl.load(partial_counts_ptr + at, mask=there[:, None], other=0, cache_modifier=".cg")
-    poisoned = tl.sum(found, axis=0) > 0
+    any_not_finite = tl.sum(found, axis=0) > 0
     sums, counts = tl.sum(sums, axis=0), tl.sum(counts, axis=0)
-    store_result(sums, counts, poisoned, margins_ptr, sums_ptr, counts_ptr, nan_flag_ptr)
+    store_result(sums, counts, any_not_finite, margins_ptr, sums_ptr, counts_ptr, nan_flag_ptr)
 
 
 @triton.jit
 def end_program(
-    sums, counts, poisoned,  # of this program: (2,) float64, (2,) int64, how many rows are not finite
+    sums, counts, not_finite_rows,  # of this program: (2,) float64, (2,) int64, how many rows are not finite
     partial_sums_ptr, partial_counts_ptr,  # (programs, 3) float64 and (programs, 2) int64
     ended_ptr,  # int32, how many programs have ended; 0 before and afterwards
     margins_ptr,
@@ -64,7 +64,7 @@ def end_program(
     """Leaves a program's sums to the last program, and, as that one, adds up those of all."""
     program, sign = tl.program_id(0), tl.arange(0, 2)
     tl.store(partial_sums_ptr + program * 3 + sign, sums)
-    tl.store(partial_sums_ptr + program * 3 + 2, poisoned.to(tl.float64))
+    tl.store(partial_sums_ptr + program * 3 + 2, not_finite_rows.to(tl.float64))
     tl.store(partial_counts_ptr + program * 2 + sign, counts)
     tl.debug_barrier()  # all of the program has stored before it counts as ended
     if tl.atomic_add(ended_ptr, 1, sem="acq_rel") == tl.num_programs(0) - 1:

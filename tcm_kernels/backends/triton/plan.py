@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..gpu.settings import asked_screening, pool_bytes
 from . import small, tiles
-from .rules import LARGEST_DIM
+from .rules import LARGEST_SCREENED_DIM
 
 SCREEN_FROM = 2048 * 2048  # pairs; below, the sweep saves less than its launches cost (not yet measured)
 SUPER_TILES = (2, 1024)  # fewest and most tiles along a super-tile, whatever the pool
@@ -32,7 +32,7 @@ def screens(rows: int, columns: int, dim: int) -> bool:
     """Whether a matrix of this size is screened."""
     asked = asked_screening()
     worth_it = asked == "int8" if asked else rows * columns >= SCREEN_FROM
-    return worth_it and 0 < dim <= LARGEST_DIM
+    return worth_it and 0 < dim <= LARGEST_SCREENED_DIM
 
 
 class SuperTile(NamedTuple):

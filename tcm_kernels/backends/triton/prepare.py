@@ -23,7 +23,7 @@ from torch import Tensor
 from ..order import LabelOrder
 from . import tiles
 from .configs import padded, rows_and_warps
-from .rules import CODE_LIMIT, ROUND_UP, ROUND_UP_TINY, SMALLEST_SCALE, norms
+from .rules import CODE_LIMIT, ROUND_UP, ROUND_UP_TINY, SMALLEST_TILE_SCALE, norms
 
 
 class Side(NamedTuple):
@@ -142,7 +142,7 @@ def codes_kernel(
     of_tile = first // TILE * TILE + tl.arange(0, TILE)
     largest = tl.max(tl.load(largest_ptr + of_tile, mask=of_tile < n, other=0.0), axis=0)
     scale = largest / CODE_LIMIT
-    codable = scale >= SMALLEST_SCALE
+    codable = scale >= SMALLEST_TILE_SCALE
     scale = tl.where(codable, scale, 0.0)
     step = tl.where(codable, 1.0 / tl.where(codable, scale, 1.0), 0.0)
 

@@ -15,10 +15,10 @@ CODE_LIMIT = tl.constexpr(127.0)
 ROUND_UP = tl.constexpr(1.0 + 4e-6)
 ROUND_UP_TINY = tl.constexpr(1e-37)
 SLACK = tl.constexpr(2e-6)
-LARGEST_DIM = 32768  # of codes whose products fit into 30 bits, and so into 32 with an offset
-SMALLEST_SCALE = tl.constexpr(1e-6)  # of a tile
-LARGEST_THRESHOLD = tl.constexpr(1073741824.0)  # more than any product of codes with its offset
-ANY_SCALE = tl.constexpr(1048576.0)  # for products that are all 0
+LARGEST_SCREENED_DIM = 32768  # of codes whose products fit into 30 bits, and so into 32 with an offset
+SMALLEST_TILE_SCALE = tl.constexpr(1e-6)  # of a tile
+FARTHEST_THRESHOLD = tl.constexpr(1073741824.0)  # more than any product of codes with its offset
+INVERSE_OF_NO_SCALE = tl.constexpr(1048576.0)  # for products that are all 0
 NORM_FLOOR = tl.constexpr(1e-12)  # as torch.nn.functional.normalize
 LARGEST_FLOAT32 = tl.constexpr(3.4028235677973366e38)  # from here on, a float64 is infinite in float32
 
@@ -36,13 +36,13 @@ def hinge(s, same, threshold_plus, threshold_minus):
 def inverse_scale(scale_i, scale_j):
     """What a similarity is multiplied with to be a product of codes of two tiles with these scales."""
     product = scale_i * scale_j
-    return tl.where(product > 0, 1.0 / tl.where(product > 0, product, 1.0), ANY_SCALE)
+    return tl.where(product > 0, 1.0 / tl.where(product > 0, product, 1.0), INVERSE_OF_NO_SCALE)
 
 
 @triton.jit
 def errors_at_most(scale, DIM: tl.constexpr):
     """More than the error of any row of a tile with this scale."""
-    return tl.sqrt(DIM + 0.0) * tl.maximum(0.51 * scale, 128.0 * SMALLEST_SCALE)
+    return tl.sqrt(DIM + 0.0) * tl.maximum(0.51 * scale, 128.0 * SMALLEST_TILE_SCALE)
 
 
 @triton.jit
@@ -57,8 +57,8 @@ def row_threshold(error, errors_of_columns, inverse, threshold_minus):
     x = (threshold_minus - SLACK - error * (1.0 + errors_of_columns)) * inverse
     x = tl.floor(x - tl.abs(x) * 2e-6 - 1.0)
     is_number = x == x  # noqa: PLR0124
-    x = tl.where(is_number, x, -LARGEST_THRESHOLD)
-    return tl.minimum(tl.maximum(x, -LARGEST_THRESHOLD), LARGEST_THRESHOLD).to(tl.int32)
+    x = tl.where(is_number, x, -FARTHEST_THRESHOLD)
+    return tl.minimum(tl.maximum(x, -FARTHEST_THRESHOLD), FARTHEST_THRESHOLD).to(tl.int32)
 
 
 @triton.jit

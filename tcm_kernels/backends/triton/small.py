@@ -29,7 +29,7 @@ LARGEST_ROW = 512  # bytes, so that P, Q and a block of columns stay in register
 BLOCK_M = 16
 BLOCK_N = 64
 MOST_PROGRAMS = LARGEST_N // BLOCK_M
-NO_TWIN = 2 * LARGEST_N  # an offset at which no pair lies
+NO_SELF = 2 * LARGEST_N  # an offset at which no pair lies
 
 
 @triton.jit
@@ -61,12 +61,12 @@ def inner_products(x, y, IN_PARTS: tl.constexpr, UPCAST: tl.constexpr):
     return tl.dot(x, tl.trans(y), input_precision="tf32")
 
 
-@triton.jit(do_not_specialize=["n", "m", "twin_offset"])
+@triton.jit(do_not_specialize=["n", "m", "self_offset"])
 def small_kernel(
     x_ptr, labels_ptr, n,  # (n, DIM), (n,) int64
     other_ptr, other_labels_ptr, m,
     margins_ptr,
-    twin_offset,  # row i is the same sample as column i + twin_offset
+    self_offset,  # row i is the same sample as column i + self_offset
     p_ptr, q_ptr,  # (n, DIM) float32, written if NEED_GRAD
     partial_sums_ptr, partial_counts_ptr,  # (programs, 3) float64 and (programs, 2) int64
     ended_ptr,  # int32, how many programs have ended; 0 before and afterwards
@@ -84,16 +84,16 @@ def small_kernel(
     p, q = tl.zeros((BLOCK_M, BLOCK_D), tl.float32), tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     pulls, pushes = tl.zeros((BLOCK_M, BLOCK_N), tl.float32), tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     positives, negatives = tl.zeros((BLOCK_M, BLOCK_N), tl.int32), tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
-    poisoned = not_finite(inverse)
+    not_finite_rows = not_finite(inverse)
     for first in range(0, m, BLOCK_N):
         offs_n = first + tl.arange(0, BLOCK_N)
         y, other_inverse = unit_rows(other_ptr, offs_n, m, DIM, BLOCK_D)
-        poisoned += not_finite(other_inverse)
+        not_finite_rows += not_finite(other_inverse)
         s = inner_products(x, y, IN_PARTS, UPCAST)
         s = s * (inverse[:, None] * other_inverse[None, :])
         same = labels[:, None] == tl.load(other_labels_ptr + offs_n, mask=offs_n < m, other=0)[None, :]
         beyond = hinge(s, same, threshold_plus, threshold_minus)
-        hard = (beyond >= 0) & (offs_n[None, :] != offs_m[:, None] + twin_offset)
+        hard = (beyond >= 0) & (offs_n[None, :] != offs_m[:, None] + self_offset)
         hard = hard & (offs_m < n)[:, None] & (offs_n < m)[None, :]
         pull, push = hard & same, hard & (same == 0)
         if NEED_SUMS:
@@ -117,7 +117,7 @@ def small_kernel(
         n_positive = tl.sum(tl.sum(positives, axis=1), axis=0).to(tl.int64)
         n_negative = tl.sum(tl.sum(negatives, axis=1), axis=0).to(tl.int64)
         end_program(
-            tl.where(sign == 0, pulled, pushed), tl.where(sign == 0, n_positive, n_negative), poisoned,
+            tl.where(sign == 0, pulled, pushed), tl.where(sign == 0, n_positive, n_negative), not_finite_rows,
             partial_sums_ptr, partial_counts_ptr, ended_ptr, margins_ptr, sums_ptr, counts_ptr, nan_flag_ptr,
             MOST_PROGRAMS,
         )  # fmt: skip
@@ -133,11 +133,11 @@ def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
     emb, dim = problem.emb.contiguous(), problem.emb.shape[1]
     of_emb, of_ref, nan_flag = views_of(problem, residual)
     rows = columns = (emb, problem.labels.to(torch.int64).contiguous(), emb.shape[0])
-    twin_offset = 0
+    self_offset = 0
     if problem.ref is not None and problem.ref_labels is not None:
         ref_labels = problem.ref_labels.to(torch.int64).contiguous()
         columns = (problem.ref.contiguous(), ref_labels, problem.ref.shape[0])
-        twin_offset = NO_TWIN if problem.self_offset is None else problem.self_offset
+        self_offset = NO_SELF if problem.self_offset is None else problem.self_offset
 
     programs = triton.cdiv(emb.shape[0], BLOCK_M)
     result = (emb.new_empty(2, dtype=torch.float64), emb.new_empty(2, dtype=torch.int64))
@@ -148,14 +148,14 @@ def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
         *result,
         nan_flag,
     )
-    sides = [(rows, columns, twin_offset, of_emb, True)]
+    sides = [(rows, columns, self_offset, of_emb, True)]
     if of_ref is not None:
-        sides.append((columns, rows, -twin_offset, of_ref, False))
+        sides.append((columns, rows, -self_offset, of_ref, False))
     block_d = max(32, triton.next_power_of_2(dim))
     stages = 3 if block_d * emb.element_size() <= LARGEST_ROW // 2 else 2  # what shared memory has room for
-    for own, other, self_index, sums, need_sums in sides:
+    for own, other, offset, sums, need_sums in sides:
         small_kernel[(triton.cdiv(own[2], BLOCK_M),)](
-            *own, *other, problem.margins, self_index,
+            *own, *other, problem.margins, offset,
             *((nan_flag, nan_flag) if sums is None else sums), *outputs,
             BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, DIM=dim, BLOCK_D=block_d,
             MOST_PROGRAMS=MOST_PROGRAMS, WAY=way_of_patterns(emb.dtype, problem.precision),

@@ -173,7 +173,7 @@ def test_every_instruction_set_of_this_processor_computes_the_loss_and_products_
 
 
 def test_working_memory_stays_within_its_budget():
-    # Design: 2.5 float32 (N + M) x D buffers + 64 MiB beyond inputs and gradient, of which P and Q take 2.
+    # 2.5 float32 (N + M) x D buffers + 64 MiB beyond inputs and gradient, of which P and Q take 2.
     for n, d in ((256, 128), (8192, 512), (65536, 128), (32768, 2048), (4096, 8192)):
         emb = torch.empty(1, 1).expand(n, d)
         workspace = torch.ops.tcm_kernels._cpu_workspace_bytes(emb, None, 2)

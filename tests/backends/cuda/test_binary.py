@@ -112,7 +112,7 @@ def resources() -> dict[tuple[str, str], dict[str, int]]:
 
 
 KERNELS = (
-    *("norms", "codes", "sample", "sweep", "dense_tiles"),
+    *("norms", "codes", "probe", "sweep", "dense_tiles"),
     *("block_sums", "patterns", "lists", "finalize", "normalize_backward"),
     *("bin_edges", "histogram"),
 )
@@ -199,7 +199,7 @@ def instructions(chip: str) -> dict[str, str]:
         ("sweep", "", r"IMMA\.16832\.S8\.S8"),
         ("sweep", "", r"LDSM\.16\.M88\.4"),
         ("sweep", "", r"LDGSTS\.E\.BYPASS\.128"),
-        ("sample", "", r"IMMA\.16832\.S8\.S8"),
+        ("probe", "", r"IMMA\.16832\.S8\.S8"),
         ("dense_tiles", "BFloat16", r"HMMA\.16816\.F32\.BF16"),
         ("dense_tiles", "Half", r"HMMA\.16816\.F32 "),
         ("dense_tiles", "Tf32Product", r"HMMA\.1688\.F32\.TF32"),

@@ -111,7 +111,7 @@ def test_arrays_lie_in_the_workspace_side_by_side(shape: tuple[int, int | None, 
 
 @pytest.mark.parametrize(("n", "dim"), [(32768, 512), (131072, 512), (MILLION, 128)])
 def test_memory_stays_within_the_budget(n: int, dim: int) -> None:
-    """2.5 float32 buffers of the embeddings and 64 MiB, of which P and Q take two (design, section 3)."""
+    """2.5 float32 buffers of the embeddings and 64 MiB, of which P and Q take two."""
     numbers, _ = plan(n, None, dim)
     assert numbers["bytes"] <= 0.5 * 4 * n * dim + POOL + 2**20
 

@@ -102,7 +102,7 @@ def test_rows_longer_than_registers_hold_are_taken_in_slices(
 def test_directories_longer_than_a_warp_are_walked_to_their_end(
     look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """35 tiles, of which nearly all have an entry, or those of two classes and of a row itself."""
+    """35 tiles, of which nearly all have an entry; pairs of one class and of a row with itself among them."""
     SETTINGS["screened, candidates decided one by one"].apply(monkeypatch)
     inputs = Case(relation="rectangular_with_self_offset", n=3, d=8, look=look, extra=4450).build()
     assert_agrees(run(ENGINE, inputs), inputs)

@@ -229,15 +229,22 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", [None, *FAULTS], ids=lambda name: name or "without a fault nothing is found")
-def test_the_twin_or_the_comparison_finds(name: str | None, tmp_path: Path) -> None:
+def test_the_emulator_or_the_comparison_finds(name: str | None, tmp_path: Path) -> None:
     build = ROOT / "build" / "cuda-faults"
     root = build / "source"
     build.mkdir(parents=True, exist_ok=True)
     # In place, and only what has changed: the build then compiles what depends on the fault, and no more.
-    for folder in ("csrc", "tests"):
-        for file in (ROOT / folder).rglob("*"):
-            if file.suffix in (".h", ".cuh", ".cu", ".cpp"):
-                _write(root / file.relative_to(ROOT), file.read_text())
+    sources = {
+        file.relative_to(ROOT)
+        for folder in ("csrc", "tests/support")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in (".h", ".cuh", ".cu", ".cpp")
+    }
+    for file in sources:
+        _write(root / file, (ROOT / file).read_text())
+    for file in [file for file in root.rglob("*") if file.is_file()]:
+        if file.relative_to(root) not in sources:
+            file.unlink()
     if name is not None:
         fault = FAULTS[name]
         (path,) = (root / "csrc/cuda").rglob(fault.file)

@@ -45,8 +45,8 @@ CERTIFICATE = (ROOT / "csrc/common/certificate.h").read_text()
         ("ROUND_UP", "kRoundUp"),
         ("ROUND_UP_TINY", "kRoundUpTiny"),
         ("SLACK", "kSlack"),
-        ("SMALLEST_SCALE", "kSmallestTileScale"),
-        ("LARGEST_DIM", "kLargestScreenedDim"),
+        ("SMALLEST_TILE_SCALE", "kSmallestTileScale"),
+        ("LARGEST_SCREENED_DIM", "kLargestScreenedDim"),
     ],
 )
 def test_the_certificate_has_the_constants_of_its_derivation(ours: str, theirs: str) -> None:
