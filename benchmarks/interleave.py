@@ -14,10 +14,11 @@ times are in seconds.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 
@@ -79,51 +80,95 @@ def interleave(
     """
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
     begin = clock()
-    # The unit plays first, so that every ratio of a round can be formed.
-    names = sorted(callables, key=lambda name: name != unit)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    ratios: dict[str, list[float]] = {name: [] for name in names}
-    gc_was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()  # a collection would hit whoever allocates next, not whoever caused it
-    try:
-        repeats, turns_s, unit_s = {}, {}, None
-        for name in names:
-            call_s = _warm_up(callables[name], wait, clock)
-            repeats[name] = max(1, round(SHORTEST_TURN_S[device] / max(call_s, 1e-9)))
-            turns_s[name] = max(call_s * repeats[name], 1e-9)
-            if name == unit:  # slow ones are compared with it at once
-                turn_s = (
-                    call_s if call_s >= SLOW_CALL_S else _turn(callables[name], repeats[name], wait, clock)
-                )
-                unit_s = turn_s / repeats[name]
-            if call_s >= SLOW_CALL_S:
-                seconds[name].append(call_s)
-                ratios[name] += [] if unit_s is None else [call_s / unit_s]
+    game = _Game(callables, unit, lambda function, repeats: _turn(function, repeats, wait, clock))
+    with _without_garbage_collection():
+        game.warm_up(SHORTEST_TURN_S[device])
         spent_s = clock() - begin
-        done = {name: len(seconds[name]) for name in names}
-        share_s = budget_s / max(1, len(names))
-        rounds = _plan(turns_s, done, unit, budget_s - spent_s, share_s, fewest_rounds, most_rounds)
-        planned_s = spent_s + sum(rounds[name] * turns_s[name] for name in names)
+        share_s = budget_s / max(1, len(callables))
+        rounds = _plan(
+            game.turns_s, game.played(), unit, budget_s - spent_s, share_s, fewest_rounds, most_rounds
+        )
+        planned_s = spent_s + sum(rounds[name] * turn_s for name, turn_s in game.turns_s.items())
         for played in range(max(rounds.values(), default=0)):
             if played and clock() - begin > LATE * max(budget_s, planned_s):
                 break
-            for name in names:
-                if played >= rounds[name]:
-                    continue
-                call_s = _turn(callables[name], repeats[name], wait, clock) / repeats[name]
-                seconds[name].append(call_s)
-                if name == unit:
-                    unit_s = call_s
-                if unit_s is not None:
-                    ratios[name].append(call_s / unit_s)
+            game.play({name for name, wanted in rounds.items() if played < wanted})
+    return game.timings()
+
+
+class _Game:
+    """The callables, and what they have taken so far."""
+
+    def __init__(
+        self,
+        callables: Mapping[str, Callable[[], object]],
+        unit: str | None,
+        turn: Callable[[Callable[[], object], int], float],
+    ):
+        # The unit plays first, so that every ratio of a round can be formed.
+        names = sorted(callables, key=lambda name: name != unit)
+        self._callables = {name: callables[name] for name in names}
+        self._order = tuple(callables)
+        self._unit, self._turn = unit, turn
+        self._unit_s: float | None = None
+        self._repeats: dict[str, int] = {}
+        self._seconds: dict[str, list[float]] = {name: [] for name in names}
+        self._ratios: dict[str, list[float]] = {name: [] for name in names}
+        self.turns_s: dict[str, float] = {}
+
+    def warm_up(self, shortest_turn_s: float) -> None:
+        """Call each until it is warm, and find how long its turns are; slow calls count as their first."""
+        for name, function in self._callables.items():
+            call_s = _warm_up(lambda function=function: self._turn(function, 1))
+            is_slow = call_s >= SLOW_CALL_S
+            self._repeats[name] = repeats = max(1, round(shortest_turn_s / max(call_s, 1e-9)))
+            self.turns_s[name] = max(call_s * repeats, 1e-9)
+            if name == self._unit:  # slow ones are compared with it at once
+                self._unit_s = call_s if is_slow else self._turn(function, repeats) / repeats
+            if is_slow:
+                self._note(name, call_s)
+
+    def played(self) -> dict[str, int]:
+        """How many rounds each has played."""
+        return {name: len(seconds) for name, seconds in self._seconds.items()}
+
+    def play(self, names: Collection[str]) -> None:
+        """A round of these."""
+        for name, function in self._callables.items():
+            if name not in names:
+                continue
+            call_s = self._turn(function, self._repeats[name]) / self._repeats[name]
+            if name == self._unit:
+                self._unit_s = call_s
+            self._note(name, call_s)
+
+    def _note(self, name: str, call_s: float) -> None:
+        self._seconds[name].append(call_s)
+        if self._unit_s is not None:
+            self._ratios[name].append(call_s / self._unit_s)
+
+    def timings(self) -> dict[str, Timing]:
+        """What came out, in the order in which the callables were given."""
+        return {
+            name: Timing(
+                Summary.of(self._seconds[name]),
+                Summary.of(self._ratios[name]) if self._ratios[name] else None,
+            )
+            for name in self._order
+        }
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """A collection would hit whoever allocates next, not whoever caused it."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
     finally:
-        if gc_was_on:
+        if was_on:
             gc.enable()
-    return {
-        name: Timing(Summary.of(seconds[name]), Summary.of(ratios[name]) if ratios[name] else None)
-        for name in callables
-    }
 
 
 def _plan(
@@ -177,11 +222,11 @@ def _turn(
     return clock() - begin
 
 
-def _warm_up(function: Callable[[], object], wait: Callable[[], None], clock: Callable[[], float]) -> float:
+def _warm_up(call: Callable[[], float]) -> float:
     """Seconds of a warm call, the shortest. Short functions warm up for longer, slow ones only once."""
     calls_s: list[float] = []
     while len(calls_s) < 2 or (sum(calls_s) < 0.05 and len(calls_s) < 20):
-        calls_s.append(_turn(function, 1, wait, clock))
+        calls_s.append(call())
         if calls_s[-1] >= SLOW_CALL_S:
             return calls_s[-1]
     return min(calls_s)

@@ -72,16 +72,13 @@ def class_curves(
     check_inputs(emb, label, ref, ref_label, self_offset)
     if ref is emb:
         ref = ref_label = None
-    if (groups is None) and ref_groups is not None:
-        raise ValueError("groups: got None with ref_groups; expected both or neither")
-    if groups is not None and (ref is None) != (ref_groups is None):
-        raise ValueError("ref_groups: expected exactly where groups and ref_emb are given")
     group, ref_group = label, ref_label
-    if groups is not None:
+    if groups is not None or ref_groups is not None:
+        _check_given_together(groups, ref, ref_groups)
         classes, group, ref_group = _numbered("groups", groups, ref_groups, emb.device)
-    for what, numbers, rows in (("groups", group, emb), ("ref_groups", ref_group, ref)):
-        if numbers is not None and rows is not None and len(numbers) != len(rows):
-            raise ValueError(f"{what}: got {len(numbers)}, expected {len(rows)}: one per row")
+        _check_one_per_row("groups", group, emb)
+        if ref is not None:
+            _check_one_per_row("ref_groups", ref_group, ref)
     problem = HistogramProblem(
         emb.detach(), label, group,
         None if ref is None else ref.detach(), ref_label, ref_group,
@@ -93,6 +90,19 @@ def class_curves(
     return ClassCurves(
         classes, positives, negatives, pooled, lo, hi, symmetric=ref is None, grouped=groups is not None
     )
+
+
+def _check_given_together(groups: Any, ref: Tensor | None, ref_groups: Any) -> None:
+    if groups is None:
+        raise ValueError("groups: got None with ref_groups; expected both or neither")
+    if (ref is None) != (ref_groups is None):
+        raise ValueError("ref_groups: expected exactly where groups and ref_emb are given")
+
+
+def _check_one_per_row(name: str, groups: Tensor | None, rows: Tensor) -> None:
+    count = 0 if groups is None else len(groups)
+    if count != len(rows):
+        raise ValueError(f"{name}: got {count}, expected {len(rows)}: one per row")
 
 
 _Counted: TypeAlias = tuple[Tensor, Tensor, Tensor]
