@@ -45,10 +45,10 @@ check: lint
 	$(PYTEST) -q -m "not slow"
 
 bench: $(READY)
-	$(RUN) -m benchmarks.run
-	$(RUN) -m benchmarks.training_step
-	$(RUN) -m benchmarks.histogram
-	$(RUN) -m benchmarks.figures
+	$(RUN) -m benchmarks.suites.grid
+	$(RUN) -m benchmarks.suites.training_step
+	$(RUN) -m benchmarks.suites.histogram
+	$(RUN) -m benchmarks.reports.figures
 
 lint: $(READY)
 	$(RUN) -m ruff check .

@@ -19,11 +19,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import attempts, result_files
 from benchmarks.gpu import machine, plan, report, runner, state
 from benchmarks.gpu.log import CappedLog
 from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.plan import Plan
+from benchmarks.harness import attempts, result_files
 
 FIRST, REST = "first", "rest"
 

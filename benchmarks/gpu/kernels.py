@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 import tcm_kernels
-from benchmarks import opponents, sweeps, workload
+from benchmarks.harness import opponents, sweeps, workload
 from tcm_kernels import dispatch
 from tcm_kernels.evaluation import class_curves
 

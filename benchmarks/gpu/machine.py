@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import environment
+from benchmarks.harness import environment
 
 MODULES = ("triton", "xdist", "tcm_kernels._cuda", "sklearn")
 PROGRAMS = ("c++", "nvcc", "ncu", "compute-sanitizer")

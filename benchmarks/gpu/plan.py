@@ -11,9 +11,10 @@ import dataclasses
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from benchmarks import histogram, opponents, sweeps, training_step
 from benchmarks.gpu.machine import Machine
-from benchmarks.result_files import Key
+from benchmarks.harness import opponents, sweeps
+from benchmarks.harness.result_files import Key
+from benchmarks.suites import histogram, training_step
 
 WHOLE_S = 570  # the machine may be taken away after ten minutes
 GRACE_S = 20  # between SIGINT, at which a step should say what it has, and SIGKILL
@@ -185,7 +186,7 @@ def _sweep(
     budget_s: float,
     without: Iterable[str] = (),
 ) -> Step:
-    command = (machine.python, "-m", "benchmarks.run", "--device", "cuda", "--sweep", sweep)
+    command = (machine.python, "-m", "benchmarks.suites.grid", "--device", "cuda", "--sweep", sweep)
     command += (*_backends(machine.backends), *(word for name in without for word in ("--without", name)))
     command += ("--budget", str(budget_s), "--case-limit", str(CASE_LIMIT_S), "--out", str(results))
     leaves = tuple((title, backend) for title in sweeps.titles(sweep) for backend in machine.backends)
@@ -202,7 +203,7 @@ def _profile(machine: Machine, results: Path) -> Step:
 
 
 def _histogram(machine: Machine, results: Path) -> Step:
-    command = (machine.python, "-m", "benchmarks.histogram", "--device", "cuda", "--budget", "8")
+    command = (machine.python, "-m", "benchmarks.suites.histogram", "--device", "cuda", "--budget", "8")
     path = histogram.path(results, machine.slug)
     leaves = tuple(("histogram", histogram.title(n)) for n in histogram.SIZES["cuda"])
     files = (path.name, path.with_suffix(".png").name)
@@ -210,7 +211,7 @@ def _histogram(machine: Machine, results: Path) -> Step:
 
 
 def _training_step(machine: Machine, results: Path) -> Step:
-    command = (machine.python, "-m", "benchmarks.training_step", "--device", "cuda", "--budget", "4")
+    command = (machine.python, "-m", "benchmarks.suites.training_step", "--device", "cuda", "--budget", "4")
     leaves = tuple(
         ("training step", training_step.key(batch_size, epoch))
         for epoch in training_step.EPOCHS

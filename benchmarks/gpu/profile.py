@@ -21,8 +21,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT, measure, result_files, run
+from benchmarks import ROOT
 from benchmarks.gpu.state import PROFILE
+from benchmarks.harness import measure, result_files
+from benchmarks.suites import grid
 
 SECTIONS = (
     "SpeedOfLight",  # duration
@@ -138,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failures += 1
             continue
         content = _content(options.out)
-        run.write(options.out, content | {PROFILE: content.get(PROFILE, {}) | {backend: found}})
+        grid.write(options.out, content | {PROFILE: content.get(PROFILE, {}) | {backend: found}})
         for kernel in found:
             print(kernel, flush=True)
     return int(failures > 0)

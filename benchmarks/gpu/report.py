@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import measure, opponents, result_files, workload
 from benchmarks.gpu.runner import Outcome
+from benchmarks.harness import measure, opponents, result_files, workload
 
 MOST_CHARACTERS = 12_000
 TITLE = 58

@@ -13,15 +13,16 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks import attempts, environment, histogram, measure, result_files, run, training_step
 from benchmarks.gpu.plan import Known, Step
 from benchmarks.gpu.runner import FAILED, NOT_RUN, PASSED, Outcome
-from benchmarks.result_files import Key, Results
+from benchmarks.harness import attempts, environment, measure, result_files
+from benchmarks.harness.result_files import Key, Results
+from benchmarks.suites import grid, histogram, training_step
 
 STEPS, PROFILE = "steps", "profile"
 NOT_REACHED = "not reached: the call ended before"
 AT_REST = "left to STEPS=rest"
-_TO_BE_EXPLAINED = (NOT_REACHED, AT_REST, run.NOT_BEGUN, run.NOT_ENDED)
+_TO_BE_EXPLAINED = (NOT_REACHED, AT_REST, grid.NOT_BEGUN, grid.NOT_ENDED)
 
 
 def path(results: Path, slug: str) -> Path:
@@ -73,7 +74,7 @@ def begin(results: Path, slug: str, now: Iterable[Step], later: Iterable[Step]) 
             outcomes = content.get(STEPS, {})
             if step.name not in outcomes:
                 content[STEPS] = outcomes | {step.name: _as_json(Outcome(NOT_RUN, reason, 0.0))}
-    run.write(path(results, slug), attempts.settled(content, there.keys))
+    grid.write(path(results, slug), attempts.settled(content, there.keys))
 
 
 def end(results: Path, slug: str, step: Step, outcome: Outcome) -> None:
@@ -84,7 +85,7 @@ def end(results: Path, slug: str, step: Step, outcome: Outcome) -> None:
     before = content.get(STEPS, {})
     if outcome.kind != NOT_RUN or before.get(step.name, {}).get("outcome", NOT_RUN) == NOT_RUN:
         content[STEPS] = before | {step.name: _as_json(outcome)}
-        run.write(path(results, slug), content)
+        grid.write(path(results, slug), content)
     there = known(results, slug)
     content = attempts.settled(content, there.keys)
     reasons = attempts.entries(content)
@@ -92,9 +93,9 @@ def end(results: Path, slug: str, step: Step, outcome: Outcome) -> None:
         reason = reasons.get(key, {}).get("reason", "")
         if step.goes_on and reason and not reason.startswith(_TO_BE_EXPLAINED):
             continue  # the step has said more than its outcome does
-        said = f"{reason}, " if reason in (run.NOT_BEGUN, run.NOT_ENDED) else ""
+        said = f"{reason}, " if reason in (grid.NOT_BEGUN, grid.NOT_ENDED) else ""
         content = attempts.noted(content, [key], f"{said}{step.name} {outcome}")
-    run.write(path(results, slug), content)
+    grid.write(path(results, slug), content)
 
 
 def not_measured(results: Path, slug: str) -> list[str]:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.result_files import FOLDER
+from benchmarks.harness.result_files import FOLDER
 
 from . import data, plan, study
 from .records import Records

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.environment import cpu_model
+from benchmarks.harness.environment import cpu_model
 
 from . import running, tuning
 from .plan import ALONE, DEFAULT_MARGINS, Arm, Size, Trial

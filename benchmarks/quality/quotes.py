@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import ROOT
-from benchmarks.result_files import FOLDER
+from benchmarks.harness.result_files import FOLDER
 
 from . import summary
 from .measures import MEASURES

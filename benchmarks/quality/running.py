@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.environment import cpu_model
+from benchmarks.harness.environment import cpu_model
 from tcm_kernels import fused_tcm_loss
 from tcm_kernels.demo.glyphs import Samples
 from tcm_kernels.demo.glyphs.training import (

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks import environment, interleave, opponents, result_files, table
+from benchmarks.harness import environment, interleave, opponents, result_files, table
 from tcm_kernels import fused_tcm_loss
 from tcm_kernels.demo.glyphs.training import (
     EMBEDDING_SIZE,

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 
 import tcm_kernels
-from benchmarks import launches
+from benchmarks.harness import launches
 
 from . import parse
 

@@ -13,14 +13,15 @@ import pytest
 from benchmark_records import record
 from checkout import ROOT
 
-from benchmarks import attempts, digits, measure, result_files, run, sweeps, table
-from benchmarks.workload import Case
+from benchmarks.harness import attempts, digits, measure, result_files, sweeps, table
+from benchmarks.harness.workload import Case
+from benchmarks.suites import grid
 
 FIRST, SECOND, THIRD = (Case(n, 16, density=2e-2) for n in (40, 50, 60))
 
 
 def made_up(case: Case, backends: list[str]) -> tuple[list[dict], dict[str, str]]:
-    """What `run._measure` returns, without measuring."""
+    """What `grid._measure` returns, without measuring."""
     return [record(case) | {"backend": backend} for backend in backends], {}
 
 
@@ -159,11 +160,11 @@ class TestRun:
         """Every case gets a made-up record; the grid is three small cases in two sweeps."""
         monkeypatch.setattr(sweeps, "SWEEPS", {"N": (FIRST, SECOND), "D": (SECOND, THIRD)})
         monkeypatch.setattr(sweeps.cases, "__defaults__", (("N", "D"),))
-        monkeypatch.setattr(run, "_measure", lambda case, backends, options: made_up(case, backends))
-        monkeypatch.delenv(run.SCREENING, raising=False)
+        monkeypatch.setattr(grid, "_measure", lambda case, backends, options: made_up(case, backends))
+        monkeypatch.delenv(grid.SCREENING, raising=False)
 
     def run(self, folder: Path, *arguments: str) -> int:
-        return run.main(["--device", "cpu", "--out", str(folder), *arguments])
+        return grid.main(["--device", "cpu", "--out", str(folder), *arguments])
 
     def titles(self, folder: Path) -> list[str]:
         (path,) = folder.glob("*.json")
@@ -188,12 +189,12 @@ class TestRun:
             first(case, backends)
             return made_up(case, backends)
 
-        monkeypatch.setattr(run, "_measure", measure_it)
+        monkeypatch.setattr(grid, "_measure", measure_it)
         return measured
 
     def put(self, folder: Path, *cases: Case) -> None:
-        old = result_files.stamped(run.slug("cpu"), measure.SCHEMA, [record(case) for case in cases])
-        result_files.write_json(folder / f"{run.slug('cpu')}.json", old)
+        old = result_files.stamped(grid.slug("cpu"), measure.SCHEMA, [record(case) for case in cases])
+        result_files.write_json(folder / f"{grid.slug('cpu')}.json", old)
 
     def test_everything_is_measured_unless_a_sweep_is_named(self, tmp_path: Path) -> None:
         assert self.run(tmp_path) == 0
@@ -219,7 +220,7 @@ class TestRun:
             return made_up(case, backends)
 
         self.put(tmp_path, THIRD)
-        monkeypatch.setattr(run, "_measure", measured_until_the_second)
+        monkeypatch.setattr(grid, "_measure", measured_until_the_second)
         with pytest.raises(KeyboardInterrupt):
             self.run(tmp_path)
         assert self.titles(tmp_path) == [FIRST.title, THIRD.title]
@@ -229,7 +230,7 @@ class TestRun:
     def test_another_screening_has_files_of_its_own(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv(run.SCREENING, "full")
+        monkeypatch.setenv(grid.SCREENING, "full")
         assert self.run(tmp_path) == 0
         (path,) = tmp_path.glob("*.json")
         assert path.stem.endswith("-threads-full-precision-screening")
@@ -240,7 +241,7 @@ class TestRun:
         def why_not(case: Case) -> str | None:
             return "needs scikit-learn" if case == FIRST else None
 
-        monkeypatch.setattr(run.workload, "why_not_here", why_not)
+        monkeypatch.setattr(grid.workload, "why_not_here", why_not)
         assert self.run(tmp_path) == 0
         assert self.titles(tmp_path) == [SECOND.title, THIRD.title]
         assert f"left out: {FIRST.title}: needs scikit-learn" in capsys.readouterr().err
@@ -274,14 +275,14 @@ class TestRun:
             self.run(tmp_path, *both)
         assert measured == [(FIRST, ["cpu", "torch"]), (SECOND, ["cpu", "torch"])]
         assert self.reasons(tmp_path) == {
-            **{(SECOND.title, backend): run.NOT_ENDED for backend in ("cpu", "torch")},
-            **{(THIRD.title, backend): run.NOT_BEGUN for backend in ("cpu", "torch")},
+            **{(SECOND.title, backend): grid.NOT_ENDED for backend in ("cpu", "torch")},
+            **{(THIRD.title, backend): grid.NOT_BEGUN for backend in ("cpu", "torch")},
         }
         measured.clear()
         with pytest.raises(SystemExit):
             self.run(tmp_path, *both, "--again")
         assert measured == [(THIRD, ["cpu", "torch"]), (SECOND, ["cpu"]), (SECOND, ["torch"])]
-        assert self.reasons(tmp_path) == {(SECOND.title, "torch"): run.NOT_ENDED}
+        assert self.reasons(tmp_path) == {(SECOND.title, "torch"): grid.NOT_ENDED}
         measured.clear()
         assert self.run(tmp_path, *both, "--again") == 0  # twice is enough
         assert measured == []
@@ -315,7 +316,7 @@ class TestRun:
         def measured(case: Case, backends: list[str], options: object) -> tuple:
             return made_up(case, ["cpu"])[0], {"torch": "RuntimeError: no"} if "torch" in backends else {}
 
-        monkeypatch.setattr(run, "_measure", measured)
+        monkeypatch.setattr(grid, "_measure", measured)
         assert self.run(tmp_path, "--backend", "cpu", "--backend", "torch", "--sweep", "N") == 1
         assert self.keys(tmp_path) == [(FIRST.title, "cpu"), (SECOND.title, "cpu")]
         assert self.reasons(tmp_path) == {
@@ -327,18 +328,18 @@ class TestRun:
     ) -> None:
         on_gpu = [dataclasses.replace(case, device="cuda") for case in (FIRST, SECOND)]
         monkeypatch.setattr(sweeps, "SWEEPS", {"N": tuple(on_gpu), "D": ()})
-        monkeypatch.setattr(run.workload, "why_not_here", lambda case: None)
-        monkeypatch.setattr(run.environment, "slug", lambda device: "cuda-a-gpu")
-        monkeypatch.setattr(run, "_why_lost", lambda: "CUDA error: an illegal memory access")
+        monkeypatch.setattr(grid.workload, "why_not_here", lambda case: None)
+        monkeypatch.setattr(grid.environment, "slug", lambda device: "cuda-a-gpu")
+        monkeypatch.setattr(grid, "_why_lost", lambda: "CUDA error: an illegal memory access")
         assert (
-            run.main(["--device", "cuda", "--backend", "cuda", "--out", str(tmp_path), "--sweep", "N"]) == 1
+            grid.main(["--device", "cuda", "--backend", "cuda", "--out", str(tmp_path), "--sweep", "N"]) == 1
         )
         assert self.keys(tmp_path) == [(on_gpu[0].title, "cuda")]
-        assert self.reasons(tmp_path) == {(on_gpu[1].title, "cuda"): run.NOT_BEGUN}
+        assert self.reasons(tmp_path) == {(on_gpu[1].title, "cuda"): grid.NOT_BEGUN}
 
     def test_a_case_that_takes_too_long_ends_its_process_and_shows_where(self, tmp_path: Path) -> None:
-        code = "import sys, time; from benchmarks import run; "
-        code += "run._measure = lambda case, backends, options: time.sleep(100); run.main(sys.argv[1:])"
+        code = "import sys, time; from benchmarks.suites import grid; "
+        code += "grid._measure = lambda case, backends, options: time.sleep(100); grid.main(sys.argv[1:])"
         arguments = ["--quick", "--device", "cpu", "--case-limit", "1", "--out", str(tmp_path)]
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments],
@@ -351,4 +352,4 @@ class TestRun:
         assert done.returncode == 1
         assert "Timeout (0:00:01)!" in done.stderr
         assert "in _measure_all" in done.stderr
-        assert self.reasons(tmp_path)[sweeps.TINY[0].title, "cpu"] == run.NOT_ENDED
+        assert self.reasons(tmp_path)[sweeps.TINY[0].title, "cpu"] == grid.NOT_ENDED

@@ -14,7 +14,7 @@ import torch
 from checkout import ROOT
 
 import tcm_kernels
-from benchmarks import (
+from benchmarks.harness import (
     accuracy,
     environment,
     graphs,
@@ -22,13 +22,13 @@ from benchmarks import (
     memory,
     opponents,
     result_files,
-    run,
     stages,
     sweeps,
     table,
     workload,
 )
-from benchmarks.workload import Case
+from benchmarks.harness.workload import Case
+from benchmarks.suites import grid
 from tcm_kernels import dispatch
 from tcm_kernels.backends import cpu
 
@@ -503,7 +503,7 @@ class TestRun:
         monkeypatch.setattr(sweeps, "TINY", (TINY,))
         left_out = [word for name in SLOW_TO_MAKE for word in ("--without", name)]
         arguments = ["--quick", "--no-memory", "--budget", "0.1", "--device", "cpu", "--backend", "torch"]
-        assert run.main([*arguments, *left_out, "--out", str(tmp_path)]) == 0
+        assert grid.main([*arguments, *left_out, "--out", str(tmp_path)]) == 0
         json_path, markdown_path = sorted(tmp_path.iterdir())
         results = json.loads(json_path.read_text(encoding="utf-8"))
         assert [record["case"]["title"] for record in results["records"]] == [TINY.title]
@@ -513,6 +513,6 @@ class TestRun:
     def test_a_filter_that_matches_nothing_lists_the_cases(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert run.main(["--cases", "N=7 ", "--device", "cpu", "--out", str(tmp_path)]) == 2
+        assert grid.main(["--cases", "N=7 ", "--device", "cpu", "--out", str(tmp_path)]) == 2
         assert sweeps.QUICK_LOOK[0].title in capsys.readouterr().out
         assert not list(tmp_path.iterdir())

@@ -10,7 +10,8 @@ import torch
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'tcm-kernels[evaluation]'")
 
-from benchmarks import histogram, readme
+from benchmarks.reports import readme
+from benchmarks.suites import histogram
 
 
 @pytest.fixture(scope="module")

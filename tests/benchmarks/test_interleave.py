@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import interleave
+from benchmarks.harness import interleave
 
 
 class FakeMachine:

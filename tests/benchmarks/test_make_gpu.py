@@ -24,21 +24,13 @@ import torch
 from benchmark_records import cell, record
 from checkout import ROOT
 
-from benchmarks import (
-    attempts,
-    histogram,
-    measure,
-    opponents,
-    result_files,
-    sweeps,
-    table,
-    training_step,
-)
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import machine, plan, pytest_log, report, runner, state
 from benchmarks.gpu.plan import Known
 from benchmarks.gpu.runner import Outcome
-from benchmarks.workload import STEPS, Case
+from benchmarks.harness import attempts, measure, opponents, result_files, sweeps, table
+from benchmarks.harness.workload import STEPS, Case
+from benchmarks.suites import histogram, training_step
 
 SLUG = "cuda-a-gpu"
 MACHINE = dataclasses.replace(machine.COMPLETE, python=sys.executable, slug=SLUG, chip="9.0a")

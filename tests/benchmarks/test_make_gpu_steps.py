@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 
-from benchmarks import result_files
 from benchmarks.gpu import kernels, machine, plan, profile, pytest_log, runner
 from benchmarks.gpu.log import CappedLog
 from benchmarks.gpu.runner import Outcome
+from benchmarks.harness import result_files
 
 GRACE_S = 1.0
 

@@ -12,8 +12,9 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 
 from benchmark_records import record
 
-from benchmarks import digits, figures, opponents, readme, result_files, sweeps
-from benchmarks.workload import Case
+from benchmarks.harness import digits, opponents, result_files, sweeps
+from benchmarks.harness.workload import Case
+from benchmarks.reports import figures, readme
 
 
 def results(*names: str) -> dict:

@@ -12,8 +12,9 @@ import torch
 for package in ("pytorch_metric_learning", "sklearn"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'tcm-kernels[demo]'")
 
-from benchmarks import digits, opponents, result_files, training_step, workload  # noqa: E402
-from benchmarks.workload import Case  # noqa: E402
+from benchmarks.harness import digits, opponents, result_files, workload  # noqa: E402
+from benchmarks.harness.workload import Case  # noqa: E402
+from benchmarks.suites import training_step  # noqa: E402
 from tcm_kernels.demo.digits import training  # noqa: E402
 from tcm_kernels.demo.repeatable import one_thread  # noqa: E402
 

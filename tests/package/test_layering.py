@@ -74,6 +74,8 @@ SOURCES = sorted(
     for path in CSRC.rglob("*")
     if path.suffix in (".h", ".cuh", ".cpp", ".cu")
 )
+# Likewise for benchmarks: what a room may import of the others has a smaller number.
+BENCHMARKS = {"harness": 0, "suites": 1, "reports": 2, "sass": 1, "quality": 1, "gpu": 3}
 TESTS = ROOT / "tests"
 FILES_OF_TESTS = sorted(path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*.py"))
 
@@ -172,6 +174,21 @@ def test_includes_run_one_way(file: str) -> None:
         assert other == room or "/" in name, f"{file} includes {name} without its room"
         assert other == room or ROOMS[other] < ROOMS[room], f"{file} includes {name}, from above or beside it"
         assert other == "common" or other.split("/")[0] == room.split("/")[0], f"{file} includes {name}"
+
+
+@pytest.mark.parametrize("room", BENCHMARKS)
+def test_rooms_of_benchmarks_import_one_way(room: str) -> None:
+    for path in (ROOT / "benchmarks" / room).rglob("*.py"):
+        for name in re.findall(r"^\s*(?:from|import) benchmarks\.(\w+)", path.read_text(), re.MULTILINE):
+            other = BENCHMARKS[name]
+            assert name == room or other < BENCHMARKS[room], (
+                f"{path.name} imports {name}, from above or beside it"
+            )
+
+
+def test_every_room_of_benchmarks_has_a_place() -> None:
+    rooms = {path.parent.name for path in (ROOT / "benchmarks").glob("*/__init__.py")}
+    assert rooms == set(BENCHMARKS)
 
 
 @pytest.mark.parametrize("file", FILES_OF_TESTS)

@@ -6,13 +6,13 @@ import re
 import pytest
 from checkout import ROOT
 
-from benchmarks import readme
+from benchmarks.reports import readme
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_figures_are_those_of_the_results_file():
-    assert readme.main(["--check"]) == 0, "out of date: run python -m benchmarks.readme"
+    assert readme.main(["--check"]) == 0, "out of date: run python -m benchmarks.reports.readme"
 
 
 def test_other_figures_are_noticed():

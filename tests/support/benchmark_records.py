@@ -1,4 +1,4 @@
-"""Records as `benchmarks.measure` makes them, without measuring: for tests of what is made of records."""
+"""Records as `benchmarks.harness.measure` makes them, without measuring, for tests of what reads them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 import json
 from typing import Any
 
-from benchmarks import measure, opponents
-from benchmarks.workload import STEPS, Case
+from benchmarks.harness import measure, opponents
+from benchmarks.harness.workload import STEPS, Case
 
 ENVIRONMENT = {
     "device_name": "A Processor",

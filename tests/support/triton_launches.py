@@ -22,7 +22,7 @@ import gpu_settings
 import pytest
 import torch
 
-from benchmarks.launches import Launch, compiled, forward_and_backward, of_chip, problem_of, recorded
+from benchmarks.harness.launches import Launch, compiled, forward_and_backward, of_chip, problem_of, recorded
 from benchmarks.sass.compiled import dump_of, resources
 
 CHIP_OF_SETTINGS = 90

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import environment, result_files
+from benchmarks.harness import environment, result_files
 from tcm_kernels.files import check_writable
 
 _NEEDS = {

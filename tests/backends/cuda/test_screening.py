@@ -22,7 +22,7 @@ from cuda_screened import (
 )
 from screening_rule import TILE, coded, left_by_the_rule
 
-from benchmarks import workload
+from benchmarks.harness import workload
 
 cuda_emulator.skip_module_unless_here(beside_a_gpu=True)
 

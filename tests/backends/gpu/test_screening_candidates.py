@@ -10,8 +10,8 @@ from engines import interprets_triton
 from screening_rule import TILE, coded, left_by_the_pairs_own_bound, left_by_the_rule, products_of
 from torch import Tensor
 
-from benchmarks import workload
-from benchmarks.workload import Case
+from benchmarks.harness import workload
+from benchmarks.harness.workload import Case
 from tcm_kernels.backends.contract import Problem
 
 N = 8192

@@ -112,7 +112,7 @@ def test_what_tests_on_a_gpu_run_in_small_tiles_compiles_and_fits(
 
 COUNT = """
 import torch
-from benchmarks.launches import forward_and_backward, recorded
+from benchmarks.harness.launches import forward_and_backward, recorded
 alone = [(4064, None), (2049, None), (4096, None), (5003, None)]
 small = [(64, None), (65, None), (2048, None)]
 small_pairs = [(64, 80), (65, 80), (17, 2048)]

@@ -13,6 +13,7 @@ for package in ("matplotlib", "pytorch_metric_learning", "scipy", "tqdm"):
 
 from quality_in_miniature import TINY, few_classes, walked  # noqa: E402, F401  # fixtures
 
+from benchmarks.harness.result_files import FOLDER  # noqa: E402
 from benchmarks.quality import quotes, summary  # noqa: E402
 from benchmarks.quality.intervals import Difference  # noqa: E402
 from benchmarks.quality.losses import BASES  # noqa: E402
@@ -20,7 +21,6 @@ from benchmarks.quality.plan import FULL  # noqa: E402
 from benchmarks.quality.records import Records  # noqa: E402
 from benchmarks.quality.summary import Matched  # noqa: E402
 from benchmarks.quality.table import matched_text  # noqa: E402
-from benchmarks.result_files import FOLDER  # noqa: E402
 
 
 @pytest.fixture(scope="module")

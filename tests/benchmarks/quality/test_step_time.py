@@ -12,7 +12,7 @@ for package in ("matplotlib", "pytorch_metric_learning", "scipy", "tqdm"):
 
 from quality_in_miniature import TINY, few_classes  # noqa: E402, F401  # fixtures
 
-from benchmarks import opponents, result_files  # noqa: E402
+from benchmarks.harness import opponents, result_files  # noqa: E402
 from benchmarks.quality import step_time  # noqa: E402
 from benchmarks.quality.losses import BASES  # noqa: E402
 from tcm_kernels.demo.glyphs.training import GlyphStudent  # noqa: E402

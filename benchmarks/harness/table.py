@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from benchmarks import attempts, measure, opponents, stages, sweeps, workload
+from benchmarks.harness import attempts, measure, opponents, stages, sweeps, workload
 
 Cell = dict[str, Any]
 
@@ -67,7 +67,7 @@ DESCRIPTIONS = {
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table of what `benchmarks.run` wrote: {"records": [...], ...}."""
+    """The table of what `benchmarks.suites.grid` wrote: {"records": [...], ...}."""
     records = results["records"]
     lines = [f"# Benchmarks: {results['slug']}", ""]
     if records:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from benchmarks.result_files import Key, Results, key
+from benchmarks.harness.result_files import Key, Results, key
 
 SECTION = "not measured"
 WAITING, TOGETHER, ALONE = range(3)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.workload import Workload
+from benchmarks.harness.workload import Workload
 from tcm_kernels import dispatch
 from tcm_kernels.backends.contract import Problem
 

@@ -1,7 +1,7 @@
 """Two pictures of a results file, made from the file and never by measuring.
 
-    python -m benchmarks.figures                   of this machine's file under results/
-    python -m benchmarks.figures FILE --out FOLDER
+    python -m benchmarks.reports.figures                   of this machine's file under results/
+    python -m benchmarks.reports.figures FILE --out FOLDER
 
 `<device>-time-over-n.png`: seconds over the batch size, both axes logarithmic, for the sweep "N".
 `<device>-ratio-over-density.png`: the ratio to U over the hard density, for the sweep "density".
@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import environment, measure, opponents, result_files, sweeps, table
-from benchmarks.workload import STEPS
+from benchmarks.harness import environment, measure, opponents, result_files, sweeps, table
+from benchmarks.harness.workload import STEPS
 
 SIZE = (8.0, 4.7)  # inches: text of 9 points is legible where README shows 100 pixels an inch
 DPI = 200
@@ -265,14 +265,16 @@ def make(content: result_files.Results, folder: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.figures", description=__doc__.splitlines()[0])
-    device = "cuda" if torch.cuda.is_available() else "cpu"  # as benchmarks.run chooses
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.reports.figures", description=__doc__.splitlines()[0]
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # as benchmarks.suites.grid chooses
     this_machine = result_files.FOLDER / f"{environment.slug(device)}.json"
     parser.add_argument("file", type=Path, nargs="?", default=this_machine, help="default: this machine's")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: beside the file")
     options = parser.parse_args(arguments)
     if not options.file.exists():
-        print(f"{options.file}: not there; python -m benchmarks.run makes it", file=sys.stderr)
+        print(f"{options.file}: not there; python -m benchmarks.suites.grid makes it", file=sys.stderr)
         return 2
     make(result_files.load(options.file), options.out or options.file.parent)
     return 0

@@ -1,6 +1,6 @@
 """What it costs to count the similarities of all pairs, as evaluation does: `class_curves` over N.
 
-    python -m benchmarks.histogram      -> results/histogram-<device>.json and .png, and a table
+    python -m benchmarks.suites.histogram      -> results/histogram-<device>.json and .png, and a table
 
 The unit is a bare product of the same embeddings with themselves, the full matrix, a tile at a time into one
 buffer: what anybody pays who looks at all similarities without keeping them. Both are timed in turns, and a
@@ -31,7 +31,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import ROOT, environment, interleave, memory, result_files, table
+from benchmarks import ROOT
+from benchmarks.harness import environment, interleave, memory, result_files, table
 from tcm_kernels.evaluation import class_curves
 
 SCHEMA = 1
@@ -98,7 +99,7 @@ def _peak_of_a_process(n: int) -> tuple[int, str]:
         [
             sys.executable,
             "-m",
-            "benchmarks.histogram",
+            "benchmarks.suites.histogram",
             "--peak-of",
             str(n),
             "--threads",
@@ -203,7 +204,7 @@ def path(folder: Path, slug: str) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.histogram", description=__doc__.splitlines()[0]
+        prog="python -m benchmarks.suites.histogram", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
         "--device", choices=tuple(SIZES), default="cuda" if torch.cuda.is_available() else "cpu"

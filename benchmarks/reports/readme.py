@@ -1,7 +1,7 @@
 """README's figures, made from files under benchmarks/results/ and from nothing else.
 
-    python -m benchmarks.readme          put the figures between the markers of README.md
-    python -m benchmarks.readme --check  exit 1 if README.md shows others
+    python -m benchmarks.reports.readme          put the figures between the markers of README.md
+    python -m benchmarks.reports.readme --check  exit 1 if README.md shows others
 
 A test runs the check, so that README cannot keep a figure that no file has. What there is no file for, or
 no record, README does not mention: pictures, screening without 8-bit units, the training step.
@@ -17,14 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT, digits, figures, histogram, opponents, result_files, run, table, training_step
-from benchmarks.result_files import FOLDER, Results, load, load_if_there
-from benchmarks.workload import STEPS, Case
+from benchmarks import ROOT
+from benchmarks.harness import digits, opponents, result_files, table
+from benchmarks.harness.result_files import FOLDER, Results, load, load_if_there
+from benchmarks.harness.workload import STEPS, Case
+from benchmarks.reports import figures
+from benchmarks.suites import grid, histogram, training_step
 
 README = ROOT / "README.md"
 SLUG = "cpu-intel-xeon-2-threads"
 RESULTS = FOLDER / f"{SLUG}.json"
-FULL_PRECISION = FOLDER / f"{SLUG}{run.SUFFIXES['full']}.json"
+FULL_PRECISION = FOLDER / f"{SLUG}{grid.SUFFIXES['full']}.json"
 TRAINING_STEP = training_step.path(FOLDER, SLUG)
 HISTOGRAM = histogram.path(FOLDER, SLUG)
 FORWARD, BOTH = STEPS
@@ -262,7 +265,9 @@ def _pictures() -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.reports.readme", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if figures differ")
     options = parser.parse_args(arguments)
     before = README.read_text(encoding="utf-8")

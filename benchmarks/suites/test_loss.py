@@ -3,7 +3,7 @@
 pytest-benchmark times one function after the other, so its table (one group per case and step) is for
 orientation. The ratios to trust come from our own interleaved measurement, made once per case; each
 test puts its part of it, the peak memory and the errors into `extra_info`, beside pytest-benchmark's figures
-in what `--benchmark-json` writes. `python -m benchmarks.run` writes the files of benchmarks/results.
+in what `--benchmark-json` writes. `python -m benchmarks.suites.grid` writes the files of benchmarks/results.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import opponents, sweeps, workload
-from benchmarks.measure import OURS_AND_DENSE, Bench
-from benchmarks.workload import STEPS, Case
+from benchmarks.harness import opponents, sweeps, workload
+from benchmarks.harness.measure import OURS_AND_DENSE, Bench
+from benchmarks.harness.workload import STEPS, Case
 
 BUDGET_S = 8.0  # of interleaved timing, per case
 PEDANTIC_S = 0.5  # of pytest-benchmark's own timing, per test
-MEMORY_OF = OURS_AND_DENSE  # `benchmarks.run` measures everyone's, which takes longer
+MEMORY_OF = OURS_AND_DENSE  # `benchmarks.suites.grid` measures everyone's, which takes longer
 MOST_PEDANTIC_ROUNDS = 20
 
 

@@ -5,7 +5,7 @@ inputs, runs a small instance (libraries get loaded, thread pools and caches mad
 record of the largest resident set, runs the step once and reads the record. In a fresh process nothing
 that an earlier measurement freed can be used again unseen.
 
-    python -m benchmarks.memory '{"case": {...}, "competitor": "tcm_kernels", ...}'   (the child)
+    python -m benchmarks.harness.memory '{"case": {...}, "competitor": "tcm_kernels", ...}'   (the child)
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import ROOT, opponents, workload
-from benchmarks.workload import Case
+from benchmarks import ROOT
+from benchmarks.harness import opponents, workload
+from benchmarks.harness.workload import Case
 
 EXACT_SHARE = 0.85  # of the available memory, for sizes known exactly
 SAFE_SHARE = 0.75  # of the available memory; the rest is for estimates that are a little low
@@ -102,7 +103,7 @@ def peak(
     }
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "benchmarks.memory", json.dumps(task)],
+            [sys.executable, "-m", "benchmarks.harness.memory", json.dumps(task)],
             cwd=ROOT,
             env=os.environ | FREED_AT_ONCE,
             capture_output=True,

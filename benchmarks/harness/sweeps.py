@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from benchmarks import digits
-from benchmarks.workload import Case
+from benchmarks.harness import digits
+from benchmarks.harness.workload import Case
 
 QUICK_LOOK = (
     # Small batches with most of their positives hard, which makes them denser.
@@ -33,7 +33,7 @@ TINY = (
     Case(96, 16, density=2e-2),
     Case(64, 16, m=160, density=2e-2),
 )
-"""What `benchmarks.run --quick` measures, to see that everything works."""
+"""What `benchmarks.suites.grid --quick` measures, to see that everything works."""
 
 
 def _density(density: float) -> Case:

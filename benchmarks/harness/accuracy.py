@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from benchmarks.workload import Case, Workload
+from benchmarks.harness.workload import Case, Workload
 from tcm_kernels import reference
 
 BAND = 1e-6  # error of a float32 similarity of two unit rows, generously

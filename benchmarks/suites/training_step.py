@@ -1,7 +1,7 @@
 """What the loss costs where it is used: its share of a training step on digits, ours against dense.
 
-    python -m benchmarks.training_step      -> results/training-step-<device>.json, and a table
-    python -m benchmarks.training_step --device cuda
+    python -m benchmarks.suites.training_step      -> results/training-step-<device>.json, and a table
+    python -m benchmarks.suites.training_step --device cuda
 
 A step is that of `tcm-kernels demo --data digits`: draw a batch, move the images, embed them, base loss,
 backward, optimiser. It is timed without the TCM loss, with ours and with the dense one, whole steps in
@@ -38,8 +38,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from benchmarks import digits, environment, interleave, opponents, result_files, table
-from benchmarks.interleave import Summary
+from benchmarks.harness import digits, environment, interleave, opponents, result_files, table
+from benchmarks.harness.interleave import Summary
 from tcm_kernels.demo.digits import student as student_module
 from tcm_kernels.demo.digits import training
 from tcm_kernels.demo.digits.student import BASE_LOSS, Loss, Student, moved
@@ -204,7 +204,7 @@ def path(folder: Path, slug: str) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training_step", description=__doc__.splitlines()[0]
+        prog="python -m benchmarks.suites.training_step", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--budget", type=float, default=30.0, metavar="S", help="seconds a row (default 30)")

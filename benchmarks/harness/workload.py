@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from benchmarks import digits
+from benchmarks.harness import digits
 
 STEPS = ("forward", "forward+backward")
 """forward: the value alone, under no_grad. forward+backward: the value and the gradient of emb."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from benchmarks import interleave, memory
+from benchmarks.harness import interleave, memory
 
 Cell = dict[str, Any]
 

@@ -1,8 +1,8 @@
 """What a mechanism brings: the package with it and without it, in turns, each in a process of its own.
 
-    python -m benchmarks.ablation 7-bit-codes                        -> results/ablation-7-bit-codes.json
-    python -m benchmarks.ablation prefix --without ../checkout       a checkout that has been built without it
-    python -m benchmarks.ablation any --without ../before --bitwise  the same bits from two commits?
+    python -m benchmarks.suites.ablation 7-bit-codes                  -> results/ablation-7-bit-codes.json
+    python -m benchmarks.suites.ablation prefix --without ../checkout       which is built without it
+    python -m benchmarks.suites.ablation any --without ../before --bitwise  the same bits from both?
 
 Either side imports `tcm_kernels` from its own checkout; the cases are made here and given to both. Turns are
 forward and backward of one case, first with, then without; a ratio is formed within each round. The file says
@@ -22,19 +22,18 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from benchmarks import ROOT, environment, result_files, workload
-from benchmarks.interleave import Summary
-from benchmarks.workload import Case
+from benchmarks import ROOT
+from benchmarks.harness import environment, result_files, workload
+from benchmarks.harness.interleave import Summary
+from benchmarks.harness.workload import Case
 
 SCHEMA = 1
 WORTH_IT = 1.10  # time without it over time with it, in the case that favours it most
 HEADLINE = Case(8192, 512, density=1e-3, seed=1)
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Ablation:
     """
 
     cases: tuple[Case, ...]
-    both: Mapping[str, str] = _NOTHING
-    without: Mapping[str, str] = _NOTHING
+    both: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    without: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 _FULL = {"TCM_KERNELS_CPU_SCREENING": "full"}
@@ -170,7 +169,7 @@ def _same_bits(running: Mapping[str, Side], folder: Path) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status: 1 where bits were to be the same and are not."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.suites.ablation", description=__doc__)
     parser.add_argument("name", help=f"of {', '.join(ABLATIONS)}, or any word, for the headline's case alone")
     parser.add_argument("--without", type=Path, default=ROOT, metavar="CHECKOUT", help="built in place")
     parser.add_argument("--budget", type=float, default=20.0, metavar="S", help="seconds a case (default 20)")

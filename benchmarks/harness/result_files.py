@@ -18,7 +18,7 @@ from typing import Any
 from tcm_kernels import dispatch
 from tcm_kernels.files import write_atomically
 
-FOLDER = Path(__file__).resolve().parent / "results"
+FOLDER = Path(__file__).resolve().parents[1] / "results"
 
 Results = dict[str, Any]
 Key = tuple[str, ...]

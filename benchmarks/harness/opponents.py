@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 import tcm_kernels
-from benchmarks.workload import Case, Workload
+from benchmarks.harness.workload import Case, Workload
 
 Loss = Callable[[Tensor], Tensor]
 

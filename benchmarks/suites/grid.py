@@ -1,12 +1,12 @@
 """Measure the grid and write `results/<device>.json` and, from it, `results/<device>.md`.
 
-    python -m benchmarks.run                        all sweeps, on this machine's device
-    python -m benchmarks.run --sweep N --sweep D    these only
-    python -m benchmarks.run --cases N=8192         those whose title contains the text
-    python -m benchmarks.run --screening full       as on a processor without 8-bit units; own files
-    python -m benchmarks.run --backend triton --backend cuda    both in the same rounds, a record each
-    python -m benchmarks.run --missing              what the file has no record of
-    python -m benchmarks.run --quick                two tiny cases, to see that everything works
+    python -m benchmarks.suites.grid                        all sweeps, on this machine's device
+    python -m benchmarks.suites.grid --sweep N --sweep D    these only
+    python -m benchmarks.suites.grid --cases N=8192         those whose title contains the text
+    python -m benchmarks.suites.grid --screening full       as on a processor without 8-bit units; own files
+    python -m benchmarks.suites.grid --backend triton --backend cuda    both in the same rounds, a record each
+    python -m benchmarks.suites.grid --missing              what the file has no record of
+    python -m benchmarks.suites.grid --quick                two tiny cases, to see that everything works
 
 After every case its record takes the place of the one that the file has of it and of the backend, and the
 files are replaced as a whole: records of other cases stay, and an interrupted run keeps what it has. What is
@@ -32,8 +32,18 @@ from typing import Any
 
 import torch
 
-from benchmarks import attempts, cells, environment, measure, opponents, result_files, sweeps, table, workload
-from benchmarks.workload import Case
+from benchmarks.harness import (
+    attempts,
+    cells,
+    environment,
+    measure,
+    opponents,
+    result_files,
+    sweeps,
+    table,
+    workload,
+)
+from benchmarks.harness.workload import Case
 from tcm_kernels import dispatch
 
 SCREENING = "TCM_KERNELS_CPU_SCREENING"
@@ -221,7 +231,9 @@ def _say(text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.suites.grid", description=__doc__.splitlines()[0]
+    )
     parser.add_argument(
         "--sweep",
         action="append",

@@ -22,8 +22,18 @@ import torch
 from torch import Tensor
 
 import tcm_kernels
-from benchmarks import accuracy, cells, environment, graphs, interleave, memory, opponents, stages, workload
-from benchmarks.workload import STEPS, Case
+from benchmarks.harness import (
+    accuracy,
+    cells,
+    environment,
+    graphs,
+    interleave,
+    memory,
+    opponents,
+    stages,
+    workload,
+)
+from benchmarks.harness.workload import STEPS, Case
 from tcm_kernels import dispatch
 
 SCHEMA = 2

@@ -1,0 +1,1 @@
+"""What every measurement needs: cases, opponents, clocks, records."""

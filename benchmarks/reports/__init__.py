@@ -1,0 +1,1 @@
+"""Pictures, and the figures in README.md, from the files of results alone."""
