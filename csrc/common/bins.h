@@ -1,10 +1,10 @@
 // THE rule of the bins: which column of the table a similarity falls into. Written here once, for C++ and
 // CUDA alike.
 //
-//   bin of s = floor((s - lo) · B / (hi - lo)), in float64, from left to right
+//   bin of s = floor((s - lo) · B / (hi - lo)), in float64, evaluated from left to right
 //
-// Column 0 counts s < lo, columns 1 to B the bins, column B + 1 counts s >= hi: so rates at every edge are
-// exact. Where hi - lo is a power of two, as by default, a product with its reciprocal is that quotient.
+// Column 0 counts s < lo, columns 1 to B the bins, and column B + 1 s >= hi, so that rates at every edge are
+// exact. Where hi - lo is a power of two, as by default, a product with its reciprocal is the same quotient.
 #pragma once
 
 #include <math.h>
@@ -29,7 +29,7 @@ struct Bins {
 
   TCM_HOST_DEVICE TCM_INLINE int32_t columns() const { return count + 2; }
 
-  // In bins from lo on, of one similarity or a vector of lanes.
+  // s - lo in units of one bin, for one similarity or a vector of lanes.
   template <class S>
   TCM_HOST_DEVICE TCM_INLINE S position(S s) const {
     const S scaled = (s - lo) * static_cast<double>(count);

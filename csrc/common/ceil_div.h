@@ -1,4 +1,4 @@
-// How many parts of b it takes to hold a, for C++ and CUDA alike.
+// a / b rounded up, for a >= 0 and b > 0, for C++ and CUDA alike.
 #pragma once
 
 #include <cstdint>

@@ -6,47 +6,46 @@
 //
 //   u_i·u_j - c_i c_j (q_i·q_j) = u_i·ρ_j + ρ_i·u_j - ρ_i·ρ_j,
 //
-// so by Cauchy-Schwarz its size is at most ‖u_i‖ e_j + e_i ‖u_j‖ + e_i e_j.
+// so by Cauchy-Schwarz its absolute value is at most ‖u_i‖ e_j + e_i ‖u_j‖ + e_i e_j.
 //
-// In floating point: q is whatever integer the rounding gave, because ρ is taken from it afterwards, in
-// float64, where c q is exact (24 + 7 bits). kRoundUp covers the rounding of Σρ² (D · 2^-53 relative) and
-// of the square root, the rounding of e to float32 (2^-24), and ‖u‖ <= 1 + 2^-20 in place of 1. kSlack covers
-// what is left: c_i c_j (q_i·q_j) and the bound evaluated in float32, at most six roundings of numbers
-// that are under 2 where they decide anything (1e-6 even where a class's e makes them 5), and a mean of unit
-// rows that is longer than 1 by the rounding of its sum (2e-7 at the largest D). q_i·q_j itself is exact in
-// int32 while D <= kLargestDim. A row shorter than kSmallestScale allows is coded as q = 0, c = 0, e = ‖u‖,
+// In floating point: any integer q is valid, because ρ is computed from it afterwards, in float64, where c q
+// is exact (24 + 7 bits). kRoundUp covers the rounding of Σρ² (D · 2^-53 relative) and of the square root,
+// the rounding of e to float32 (2^-24), and ‖u‖ <= 1 + 2^-20 in place of 1. kSlack covers the rest: the
+// evaluation of c_i c_j (q_i·q_j) and of the bound in float32, at most six roundings of numbers that are
+// under 2 where they decide anything (1e-6 even where the e of a class makes them 5), and a mean of unit rows
+// whose length exceeds 1 by the rounding of its sum (2e-7 at the largest D). q_i·q_j itself is exact in int32
+// while D <= kLargestDim. A row whose scale would be under kSmallestScale is coded as q = 0, c = 0, e = ‖u‖,
 // for which the bound holds as well.
 //
-// Rows may also share a scale. On the GPU the 128 rows of a tile do, c = the largest |element| among them / 127,
-// so that in the product of two tiles c_a c_b is one number, and the bound of every pair costs one comparison
-// of integers. A pair of two classes is harmless where c_a c_b P + e_i + e_j + e_i e_j + kSlack < m-, with
-// P = q_i·q_j. For e_i e_j stands e_i Ē_b, with Ē_b (errors_at_most) no less than any e_j of the tile, known
-// from its scale alone; divided by c_a c_b, what is left has a part of the column and one of the row:
+// Rows may also share a scale. On the GPU the 128 rows of a tile share c = (their largest |element|) / 127.
+// In the product of two tiles c_a c_b is then one number, and the bound of each pair costs one comparison of
+// integers. With P = q_i·q_j, a pair of two classes is harmless where c_a c_b P + e_i + e_j + e_i e_j +
+// kSlack is below m-. Replace e_i e_j by e_i Ē_b, where Ē_b (errors_at_most) is at least every e_j of the
+// tile and known from its scale alone, and divide by c_a c_b. That separates a column term from a row term:
 //
 //   P + C_j < R_i,   C_j >= e_j / (c_a c_b),   R_i <= (m- - kSlack - e_i (1 + Ē_b)) / (c_a c_b),
 //
-// C_j rounded up (column_offset) and R_i rounded down (row_threshold) to an integer. Products begin at C_j
-// instead of 0, and what does not reach R_i is harmless. In floating point: 1 / (c_a c_b) carries two
-// roundings of 2^-24, and each part two or three more: the factors 1e-6 and 2e-6 and the 1 that is added or
-// taken away are more than that. kSlack covers the roundings of the bracket.
+// C_j rounded up (column_offset) and R_i rounded down (row_threshold) to an integer. The sum of products
+// starts at C_j instead of 0, and a pair whose sum is below R_i is harmless. In floating point: 1 / (c_a c_b)
+// carries two roundings of 2^-24, and each term two or three more; the factors 1e-6 and 2e-6 and the 1 that
+// is added or subtracted exceed them. kSlack covers the roundings of the bracket.
 //   Ē_b: an element is off by c/2, and by less than 0.01 c more for the float32 arithmetic that found its
-// code (three roundings of a number up to 127, and one of the sum), so e_j <= 0.51 c √D. Where a tile's scale
-// would be under kSmallestTileScale its codes and its scale are 0, and e_j = ‖u_j‖ <= 127 · 1e-6 √D and a
-// hair. Rows of length 1 have c >= 1 / (127 √D) > 4e-5, so those are tiles of rows that normalisation left
-// short: nothing is lost by that, and every P + C_j keeps within 2^30. For D <= kLargestScreenedDim,
+// code (three roundings of a number up to 127, and one of the sum), so e_j <= 0.51 c √D. Where the scale of a
+// tile would be under kSmallestTileScale, its codes and its scale are 0, and e_j = ‖u_j‖ <= 127 · 1e-6 √D up
+// to rounding. Rows of length 1 have c >= 1 / (127 √D) > 4e-5, so this concerns only rows that normalisation
+// left short, and loses nothing. Every P + C_j stays within 2^30: for D <= kLargestScreenedDim,
 // |P| <= 127² D < 5.3e8, and C_j <= 0.51 √D / c_a + 2 < 9.3e7.
 //
-// Several rows may share one code: nothing above asks that q be the best one, only that e >= ‖u - c q‖ for
-// each of them.
+// Several rows may share one code: the bound needs only e >= ‖u - c q‖ of each of them, not their best q.
 //
 // A row may also be coded in bfloat16: c q is the rounded row, with c = 2^-11. Such products are added up in
-// float32, rounded to bfloat16 (2^-8 of their size, which is under 1.01) and cut off at a multiple of 2^-22.
-// That error, bfloat16_product_error(D), is shared out between the two rows' e; float32 sums count twice in
-// it, for processors that cut them off instead of rounding.
+// float32, rounded to bfloat16 (2^-8 of their size, which is under 1.01) and truncated to a multiple of
+// 2^-22. That error, bfloat16_product_error(D), is divided between the e of the two rows. It counts the
+// rounding of float32 sums twice, for processors that truncate them instead of rounding.
 //
-// Without any such code, the rows of a class share a row m of the compute dtype (c q = m; nothing is coded on
-// the other side), and the product is rounded by at most product_error(D) ‖m‖ ‖u_j‖, whatever the order of
-// its D terms (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1): part of e as well.
+// Without any such code, the rows of a class share a row m of the compute dtype (c q = m), and the other side
+// is not coded. The product is rounded by at most product_error(D) ‖m‖ ‖u_j‖ in any order of its D terms
+// (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1); this is part of e as well.
 #pragma once
 
 #include "hard_pair.h"
@@ -54,26 +53,26 @@
 namespace tcm {
 
 constexpr int kCodeLimit = 127;
-constexpr int kHalfCodeLimit = 64;  // where pairs of products are added up in 16 bits: 2 · 64 · 255 < 2^15
+constexpr int kHalfCodeLimit = 64;  // for sums of two products in 16 bits: 2 · 64 · 255 < 2^15
 
 constexpr long kLargestDim = 131072;  // 127² · 2^17 < 2^31
 constexpr double kRoundUp = 1.0 + 4e-6;
-constexpr float kRoundUpTiny = 1e-37f;  // the same where e is so small that float32 rounds it coarsely
+constexpr float kRoundUpTiny = 1e-37f;  // covers an e so small that float32 rounds it coarsely
 constexpr float kSlack = 2e-6f;
-constexpr float kSmallestScale = 1e-30f;  // below it, products of two scales leave the float32 range
+constexpr float kSmallestScale = 1e-30f;  // keeps 1 / c and c q in the normal float32 range
 
-// What is known of a coded row.
+// What is stored beside the code q of a row.
 struct RowCode {
   float scale;  // c
   float error;  // e, rounded up
 };
 
-// e from ‖ρ‖², as summed in float64.
+// e from ‖ρ‖², summed in float64.
 static inline TCM_HOST_DEVICE float round_up_error(double square) {
   return static_cast<float>(sqrt(square) * kRoundUp) + kRoundUpTiny;
 }
 
-// How far an inner product of D terms in precision T is from the exact one, at most, for rows of length 1.
+// The largest error of an inner product of D terms in precision T, for rows of length 1.
 template <class T>
 static inline float product_error(long dim) {
   const double unit_roundoff = sizeof(T) == sizeof(float) ? 0x1p-24 : 0x1p-53;
@@ -88,19 +87,19 @@ static inline TCM_HOST_DEVICE Lanes similarity_error(float error_i, Lanes error_
   return error_j + error_i * error_j + (error_i + kSlack);
 }
 
-// The same for a product of bfloat16 rows that is rounded to bfloat16.
+// The largest error of a product of bfloat16 rows that is rounded to bfloat16 and truncated, see above.
 static inline float bfloat16_product_error(long dim) {
   return 1.02f * 0x1p-8f + 2.04f * product_error<float>(dim) + 0x1p-22f;
 }
 
 constexpr float kBfloat16Scale = 0x1p-11f;
 
-// Of tiles that share a scale: see above.
+// For tiles of rows that share a scale, see above.
 constexpr long kLargestScreenedDim = 32768;
 constexpr float kSmallestTileScale = 1e-6f;
-constexpr float kShortTile = 128e-6f;          // per √D, no row of a tile without a scale is longer
-constexpr float kInverseOfNoScale = 0x1p20f;   // where every P is 0: any number would do
-constexpr float kFarthestThreshold = 0x1p30f;  // out of reach of every P + C_j
+constexpr float kShortTile = 128e-6f;          // times √D: no row of a tile without a scale is longer
+constexpr float kInverseOfNoScale = 0x1p20f;   // without a scale: every P is 0, any number would do
+constexpr float kFarthestThreshold = 0x1p30f;  // beyond every P + C_j
 
 // 1 / (c_a c_b).
 static inline TCM_HOST_DEVICE float inverse_scale(float scale_a, float scale_b) {
@@ -119,7 +118,7 @@ static inline TCM_HOST_DEVICE int column_offset(float error, float inverse) {
   return static_cast<int>(ceilf(error * inverse * (1.0f + 1e-6f))) + 1;
 }
 
-// R_i; all pairs are left where the threshold is not a number.
+// R_i; where the threshold is not a number, no pair is proven harmless.
 static inline TCM_HOST_DEVICE int row_threshold(float threshold_minus, float error, float errors_of_columns,
                                                 float inverse) {
   const float x = (threshold_minus - kSlack - error * (1.0f + errors_of_columns)) * inverse;

@@ -10,7 +10,7 @@
 // float32: a float32 s lies on the same side of the rounded margin as of the margin itself.
 //
 // The penalty of a hard pair is linear in s, so sums over hard pairs need only their number and the sum
-// of their similarities:   Σ+ = m+ n+ - Σ s,   Σ- = Σ s - m- n-,   with the margins as they came.
+// of their similarities:   Σ+ = m+ n+ - Σ s,   Σ- = Σ s - m- n-,   with the margins as given, not rounded.
 #pragma once
 
 #include <math.h>
@@ -20,8 +20,8 @@
 #else
 #define TCM_HOST_DEVICE
 #endif
-// For members that files of several instruction sets include: a copy that the linker keeps for all of them might
-// be that of a wider one.
+// For inline members with external linkage that files of several instruction sets include: the linker keeps
+// one copy for all of them, possibly one compiled for a wider set than the processor has.
 #if defined(__GNUC__) || defined(__clang__)
 #define TCM_INLINE __attribute__((always_inline))
 #else
@@ -36,7 +36,7 @@ struct Margins {
   S minus;
 };
 
-// What similarities of type S are compared with.
+// The margins that similarities of type S are compared with.
 template <class S>
 static inline TCM_HOST_DEVICE Margins<S> thresholds(Margins<double> m);
 
@@ -67,7 +67,7 @@ static inline TCM_HOST_DEVICE bool is_hard(S s, bool same, Margins<S> m) {
   return same ? is_hard_positive(s, m) : is_hard_negative(s, m);
 }
 
-// What a hard pair adds to its sign's sum, measured from what its similarity was compared with.
+// What a hard pair adds to the sum of its sign; `m` are the margins that its similarity is compared with.
 template <class S>
 static inline TCM_HOST_DEVICE S penalty(S s, bool same, Margins<S> m) {
   return same ? m.plus - s : s - m.minus;

@@ -1,4 +1,4 @@
-// The little of torch the kernel needs, through its stable ABI: a matrix product and its thread pool.
+// What the CPU kernels use of torch, through its stable ABI: a matrix product and the thread pool.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -53,9 +53,9 @@ struct Matrix {
   Matrix transposed() const { return {data, cols, rows, col_stride, row_stride}; }
 };
 
-// out = a · b by aten::mm.out, or for int8 factors and int32 products by aten::_int_mm.out. Inside
-// `for_each_task` it runs on the calling thread alone, because torch's products are serial within a
-// parallel region.
+// out = a · b by aten::mm.out, or by aten::_int_mm.out for int8 factors and int32 products. In a task of
+// `for_each_task` with several workers it runs on the calling thread alone, because torch's products are
+// serial within a parallel region. With one worker there is no such region, and torch may use more threads.
 template <class T, class Out = T>
 void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<Out> out) {
   const auto view = [](auto m) {
@@ -72,10 +72,10 @@ void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<Out> out) {
   torch::stable::detail::to<Tensor>(stack[0]);  // the result is `out` again: drop that reference
 }
 
-// Calls task(index, worker) for every index in [0, count), each on some thread of torch's pool; worker
-// in [0, threads) names that thread's scratch. Tasks are taken in turn from one counter, so uneven ones
-// balance; what a task writes must depend on its index alone. The first exception stops the rest and is
-// thrown to the caller.
+// Calls task(index, worker) for every index in [0, count), on threads of torch's pool, or on the calling
+// thread where there is one worker. worker in [0, threads) selects the scratch that a task may use. Workers
+// take tasks from one counter, so uneven tasks balance; the result of a task must depend on its index alone.
+// The first exception keeps further tasks from starting and is rethrown to the caller.
 template <class Task>
 void for_each_task(int64_t count, int64_t threads, const Task& task) {
   std::atomic<int64_t> next{0};

@@ -18,10 +18,10 @@ import torch
 for package in ("matplotlib", "pytorch_metric_learning", "scipy", "sklearn", "tqdm"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'tcm-kernels[demo]'")
 
+from benchmarks.harness.result_files import FOLDER  # noqa: E402
 from benchmarks.quality import data, running  # noqa: E402
 from benchmarks.quality.plan import DEFAULT_MARGINS, FULL, Trial  # noqa: E402
 from benchmarks.quality.records import Records  # noqa: E402
-from benchmarks.result_files import FOLDER  # noqa: E402
 from tcm_kernels import demo  # noqa: E402
 from tcm_kernels.demo.comparison import SIDES  # noqa: E402
 from tcm_kernels.demo.glyphs import Split, measures, paired, split_at_random  # noqa: E402

@@ -1,6 +1,6 @@
-"""Builds the CUDA sources for the CPU: the kernels, on the emulator, and the probes of tests.
+"""Builds the CUDA sources for the CPU: the kernels, run by the emulator, and the probes that tests call.
 
-The library is what `backends/cuda.py` loads where TCM_KERNELS_CUDA_EMULATOR names it.
+`backends/cuda.py` loads the library where TCM_KERNELS_CUDA_EMULATOR names it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def why_not() -> str | None:
 
 
 def skip_module_unless_here(*, beside_a_gpu: bool = False) -> None:
-    """Skip the test module that calls this where the emulator cannot be built, or is not needed: on a GPU."""
+    """Skip the calling module if the emulator cannot be built or, unless `beside_a_gpu`, a GPU is here."""
     reason = why_not()
     if reason is None and torch.cuda.is_available() and not beside_a_gpu:
         reason = "the kernels run on a GPU here"
@@ -43,7 +43,7 @@ def skip_module_unless_here(*, beside_a_gpu: bool = False) -> None:
 
 
 def build(root: Path, to: Path) -> Path:
-    """The library of the sources under `root`, in the folder `to`; only what has changed is compiled."""
+    """Build the library of the sources under `root` in the folder `to`; only what has changed is compiled."""
     kernels = [*root.glob("csrc/cuda/*/*.cu"), *root.glob("csrc/cuda/*/*.cpp")]
     sources = [*sorted(kernels), root / "tests/support/cuda_probes.cpp"]
     from torch.utils import cpp_extension  # noqa: PLC0415  # which needs setuptools
@@ -79,7 +79,7 @@ def build(root: Path, to: Path) -> Path:
 
 @functools.cache
 def library() -> Path:
-    """The emulator of the sources as they are."""
+    """The library of this checkout's sources, built again if they have changed."""
     return build(ROOT, ROOT / "build" / "cuda-emulator")
 
 

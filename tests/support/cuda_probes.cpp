@@ -1,6 +1,6 @@
-// What tests want of the CUDA sources besides the ops, as plain C functions:
-// host arithmetic, single instructions of the emulator, and kernels with a fault
-// that the emulator has to find. Each returns "" or the message of what was thrown.
+// What tests need of the CUDA sources besides the ops, as plain C functions: host arithmetic, single
+// instructions of the emulator, and kernels with a fault that the emulator has to find. Those that return
+// text return "" or the message of what was thrown.
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -39,7 +39,7 @@ void prepare(const Side& side, const Shape& shape, Dtype dtype, const int64_t* o
   launch_codes(kDevice, dtype, side, shape);
 }
 
-// Rows as they lie, of classes of their own from `first_label` on.
+// Rows in the order of memory, each of a class of its own: `first_label` and those after it.
 struct PreparedSide {
   std::vector<int64_t> order, label;
   std::vector<int32_t> self_index, same_begin, same_end;
@@ -70,7 +70,7 @@ struct PreparedSide {
 
 extern "C" {
 
-// Tiles of a walk, up to `most`; returns how many there are.
+// The tiles of a walk, at most `most`; returns how many the walk has.
 int64_t probe_walk(int rows, int columns, int diagonal, int first, int step, int64_t most, int* row,
                    int* column) {
   const SuperTile part{0, rows, 0, columns, diagonal != 0};
@@ -84,11 +84,10 @@ int64_t probe_walk(int rows, int columns, int diagonal, int first, int step, int
   return count;
 }
 
-// out: bytes, bytes to be zeroed, programs, partial sums, super-tiles, tiles
-// along one, screened, read by column, then first byte and bytes of: samples,
-// has_dense_tile, not finite, sums, counts, the rows' same_begin, same_end, inverse,
-// own scales, codes, errors and scales of tiles, the columns' likewise,
-// directory, row bits, column bits, block sums.
+// out: bytes, bytes to be zeroed, programs, partial sums, super-tiles, tiles along one, screened, read by
+// column; then the first byte and the bytes (-1 and 0 where null) of samples, has_dense_tile, not_finite,
+// sums, counts, the rows' same_begin, same_end, inverse, own_scale, code, error and scale, the columns'
+// likewise, directory, row_bits, column_bits and block_sums.
 void probe_plan(int64_t rows, int64_t columns, int64_t dim, int is_self, int need_columns, int64_t pool_bytes,
                 int screening, int multiprocessors, int64_t* out) {
   const Choices choices{pool_bytes, 64, 2048, static_cast<decltype(Choices::screening)>(screening)};
@@ -127,8 +126,7 @@ void probe_plan(int64_t rows, int64_t columns, int64_t dim, int is_self, int nee
   put(work.block_sums, 4 * std::max(r, c) * dim);
 }
 
-// Where the first thread of a block writes a tile's row, its column and its
-// entry, as offsets in elements.
+// out: where the first thread of a block writes its row and its column of a tile's bits, as offsets in words.
 void probe_output(int rows, int columns, int row, int column, int64_t* out) {
   launch(
       "probe",
@@ -143,9 +141,8 @@ void probe_output(int rows, int columns, int row, int column, int64_t* out) {
       kDevice, {1}, kTileThreads, 0, SuperTile{0, rows, 0, columns, false}, TilePlace{row, column}, out);
 }
 
-// out: tiles of rows and of columns, of columns in a task, tasks, programs,
-// buffers, words of counters, bytes of shared memory before buffers and
-// counters.
+// out: tiles of rows, of columns and of columns per task, tasks, programs, buffers, words of counters, and
+// bytes of shared memory before the buffers.
 void probe_sweep(int rows, int columns, int most_groups, int table_columns, int multiprocessors, int stages,
                  int shared_bytes, int64_t* out) {
   HistogramSide of_rows{}, of_columns{};
@@ -159,8 +156,9 @@ void probe_sweep(int rows, int columns, int most_groups, int table_columns, int 
   std::copy(std::begin(all), std::end(all), out);
 }
 
-// Columns of similarities (n,), a multiple of 8, as kernels find them and by
-// the rule; returns for how many of 8 at a time the edges are asked.
+// The table's columns of similarities (n,), n a multiple of 8: `found` as kernels find them, or -1 where
+// comparing all with the edges gives another column, and `by_rule`. Returns for how many float32 alone gives
+// another column.
 int64_t probe_columns(double lo, double hi, int64_t bins, const float* s, int64_t n, float* edges, int* found,
                       int* by_rule) {
   const tcm::Bins rule = tcm::Bins::make(lo, hi, bins);
@@ -195,8 +193,8 @@ void probe_transpose(uint32_t* words) {
       32, 0, words);
 }
 
-// Norms, ranges of classes and codes of rows (n, dim) of dtype 0: float32, 1:
-// float16, 2: bfloat16, against the sorted labels of another side.
+// Norms, ranges of classes and codes of rows (n, dim) of dtype 0: float32, 1: float16, 2: bfloat16, against
+// the sorted labels of another side.
 const char* probe_prepare(int dtype, const void* x, int n, int dim, int code_dim, const int64_t* order,
                           const int64_t* label, const int64_t* other_label, int others, int32_t* same_begin,
                           int32_t* same_end, float* inverse, float* own_scale, int8_t* code, float* scale,
@@ -220,9 +218,8 @@ const char* probe_prepare(int dtype, const void* x, int n, int dim, int code_dim
   });
 }
 
-// Candidates among rows (n, dim) and columns (m, dim), of which no two are of
-// one class: their bits by row and by column, and the directory. Codes, errors
-// and scales of both sides, whole tiles.
+// Screens rows (n, dim) against columns (m, dim), of which no two are of one class. Writes the candidates'
+// bits by row and by column, the directory, and codes, errors and scales of both sides, in whole tiles.
 const char* probe_screen(int dtype, const void* x, int n, const void* y, int m, int dim, int code_dim,
                          const double* margins, int8_t* x_code, float* x_error, float* x_scale,
                          int8_t* y_code, float* y_error, float* y_scale, uint32_t* row_bits,
@@ -242,7 +239,7 @@ const char* probe_screen(int dtype, const void* x, int n, const void* y, int m, 
   });
 }
 
-// The parts of the comparison of integers, as csrc/common/certificate.h has them.
+// The terms R, C and Ē of the integer comparison in csrc/common/certificate.h.
 void probe_rule(float scale_a, float scale_b, int dim, float threshold, const float* error_a,
                 const float* error_b, int n, int* least, int* offset, float* at_most) {
   const float inverse = tcm::inverse_scale(scale_a, scale_b);
@@ -257,19 +254,16 @@ void probe_rule(float scale_a, float scale_b, int dim, float threshold, const fl
 int64_t probe_launches() { return tcm::emulator::launches; }
 }
 
-// --- single instructions
-// ---------------------------------------------------------------------------------------------
+// --- single instructions ---
 
 namespace {
 
-// a (16, 32 bytes) times b (8, 32 bytes)ᵀ added to acc (16, 8), through the
-// instructions that tiles use.
+// a (16, 32 bytes) times b (8, 32 bytes)ᵀ added to acc (16, 8), through the instructions that tiles use.
 template <class Type, class Acc>
 void multiply_kernel(const char* a, const char* b, Acc* acc) {
   const SharedArray<char> shared = shared_memory<char>(0);
   const int lane = lane_index();
-  // Rows of 128 bytes, of which 32 are used: chunks exchanged so that no bank
-  // is met twice.
+  // Rows of 128 bytes, of which 32 are used, swizzled so that there are no bank conflicts.
   const auto at = [](int row, int chunk) { return row * 128 + (chunk ^ row % 8) * kChunk; };
   for (int i = lane; i < 24 * 2; i += kWarp) {
     const int row = i / 2, chunk = i % 2;
@@ -281,8 +275,8 @@ void multiply_kernel(const char* a, const char* b, Acc* acc) {
   sync_warp();
   uint32_t of_a[4], of_b[4];
   load_matrices(of_a, shared, at(lane % 16, lane / 16));
-  load_matrices(of_b, shared, at(16 + lane % 8,
-                                 lane / 8 % 2));  // the upper two matrices are the lower two
+  // Of four matrices b has two, loaded twice.
+  load_matrices(of_b, shared, at(16 + lane % 8, lane / 8 % 2));
   Acc sum[4];
   for (int e = 0; e < 4; ++e) sum[e] = acc[(lane / 4 + e / 2 * 8) * 8 + lane % 4 * 2 + e % 2];
   multiply_add(Type(), sum, of_a, of_b);
@@ -306,12 +300,11 @@ const char* probe_multiply(int kind, const char* a, const char* b, void* acc) {
   });
 }
 
-// --- faults that the emulator has to find
-// --------------------------------------------------------------------------------
+// --- faults that the emulator has to find ---
 
-// Two warps turn 64 numbers round through shared memory. `fault`: 0 none, 1 no
-// barrier, 2 a barrier for one warp only, 3 a shuffle without all lanes, 4 an
-// element that nobody writes, 5 outside, 6 different things in one warp.
+// Two warps reverse 64 numbers through shared memory. `fault`: 0 none, 1 no barrier, 2 a barrier for one warp
+// only, 3 a shuffle without all lanes, 4 an element that is never written, 5 a write out of bounds, 6
+// different operations in one warp.
 const char* probe_reverse(int fault, const float* in, float* out) {
   return caught([&] {
     launch(
@@ -333,8 +326,8 @@ const char* probe_reverse(int fault, const float* in, float* out) {
   });
 }
 
-// A warp turns 32 numbers round, twice, through one buffer. `fault`: 0 none, 1
-// or 2: without the first or second barrier of the warp.
+// A warp reverses 32 numbers twice through shared memory. `fault`: 0 none, 1 or 2: without the first or
+// second barrier of the warp.
 const char* probe_reverse_warp(int fault, const float* in, float* out) {
   return caught([&] {
     launch(
@@ -354,8 +347,8 @@ const char* probe_reverse_warp(int fault, const float* in, float* out) {
   });
 }
 
-// Two warps count 64 numbers below 4. `fault`: 0 none, 1 counters that nobody
-// has written, 2 no barrier before the additions, 3 none after them.
+// Two warps count 64 numbers below 4. `fault`: 0 none, 1 a counter that was never written, 2 no barrier
+// before the additions, 3 none after them.
 const char* probe_add(int fault, const int* in, int* out) {
   return caught([&] {
     launch(
@@ -373,9 +366,9 @@ const char* probe_add(int fault, const int* in, int* out) {
   });
 }
 
-// Copies 512 bytes through shared memory. `fault`: 0 none, 1 not waited for, 2
-// waited for a group too few, 3 no barrier after the wait, 4 matrices loaded
-// with bank conflicts.
+// Copies 512 bytes through shared memory, and again by 4 bytes at a time, half of them zeros. `fault`: 0
+// none, 1 not waited for, 2 waited for one group too few, 3 no barrier after the wait, 4 matrices loaded with
+// bank conflicts.
 const char* probe_copy(int fault, const char* in, uint32_t* out) {
   return caught([&] {
     launch(

@@ -1,4 +1,4 @@
-// What the private ops ask of their tensors before they take pointers out of them.
+// The checks that private ops make of tensors before they take pointers from them.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// The private ops of the CPU backend's histogram; see loss_ops.cpp.
+// The private ops of the CPU backend's histogram: schemas, checks, and the step from tensors to pointers.
+// tcm_kernels/backends/cpu.py calls them and allocates what they write; see loss_ops.cpp.
 #include <algorithm>
 #include <optional>
 
@@ -9,7 +10,7 @@
 namespace tcm::cpu {
 namespace {
 
-constexpr int64_t kMostBins = 30000;  // as tcm_kernels/backends/contract.py: columns take 16 bits
+constexpr int64_t kMostBins = 30000;  // MOST_BINS of tcm_kernels/backends/contract.py: columns take 16 bits
 
 HistogramPlan plan_of(const Tensor& emb, const std::optional<Tensor>& ref, int64_t threads) {
   STD_TORCH_CHECK(threads > 0, "threads: expected at least 1");
@@ -47,7 +48,7 @@ HistogramSide side_of(const Tensor& x, const Tensor& order, const Tensor& group,
           label.const_data_ptr<int32_t>()};
 }
 
-// That the counters of a super-tile's edge are enough for the groups of its rows.
+// Checks that the counters suffice: the rows of a super-tile's edge have at most `most_groups` groups.
 void check_groups(const HistogramSide& side, int64_t edge, int64_t most_groups) {
   for (int64_t begin = 0; begin < side.raw.rows; begin += edge) {
     const int64_t last = std::min(begin + edge, side.raw.rows) - 1;

@@ -1,8 +1,8 @@
-// Ask for huge pages under memory that is about to be written for the first time.
+// Asks for huge pages for memory that is about to be written for the first time.
 //
-// Fresh memory is handed out page by page, each zeroed in a fault of its own: at 4 KiB that took 0.3 ms a
-// MiB on a virtual machine, as long as the whole backward. 2 MiB pages cost a tenth. A hint only, and only
-// for buffers of several such pages; where a system has none, nothing happens.
+// The system supplies fresh memory page by page and zeroes each page in its own fault: with 4 KiB pages that
+// takes 0.3 ms per MiB on a virtual machine, as long as the whole backward. 2 MiB pages take a tenth. A hint
+// only, and only for buffers of several such pages; on a system without them nothing happens.
 #pragma once
 
 #include <cstdint>

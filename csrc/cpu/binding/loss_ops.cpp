@@ -1,8 +1,9 @@
-// The private ops of the CPU backend: schemas, checks, and the step from tensors to pointers. They are
-// called by tcm_kernels/backends/cpu.py alone, which allocates what they write.
+// The private ops of the CPU backend's loss, and the Python module that also holds those of
+// histogram_ops.cpp: schemas, checks, and the step from tensors to pointers. tcm_kernels/backends/cpu.py
+// calls them and allocates what they write; only tests call the ops that encode rows or multiply codes.
 //
-// Bound through libtorch's stable ABI and Python's limited API: one binary for every torch >= 2.10 and
-// every Python >= 3.10. Importing the module runs the registrations below and nothing else.
+// Bound through libtorch's stable ABI and Python's limited API: one binary for every torch >= 2.10 and every
+// Python >= 3.10. Importing the module runs the registrations of the two files and nothing else.
 #undef Py_LIMITED_API
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
@@ -31,7 +32,7 @@ Plan plan_of(const Tensor& emb, const std::optional<Tensor>& ref, int64_t thread
                     threads, machine_coding());
 }
 
-// P and Q of both sides within the residual: emb's where wanted, then ref's where wanted.
+// P and Q of both sides within the residual: those of emb if wanted, then those of ref if wanted.
 template <class T, class Byte>
 struct ResidualSums {
   PartnerSums<T> of_emb{nullptr, nullptr};
@@ -118,8 +119,7 @@ void run_backward(const Tensor& grad_sums, const Tensor& residual, const Tensor&
   const ResidualSums<const T, const char> from(static_cast<const char*>(residual.const_data_ptr()),
                                                residual.numel(), emb.numel(), ref ? ref->numel() : 0,
                                                need_grad_emb, need_grad_ref);
-  // dΣ+/dx̂_i = -P_i and dΣ-/dx̂_i = Q_i; in the self case twice that, each row being both ends of its
-  // pairs.
+  // dΣ+/dx̂_i = -P_i and dΣ-/dx̂_i = Q_i; in the self case twice that, because row i is on both sides.
   const double ordered = ref ? 1.0 : 2.0;
   const double* g = grad_sums.const_data_ptr<double>();
   const double w_p = -ordered * g[0], w_q = ordered * g[1];
@@ -161,7 +161,7 @@ std::string simd_name_op() { return simd_name(); }
 
 std::string screening_name_op() { return coding_name(); }
 
-// A plan for rows (K, D) and codes of int8, with |q| <= limit, of bfloat16, or of the rows' own dtype.
+// A plan for rows (K, D) and codes in int8, with |q| <= limit, in bfloat16, or in the dtype of the rows.
 Plan coding_plan(const Tensor& rows, const Tensor& codes, int64_t limit) {
   check_rows(rows, "rows");
   STD_TORCH_CHECK(rows.scalar_type() == ScalarType::Float || is_double(rows),
@@ -185,7 +185,7 @@ Plan coding_plan(const Tensor& rows, const Tensor& codes, int64_t limit) {
   return plan;
 }
 
-// The codes of unit rows (N, D) as screening makes them, for tests of the certificate.
+// The codes of unit rows (N, D) as `pack_rows` makes them, for tests of the certificate.
 template <class T>
 void run_encode(const Plan& plan, const Tensor& rows, const Tensor& codes, const Tensor& scales,
                 const Tensor& errors) {
@@ -205,7 +205,7 @@ void encode_op(Tensor rows, int64_t limit, Tensor codes, Tensor scales, Tensor e
   (is_double(rows) ? run_encode<double> : run_encode<float>)(plan, rows, codes, scales, errors);
 }
 
-// The same for one code that stands for all of the rows.
+// The same for one centroid of all rows.
 template <class T>
 void run_encode_class(const Plan& plan, const Tensor& rows, const Tensor& code, const Tensor& scale,
                       const Tensor& error) {
@@ -225,7 +225,7 @@ void encode_class_op(Tensor rows, int64_t limit, Tensor code, Tensor scale, Tens
   (is_double(rows) ? run_encode_class<double> : run_encode_class<float>)(plan, rows, code, scale, error);
 }
 
-// Products (K, L) of all columns of two matrices of codes.
+// Products (K, L) of two matrices of codes, over all columns, for tests.
 void multiply_codes_op(Tensor x, Tensor r, Tensor products) {
   const ScalarType dtype = x.scalar_type();
   STD_TORCH_CHECK(x.is_cpu() && x.dim() == 2 && x.is_contiguous() && r.is_cpu() && r.dim() == 2 &&
@@ -240,7 +240,7 @@ void multiply_codes_op(Tensor x, Tensor r, Tensor products) {
                  products.mutable_data_ptr<int32_t>());
 }
 
-// Products of one int8 code x (K) with those rows of `codes` that `index` (L) names.
+// Products of one int8 code x (K) with the rows index (L) of `codes`, for tests.
 void code_dots_op(Tensor x, Tensor codes, Tensor index, Tensor products) {
   STD_TORCH_CHECK(codes.is_cpu() && codes.dim() == 2 && codes.is_contiguous() &&
                       codes.scalar_type() == ScalarType::Char && codes.size(1) % 64 == 0,

@@ -1,20 +1,20 @@
 // Counts the similarities of all pairs by group and bin, without the similarity matrix.
 //
 // Method: rows are sorted by group, so that a tile's rows and columns have few groups each. A task takes a
-// super-tile of up to 4096 x 4096 pairs: packs its unit rows, multiplies a tile at a time, turns the tile
-// into columns of the table (16 bits, one pass), and counts them twice while they are in cache: by rows for
-// the groups of the rows, by columns for those of the columns. Counters of 32 bits are a thread's own and
-// small enough for its cache; a super-tile's end adds them to the tables, by integer atomics, so the result
-// does not depend on who came first. In the self case only super-tiles and tiles on and above the diagonal
-// are visited, and counts are doubled.
+// super-tile of up to 4096 x 4096 pairs: it packs the unit rows, multiplies one tile at a time, turns its
+// similarities into columns of the table (16 bits, one pass), and counts these twice while they are in cache:
+// by rows for the groups of the rows, by columns for those of the columns. Counters have 32 bits, belong to
+// one thread and fit into its cache. Integer atomics add row counters to the tables after each row of tiles,
+// and column counters after the super-tile, so the result does not depend on the order of tasks. In the self
+// case only super-tiles and tiles on and above the diagonal are visited, and counts are doubled.
 //
 // Cost, N x N self case: N² D flops (half of a bare x·xᵀ), then per pair above the diagonal 1.5 vector
-// instructions of float64 a lane and two increments in L1 or L2. Memory: per thread 2 x 8 MiB of unit rows, a
-// tile (1 MiB in float32) and its columns (0.5 MiB), and 8 (B + 2) bytes a group of a super-tile's edge.
+// instructions of float64 per lane and two increments in L1 or L2. Memory: per thread 2 x 8 MiB of unit rows,
+// a tile (1 MiB in float32) and its columns (0.5 MiB), and 8 (B + 2) bytes per group of a super-tile's edge.
 //
-// Measured (Xeon, AVX-512, 2 threads, D = 512, B = 2000, 5.5 rows a group), over the bare product of the full
-// matrix in tiles: 0.78 at N = 60,000, 0.88 at 16,384, 1.14 at 4,096, where counters are cleared and added to
-// the tables once for few pairs. The floor is 0.5. All pairs in one bin: 0.88; every row a group: 1.3.
+// Measured (Xeon, AVX-512, 2 threads, D = 512, B = 2000, 5.5 rows per group), relative to the bare product of
+// the full matrix in tiles: 0.78 at N = 60,000, 0.88 at 16,384, and 1.14 at 4,096, where clearing and adding
+// counters serves few pairs. The floor is 0.5. With all pairs in one bin 0.88; with one group per row 1.3.
 #include "pair_histogram.h"
 
 #include <algorithm>
@@ -29,13 +29,13 @@ namespace tcm::cpu {
 namespace {
 
 constexpr int64_t kTile = 512;
-constexpr int64_t kPackBytes = int64_t(8) << 20;  // of one edge's unit rows: a share of the last-level cache
+constexpr int64_t kPackBytes = int64_t(8) << 20;  // unit rows of one edge: a share of the last-level cache
 constexpr int64_t kMostSuperTiles = 8;
 constexpr int64_t kTasksPerThread = 4;  // so that uneven tasks balance
-constexpr int64_t kStrip = 64;          // rows whose columns are counted together, while they are in L1
+constexpr int64_t kStrip = 64;          // rows counted together by columns, while in L1
 
-// Counters of the groups that rows [begin, end) of a side have: columns of negatives, of positives, and one
-// for pairs that do not count.
+// Counters for the groups of rows [begin, end) of a side. Per group: the columns of negatives, those of
+// positives, and one for pairs that do not count.
 class Counters {
  public:
   Counters(const HistogramSide& side, const Bins& bins, uint32_t* memory)
@@ -54,7 +54,7 @@ class Counters {
     return memory_ + int64_t(side_.rank[row] - side_.rank[begin_]) * (2 * columns_ + 1);
   }
 
-  // Adds them to the tables, and where asked for to the counts of all pairs.
+  // Adds the counters to the tables, and to `pooled` unless it is null.
   void flush(const HistogramTables& tables, int64_t weight, int64_t* pooled) const {
     for (int64_t row = begin_; row < end_; ++row) {
       if (row > begin_ && side_.rank[row] == side_.rank[row - 1]) continue;
@@ -81,7 +81,7 @@ class Counters {
   int64_t begin_ = 0, end_ = 0;
 };
 
-// Places in a thread's memory.
+// Pointers into one thread's part of the workspace.
 template <class T>
 struct Scratch {
   T* rows;            // (super_rows, D) unit rows
@@ -132,7 +132,7 @@ struct Span {
   int64_t size() const { return end - begin; }
 };
 
-// Whether some of these rows and columns may have a number in common, where both are sorted by it.
+// Whether a row of span i and a column of span j may have the same number, where both are sorted by it.
 bool may_meet(const int32_t* rows, Span i, const int32_t* columns, Span j) {
   return rows[i.begin] <= columns[j.end - 1] && columns[j.begin] <= rows[i.end - 1];
 }
@@ -190,7 +190,7 @@ class Counting {
       uint32_t* counts = of_rows_.of(i);
       for (int64_t j = 0; j < columns.size(); ++j) ++counts[bins[j]];
     }
-    // Within a group a pair has been counted; sorted by group, few tiles have such pairs.
+    // A pair within one group is already counted by rows. Sorted by group, few tiles have such pairs.
     if (may_meet(rows_.group, rows, columns_.group, columns)) {
       for (int64_t i = rows.begin; i < rows.end; ++i) {
         simd<T>().set_where_equal(columns_.group + columns.begin, rows_.group[i], nowhere(), columns.size(),

@@ -3,19 +3,20 @@
 #include <algorithm>
 
 #include "bits.h"
+#include "common/ceil_div.h"
 #include "cpu/torch_shim.h"
 #include "screening_plan.h"
 
 namespace tcm::cpu {
 namespace {
 
-// One tile as seen by a task.
+// One tile of a super-tile, for accumulation.
 template <class T>
 struct TileView {
   const Plan& plan;
   const SuperTile& super;
   const Workspace& work;
-  int64_t a, b;  // block row and column within the super-tile
+  int64_t a, b;  // blocks of rows and columns, relative to the super-tile
 
   int64_t row0() const { return (super.row_tile + a) * plan.tile; }
   int64_t col0() const { return (super.col_tile + b) * plan.tile; }
@@ -26,7 +27,7 @@ struct TileView {
   }
   const TileSums& sums() const { return work.tile_sums[super.slot(a, b)]; }
 
-  // Unit rows of the tile's rows and columns, from column `from` of D on.
+  // The unit row of row i, or of column j, of the tile, from element `from` on.
   const T* unit_row(int64_t i, int64_t from) const {
     return static_cast<const T*>(work.packed_rows.unit) + (a * plan.tile + i) * plan.dim + from;
   }
@@ -35,7 +36,7 @@ struct TileView {
   }
 
   int64_t words() const { return words_of(columns()); }
-  // Hard pairs of one sign among the 64 columns of word w in row i.
+  // The bits of the hard pairs of one sign in word w of row i.
   uint64_t word(int64_t i, int64_t w, bool positive) const {
     const uint64_t bits = work.bits[(super.slot(a, b) * plan.tile + i) * plan.words() + w];
     if (bits == 0) return 0;
@@ -44,7 +45,7 @@ struct TileView {
   }
 };
 
-// The transpose of a 64 x 64 matrix of bits, in place: halves of ever smaller blocks change places.
+// Transposes a 64 x 64 matrix of bits in place, by swapping off-diagonal quarters of blocks of halving size.
 void transpose(uint64_t (&rows)[64]) {
   uint64_t low = 0xffffffff;
   for (int half = 32; half > 0; half /= 2, low ^= low << half) {
@@ -56,8 +57,7 @@ void transpose(uint64_t (&rows)[64]) {
   }
 }
 
-// The pairs of one sign as a matrix of bits, (rows, words) as stored or its transpose (columns, words).
-// Returns the number of words.
+// Writes the pattern of one sign, (rows, words) as stored or transposed (columns, words); returns words.
 template <bool kToRows, class T>
 int64_t gather_pattern(const TileView<T>& tile, bool positive, uint64_t* pattern) {
   const int64_t words = words_of(kToRows ? tile.columns() : tile.rows());
@@ -74,7 +74,7 @@ int64_t gather_pattern(const TileView<T>& tile, bool positive, uint64_t* pattern
   return words;
 }
 
-// Columns [from, from + width) of D, which a task covers, and where it adds them up.
+// The columns [from, from + width) of D that a task covers, and the sums that it adds to.
 template <class T>
 struct Target {
   T* sums;  // (rows of one side, D), in the user's order
@@ -83,74 +83,106 @@ struct Target {
   int64_t worker;
 };
 
-// Adds one tile, one sign: to the sums of its rows the unit rows of its columns, or the reverse. Sums of
-// similarities that screening deferred are found on the way to the rows.
+// One tile and sign: the unit rows of its columns are added to the sums of its rows (kToRows), or the reverse. There
+// is a function for each way to do that.
 template <bool kToRows, class T>
-void accumulate_tile(const TileView<T>& tile, bool positive, Target<T> to) {
-  const Plan& plan = tile.plan;
-  const Workspace& work = tile.work;
-  const Simd<T>& loops = simd<T>();
-  const int64_t count = positive ? tile.sums().positives : tile.sums().negatives;
-  if (count == 0) return;
-  const int64_t pairs = tile.rows() * tile.columns();
-  const int64_t own = kToRows ? tile.rows() : tile.columns();
-  const int64_t others = kToRows ? tile.columns() : tile.rows();
-  const auto sum_of = [&](int64_t k) {
-    const LabelledRow& row = kToRows ? work.row_order[tile.row0() + k] : work.col_order[tile.col0() + k];
-    return to.sums + row.index * plan.dim + to.from;
-  };
-  const auto unit_of_other = [&](int64_t k) {
-    return kToRows ? tile.unit_column(k, to.from) : tile.unit_row(k, to.from);
-  };
-  const bool deferred = kToRows && (positive ? tile.sums().positive_deferred : tile.sums().negative_deferred);
-  T* product = work.row_scratch<T>(plan, to.worker);
-  T* scratch = work.tile_scratch<T>(plan, to.worker);
-  auto* pattern = reinterpret_cast<uint64_t*>(scratch + kPatternScratch + plan.tile * kPatternPanel);
+class TileAccumulation {
+ public:
+  TileAccumulation(const TileView<T>& tile, bool positive, Target<T> to)
+      : tile_(tile),
+        positive_(positive),
+        to_(to),
+        product_(tile.work.template row_scratch<T>(tile.plan, to.worker)),
+        scratch_(tile.work.template tile_scratch<T>(tile.plan, to.worker)),
+        pattern_(reinterpret_cast<uint64_t*>(scratch_ + kPatternScratch + tile.plan.tile * kPatternPanel)) {}
 
-  if (is_at_most(count, kMaxListShare, pairs) && !deferred) {
-    for (int64_t i = 0; i < tile.rows(); ++i) {
-      for (int64_t w = 0; w < tile.words(); ++w) {
-        for_each_bit(tile.word(i, w, positive), w * 64, [&](int64_t j) {
-          loops.add(sum_of(kToRows ? i : j), unit_of_other(kToRows ? j : i), to.width);
+  void run() const {
+    const int64_t count = positive_ ? tile_.sums().positives : tile_.sums().negatives;
+    const int64_t pairs = tile_.rows() * tile_.columns();
+    const bool deferred =
+        kToRows && (positive_ ? tile_.sums().positive_deferred : tile_.sums().negative_deferred);
+    if (count == 0) return;
+    if (deferred) {
+      tile_.deferred(to_.from / tile_.plan.chunk)[positive_ ? 0 : 1] = add_pattern(true);
+    } else if (is_at_most(count, kMaxListShare, pairs)) {
+      add_list();
+    } else if (is_at_most(pairs - count, kMaxListShare, pairs)) {
+      add_full_minus_list();
+    } else {
+      add_pattern(false);
+    }
+  }
+
+ private:
+  int64_t own() const { return kToRows ? tile_.rows() : tile_.columns(); }
+  int64_t others() const { return kToRows ? tile_.columns() : tile_.rows(); }
+  T* sum_of(int64_t k) const {
+    const Workspace& work = tile_.work;
+    const LabelledRow& row = kToRows ? work.row_order[tile_.row0() + k] : work.col_order[tile_.col0() + k];
+    return to_.sums + row.index * tile_.plan.dim + to_.from;
+  }
+  const T* unit_of_other(int64_t k) const {
+    return kToRows ? tile_.unit_column(k, to_.from) : tile_.unit_row(k, to_.from);
+  }
+
+  void add_list() const {
+    for (int64_t i = 0; i < tile_.rows(); ++i) {
+      for (int64_t w = 0; w < tile_.words(); ++w) {
+        for_each_bit(tile_.word(i, w, positive_), w * 64, [&](int64_t j) {
+          loops_.add(sum_of(kToRows ? i : j), unit_of_other(kToRows ? j : i), to_.width);
         });
       }
     }
-  } else if (is_at_most(pairs - count, kMaxListShare, pairs) && !deferred) {
-    const int64_t words = gather_pattern<kToRows>(tile, positive, pattern);
-    const double* all = (kToRows ? work.packed_columns.block_sum + tile.b * plan.dim
-                                 : work.packed_rows.block_sum + tile.a * plan.dim) +
-                        to.from;
-    for (int64_t k = 0; k < to.width; ++k) product[k] = static_cast<T>(all[k]);
-    const RowSpan whole{0, others, 0, 0};
-    for (int64_t i = 0; i < own; ++i) {
-      const uint64_t* bits = pattern + i * words;
+  }
+
+  void add_full_minus_list() const {
+    const Workspace& work = tile_.work;
+    const int64_t words = gather_pattern<kToRows>(tile_, positive_, pattern_);
+    const double* all = (kToRows ? work.packed_columns.block_sum + tile_.b * tile_.plan.dim
+                                 : work.packed_rows.block_sum + tile_.a * tile_.plan.dim) +
+                        to_.from;
+    for (int64_t k = 0; k < to_.width; ++k) product_[k] = static_cast<T>(all[k]);
+    const RowSpan whole{0, others(), 0, 0};
+    for (int64_t i = 0; i < own(); ++i) {
+      const uint64_t* bits = pattern_ + i * words;
       int64_t hard = 0;
       for (int64_t w = 0; w < words; ++w) hard += __builtin_popcountll(bits[w]);
-      // A row with few hard pairs is a list all the same: a sum of none is to be exactly 0.
-      const bool full = 2 * hard >= others;
-      if (full) loops.add(sum_of(i), product, to.width);
+      // A row with fewer than half of its bits set is added as a list: an empty sum must be exactly 0.
+      const bool full = 2 * hard >= others();
+      if (full) loops_.add(sum_of(i), product_, to_.width);
       for (int64_t w = 0; w < words; ++w) {
         for_each_bit(full ? ~bits[w] & whole.pair_bits(w) : bits[w], w * 64, [&](int64_t k) {
-          (full ? loops.subtract : loops.add)(sum_of(i), unit_of_other(k), to.width);
+          (full ? loops_.subtract : loops_.add)(sum_of(i), unit_of_other(k), to_.width);
         });
       }
     }
-  } else {
-    const int64_t stride = (to.width + kPatternPanel - 1) / kPatternPanel * kPatternPanel;
-    const int64_t words = gather_pattern<kToRows>(tile, positive, pattern);
-    loops.pattern_product(pattern, words, own, unit_of_other(0), plan.dim, others, to.width, scratch, product,
-                          stride);
-    double similarities = 0;  // Σ over the hard pairs of s, as far as these columns of D go
-    for (int64_t i = 0; i < own; ++i) {
-      const T* row = product + i * stride;
-      if (deferred) similarities += double(loops.dot(tile.unit_row(i, to.from), row, to.width));
-      loops.add(sum_of(i), row, to.width);
-    }
-    if (deferred) tile.deferred(to.from / plan.chunk)[positive ? 0 : 1] = similarities;
   }
-}
 
-// Puts the sums found while adding up in the place that screening left for them.
+  // Returns Σ s over the hard pairs, the part of these columns of D, where it is asked for.
+  double add_pattern(bool needs_similarities) const {
+    const int64_t stride = ceil_div(to_.width, kPatternPanel) * kPatternPanel;
+    const int64_t words = gather_pattern<kToRows>(tile_, positive_, pattern_);
+    loops_.pattern_product(pattern_, words, own(), unit_of_other(0), tile_.plan.dim, others(), to_.width,
+                           scratch_, product_, stride);
+    double similarities = 0;
+    for (int64_t i = 0; i < own(); ++i) {
+      const T* row = product_ + i * stride;
+      if (needs_similarities) similarities += double(loops_.dot(tile_.unit_row(i, to_.from), row, to_.width));
+      loops_.add(sum_of(i), row, to_.width);
+    }
+    return similarities;
+  }
+
+  const TileView<T>& tile_;
+  const bool positive_;
+  const Target<T> to_;
+  T* const product_;
+  T* const scratch_;
+  uint64_t* const pattern_;
+  const Simd<T>& loops_ = simd<T>();
+};
+
+// Adds the deferred sums of similarities, over the chunks of D, to the sums of the tile.
 template <class T>
 void collect_deferred(const TileView<T>& tile) {
   TileSums& sums = tile.work.tile_sums[tile.super.slot(tile.a, tile.b)];
@@ -165,8 +197,8 @@ void collect_deferred(const TileView<T>& tile) {
 template <class T>
 void accumulate(const Plan& plan, const SuperTile& super, const Workspace& work, PartnerSums<T> of_rows,
                 PartnerSums<T> of_columns) {
-  // Tasks: (block, chunk of D, sign), first the row blocks, then the column blocks. On the diagonal of the
-  // self case both are the same rows, so one task takes a block's tiles in both directions.
+  // Tasks: (block, chunk of D, sign), first the blocks of rows, then the blocks of columns. In a super-tile
+  // on the diagonal both are the same rows, so one task takes the tiles of a block in both directions.
   const bool both = super.diagonal;
   const int64_t row_blocks = of_rows.positive ? super.row_count : 0;
   const int64_t column_blocks = of_columns.positive && !both ? super.col_count : 0;
@@ -182,14 +214,14 @@ void accumulate(const Plan& plan, const SuperTile& super, const Workspace& work,
     const auto tile = [&](int64_t a, int64_t b) { return TileView<T>{plan, super, work, a, b}; };
     if (block < row_blocks) {
       for (int64_t a = 0; both && a <= block; ++a) {
-        accumulate_tile<false>(tile(a, block), positive, target(of_rows));
+        TileAccumulation<false, T>(tile(a, block), positive, target(of_rows)).run();
       }
       for (int64_t b = both ? block : 0; b < super.col_count; ++b) {
-        accumulate_tile<true>(tile(block, b), positive, target(of_rows));
+        TileAccumulation<true, T>(tile(block, b), positive, target(of_rows)).run();
       }
     } else {
       for (int64_t a = 0; a < super.row_count; ++a) {
-        accumulate_tile<false>(tile(a, block - row_blocks), positive, target(of_columns));
+        TileAccumulation<false, T>(tile(a, block - row_blocks), positive, target(of_columns)).run();
       }
     }
   });

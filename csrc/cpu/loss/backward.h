@@ -1,4 +1,4 @@
-// The backward on the CPU: from P and Q to the gradient of raw rows.
+// The backward on the CPU: from P and Q to the gradient of the raw rows.
 #pragma once
 
 #include "accumulate.h"
@@ -6,7 +6,7 @@
 
 namespace tcm::cpu {
 
-// grad = (g - (g·x̂) x̂) / ‖x‖ with g = w_p P + w_q Q, in the dtype of `raw`.
+// grad = (g - (g·x̂) x̂) / ‖x‖, or g / kNormFloor for shorter rows, with g = w_p P + w_q Q, in raw's dtype.
 template <class T>
 void normalize_backward(const RawRows& raw, PartnerSums<const T> sums, double w_p, double w_q,
                         int64_t threads, void* grad);

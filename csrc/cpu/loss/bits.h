@@ -5,10 +5,10 @@
 
 namespace tcm::cpu {
 
-// Words for so many bits.
+// The number of words that hold `bits` bits.
 inline int64_t words_of(int64_t bits) { return (bits + 63) / 64; }
 
-// Calls visit(first + k) for every bit k that is set, in order.
+// Calls visit(first + k) for every set bit k, in ascending order.
 template <class Visit>
 void for_each_bit(uint64_t bits, int64_t first, const Visit& visit) {
   for (; bits; bits &= bits - 1) visit(first + __builtin_ctzll(bits));

@@ -1,5 +1,5 @@
-// What the screenings by codes share: thresholds that hold for a whole block of columns, and what becomes of
-// the pairs that a first look leaves.
+// What screen_by_codes and screen_by_centroids share: tile-wide thresholds, and the evaluation of undecided
+// pairs. The terms are those of screening_plan.h.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace tcm::cpu {
 
-// What the codes of a block of columns have in common.
+// The extremes of scale and error over the codes of a block of columns.
 struct CodeRange {
   float smallest_scale = std::numeric_limits<float>::max();
   float largest_scale = 0;
@@ -25,20 +25,20 @@ struct CodeRange {
     }
   }
 
-  // The least product q of a row's code at which c_i c_j q can reach `similarity` for some column j, or a
-  // little less. A ratio in float64, moved by more than its rounding to the safe side and cut off.
+  // For a row's code of scale c_i, the least product q at which c_i c_j q can reach `similarity` for some
+  // column j, or a little less: a ratio in float64, lowered by more than its rounding, and truncated.
   int32_t threshold(float scale, double similarity) const {
     constexpr double kMove = 1e-9, kMost = 2147483000.0;
     const double unit = double(scale) * double(similarity > 0 ? largest_scale : smallest_scale);
     if (unit == 0) return similarity > 0 ? int32_t(kMost) : -int32_t(kMost);
     const double q = similarity / unit, safe = q - std::abs(q) * kMove;
-    if (!(safe > -kMost)) return -int32_t(kMost);  // a margin that is not a number, too
+    if (!(safe > -kMost)) return -int32_t(kMost);  // also where the margin is not a number
     return static_cast<int32_t>(std::min(safe, kMost));
   }
 };
 
-// Of the marked pairs of two classes, clears those that the product of the rows' own codes proves harmless:
-// after a first look by less than that, a pair takes a few hundred bytes here, and a few thousand in full.
+// With int8 codes, clears the undecided pairs of two classes that the product of the two rows' own codes
+// proves harmless: it reads a few hundred bytes per pair, an inner product a few thousand.
 template <class T>
 void clear_harmless(const Tile<T>& tile) {
   const Plan& plan = tile.plan;
@@ -49,7 +49,7 @@ void clear_harmless(const Tile<T>& tile) {
   const float minus = static_cast<float>(tile.margins.minus);
   int32_t columns[kLargestTile], products[kLargestTile];
   for (int64_t i = 0; i < tile.rows; ++i) {
-    // The pairs are taken out of the row's bits; those that may be hard are put back.
+    // Clears the bits of the row's pairs of two classes; those that may be hard are set again below.
     const RowSpan span = tile.span(i);
     int64_t count = 0;
     for (int64_t w = 0; w < tile.words(); ++w) {
@@ -61,7 +61,7 @@ void clear_harmless(const Tile<T>& tile) {
     }
     if (count == 0) continue;
     simd<T>().code_dots(x + i * plan.code_dim, r, columns, count, plan.code_dim, products);
-    // Most are harmless by the bound of all columns of the tile; the others have their own.
+    // The tile-wide threshold proves most of them harmless; the others get their own bound.
     const RowCode row = tile.row_code(i);
     const int32_t least =
         range.threshold(row.scale, tile.margins.minus - similarity_error(row.error, range.largest_error));
@@ -74,7 +74,8 @@ void clear_harmless(const Tile<T>& tile) {
   }
 }
 
-// Finishes a tile after a first look that left `marked` pairs marked; false where those are too many.
+// Evaluates the undecided pairs, which are marked in tile.bits, and so finishes the tile. `marked` is their
+// number or an upper bound of it; where that is too many, changes nothing and returns false.
 template <class T>
 bool finish_first_look(const Tile<T>& tile, int64_t marked) {
   if (!is_at_most(marked, kMaxLeftShare, tile.rows * tile.columns)) return false;

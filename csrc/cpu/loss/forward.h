@@ -6,24 +6,24 @@
 
 namespace tcm::cpu {
 
-// Where the time of a call went, in seconds.
+// The seconds that each stage of a call takes.
 struct StageTimes {
   double order = 0;    // sorting by label, and clearing P and Q
-  double prepare = 0;  // unit rows, their codes and those of classes
+  double prepare = 0;  // unit rows, their codes and tails, and centroids
   double probe = 0;
   double screen = 0;
   double accumulate = 0;
 };
 
-// Sums over ordered pairs, as the op returns them.
+// Sums and counts over ordered pairs, as the op returns them.
 struct ForwardResult {
   double positive_sum, negative_sum;
   int64_t positives, negatives;
   StageTimes times;
 };
 
-// emb (N, D), labels (N); ref (M, D), ref_labels (M), null in the self case. P and Q of each side are
-// written where wanted. All sums become NaN where a norm is not a finite number of type T.
+// emb (N, D), labels (N); ref (M, D), ref_labels (M), which is null in the self case. P and Q of each side
+// are written where not null. Where a norm is not a finite number of type T, all sums, P and Q become NaN.
 template <class T>
 ForwardResult forward(const Plan& plan, const RawRows& emb, const int64_t* labels, const RawRows& ref,
                       const int64_t* ref_labels, int64_t self_offset, Margins<double> margins,

@@ -11,9 +11,9 @@ namespace {
 
 constexpr int64_t kSmallestTile = 64;
 constexpr int64_t kSuperRows = 8192;                 // 256 tiles of 512: 8 MiB of bit maps
-constexpr int64_t kPackedBytes = int64_t(16) << 20;  // of each side's packed rows, if rows are wide
-constexpr int64_t kTasksPerThread = 8;               // enough for uneven tasks to balance
-// Below these a first look saves less than what surrounds it costs.
+constexpr int64_t kPackedBytes = int64_t(16) << 20;  // bound on the unit rows of each side, for wide rows
+constexpr int64_t kTasksPerThread = 8;               // so that uneven tasks balance
+// Below these, screening saves less than it costs.
 constexpr int64_t kSmallestScreenedTile = 128;
 constexpr int64_t kSmallestScreenedDim = 32;
 
@@ -36,7 +36,7 @@ Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t e
   const int64_t needed = ceil_div(std::max(rows, columns), plan.tile);
   plan.super_tiles =
       std::clamp(std::min(affordable, kSuperRows) / plan.tile, int64_t(1), std::max<int64_t>(needed, 1));
-  // A block of rows and a sign is a task of `accumulate`; where those are few, each is cut along D.
+  // A task of `accumulate` is a block and a sign; where these are few, each is divided along D.
   const int64_t blocks = std::max<int64_t>(std::min(needed, plan.super_tiles), 1);
   const int64_t cuts = ceil_div(kTasksPerThread * plan.threads, 2 * blocks);
   plan.chunk =
@@ -48,7 +48,7 @@ Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t e
 }
 
 int64_t Plan::tile_elements() const {
-  const int64_t similarities = tile * tile + 64;  // or int32 products; read up to a word past the end
+  const int64_t similarities = tile * tile + 64;  // or int32 products; reads go up to 64 past the end
   const int64_t pattern =
       kPatternScratch + tile * kPatternPanel + tile * words() * int64_t(sizeof(uint64_t)) / element;
   return std::max(similarities, pattern);

@@ -1,4 +1,4 @@
-// How a call is cut into tiles: from shapes and the number of threads, never from data.
+// How a call is divided into tiles: by shapes, dtype, machine and number of threads, never by data.
 #pragma once
 
 #include <cstdint>
@@ -7,15 +7,15 @@ namespace tcm::cpu {
 
 constexpr int64_t kLargestTile = 512;  // 1 MiB of float32 similarities: what a core's L2 cache holds
 
-// What rows are coded in for screening; see quantize.h.
+// The format of the codes of rows; see quantize.h.
 struct Coding {
   enum Kind { none, int8, bfloat16 } kind;
   int limit;  // largest |q| of int8
 };
 
-// The similarity matrix is cut into square tiles, and the tiles into super-tiles. A super-tile is
-// screened as a whole, one bit a pair, and then added up: its packed unit rows and its bit maps are the
-// memory the method needs beside P and Q.
+// The similarity matrix is divided into square tiles, and these are grouped into super-tiles. A super-tile is
+// screened as a whole, one bit per pair, and then accumulated: its packed rows and its bit maps are most of
+// the memory that the method needs beside P and Q.
 struct Plan {
   int64_t rows;     // N
   int64_t columns;  // M; N in the self case
@@ -26,11 +26,11 @@ struct Plan {
   int64_t tile;         // edge of a tile, a multiple of 64
   int64_t super_tiles;  // tiles along the edge of a super-tile
   int64_t chunk;        // columns of P and Q that one task of `accumulate` covers
-  bool screens;         // whether tiles are large enough for a first look to pay
-  Coding coding;        // what rows are coded in for it
-  int64_t code_dim;     // D rounded up: elements of a row's code
+  bool screens;         // whether tile and D allow screening: codes, probe, centroids
+  Coding coding;        // of rows and centroids; none unless `screens`
+  int64_t code_dim;     // elements of a code: D rounded up to a multiple of 64, 0 without codes
 
-  // `coding` is what this machine can do.
+  // `coding` is that of this machine.
   static Plan make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t element, int64_t threads,
                    Coding coding);
 
@@ -40,9 +40,9 @@ struct Plan {
   bool codes() const { return coding.kind != Coding::none; }
   int64_t code_bytes() const { return code_dim * (coding.kind == Coding::bfloat16 ? 2 : 1); }
   int64_t centroid_bytes() const { return codes() ? code_bytes() : dim * element; }
-  int64_t words() const { return tile / 64; }  // of one tile row's bit map
+  int64_t words() const { return tile / 64; }  // per tile row of a bit map
   int64_t chunks() const { return (dim + chunk - 1) / chunk; }
-  int64_t tile_elements() const;  // of a thread's scratch for one tile
+  int64_t tile_elements() const;  // of a thread's tile_scratch
   int64_t super_rows() const { return super_tiles * tile; }
 };
 

@@ -13,7 +13,7 @@
 namespace tcm::cpu {
 namespace {
 
-// Labels that lie close together, as class indices do, are counted; any others are compared.
+// A counting sort where the range of labels is small, as for class indices, else a sort by comparison.
 void sort_by_label(const int64_t* labels, int64_t n, LabelledRow* order) {
   if (n == 0) return;
   const auto [least, most] = std::minmax_element(labels, labels + n);
@@ -26,7 +26,7 @@ void sort_by_label(const int64_t* labels, int64_t n, LabelledRow* order) {
     return;
   }
   for (int64_t i = 0; i < n; ++i) order[i] = {labels[i], i};
-  // Original rows are distinct, so this order is the stable one.
+  // Ties in the label are broken by the original row, which makes the order the stable one.
   std::sort(order, order + n, [](const LabelledRow& a, const LabelledRow& b) {
     return a.label != b.label ? a.label < b.label : a.index < b.index;
   });
@@ -62,7 +62,7 @@ void order_by_label(const Plan& plan, const int64_t* labels, const int64_t* ref_
   sort_by_label(labels, plan.rows, work.row_order);
   if (!plan.self) sort_by_label(ref_labels, plan.columns, work.col_order);
 
-  // Two pointers over the sorted sides: the run of columns that share each row's label.
+  // Two pointers over the sorted columns find the run that shares each row's label.
   int64_t begin = 0, end = 0;
   for (int64_t i = 0; i < plan.rows; ++i) {
     const int64_t label = work.row_order[i].label;

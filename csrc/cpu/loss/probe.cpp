@@ -12,22 +12,23 @@
 namespace tcm::cpu {
 namespace {
 
-constexpr int64_t kMostSampled = 64;   // rows and columns: 4096 pairs
-constexpr int64_t kSampledFrom = 128;  // one row in so many, so that a look costs little beside the sweep
-constexpr int64_t kStep = 64;          // K is a multiple of this
-// What a pair costs that a first look leaves, measured on a Xeon with AVX512-VNNI, D = 512: with int8 codes,
-// one product of two rows' codes, as much as 10 pairs of a tile's product; without, an inner product, as
-// much as 5 pairs of a float32 product.
+constexpr int64_t kMostSampled = 64;   // rows, and as many columns: 4096 pairs
+constexpr int64_t kSampledFrom = 128;  // one row in 128, so that the probe costs little beside screening
+constexpr int64_t kStep = 64;          // K is a multiple of this, or D
+// The cost of an undecided pair, measured on a Xeon with AVX512-VNNI, D = 512. With int8 codes it takes one
+// product of two rows' codes, which costs as much as 10 pairs of a tile's product; bfloat16 is taken to cost
+// the same. Without codes it takes an inner product, which costs as much as 5 pairs of a float32 product.
 constexpr double kLeftByCodes = 10.0;
 constexpr double kLeft = 5.0;
-constexpr double kMostLeft = 1.0 / 16;  // share of pairs that a first look may leave
-// Share of pairs that need an inner product all the same, being open or few of their kind, from which on
-// codes are not tried: their product takes a quarter of a float32 one, an inner product five pairs of that.
+constexpr double kMostLeft = 1.0 / 16;  // largest share of undecided pairs
+// Some pairs need an inner product in any case: the open ones, and the hard or not hard ones where these are
+// few. Above this share of them codes are not used: a product of codes takes a quarter of a float32 product,
+// and an inner product as much as five pairs of a float32 product.
 constexpr double kUselessFrom = 0.15;
 
 int64_t steps_of(const Plan& plan) { return (plan.dim + kStep - 1) / kStep; }
 
-// A sampled row: its position in the pack, and the lengths of u[k:] at every step.
+// A sampled row: its index among the packed rows, and its tail at every step.
 struct Sampled {
   int64_t row;
   std::vector<double> tail;
@@ -51,8 +52,8 @@ std::vector<Sampled> take(const Plan& plan, const PackedRows& packed, int64_t co
   return sample;
 }
 
-// What was seen of the sampled pairs. `left`: how many of them a product of so many steps leaves, of the
-// rows' own codes or of their classes'.
+// Counts over sampled pairs of two classes. left_by_rows[step] and left_by_classes[step]: the pairs that are
+// undecided after the first `step` steps of columns, by the rows' own codes or by centroids.
 struct Seen {
   int64_t pairs = 0, open = 0, hard = 0;
   std::vector<int64_t> left_by_rows, left_by_classes;
@@ -68,7 +69,7 @@ struct Seen {
   double share(int64_t of) const { return double(of) / double(pairs); }
 };
 
-// A row of the sample against its columns.
+// Compares a sampled row with the sampled columns.
 template <class T>
 class Survey {
  public:
@@ -79,7 +80,7 @@ class Survey {
         work_(work),
         columns_(take<T>(plan, work.packed_columns, super.columns(plan), true)),
         worst_tail_(steps_of(plan) + 1, 0.0) {
-    // Tiles take a first look by the bound of a whole block of columns: by the largest of each.
+    // Thresholds of cheap products hold for a whole block of columns, so they take the largest of each.
     for (const Sampled& b : columns_) {
       if (plan.codes()) {
         worst_scale_ = std::max(worst_scale_, work.packed_columns.scale[b.row]);
@@ -112,7 +113,7 @@ class Survey {
     return static_cast<const T*>(packed.unit) + row * plan_.dim;
   }
 
-  // What the code of a row's class stands for, as far as the class is in the row's block; returns its error.
+  // Writes what the centroid of the row's class, within the row's block, stands for; returns its error.
   float class_of(int64_t row, T* centre) const {
     const LabelledRow* order = work_.row_order + super_.row_tile * plan_.tile;
     const int64_t begin = row / plan_.tile * plan_.tile,
@@ -132,8 +133,8 @@ class Survey {
     return of_class.error;
   }
 
-  // Counts, for every number of steps, whether row u could be hard with column b by what comes first. Returns
-  // their similarity.
+  // For every number of steps, counts whether the pair (a, b) is undecided. u is the row of a, or what the
+  // centroid of its class stands for. Returns the inner product of u and the row of b.
   double look(const Sampled& a, const T* u, float error, const Sampled& b, std::vector<int64_t>& left) const {
     const T* v = unit(work_.packed_columns, b.row);
     const double bound = similarity_error(error, worst_error_);
@@ -157,7 +158,7 @@ class Survey {
   std::vector<double> worst_tail_;
 };
 
-// The screening that costs least by what was seen. `classes`: of the super-tile, per row.
+// The screening that costs least by the counts. `classes`: the number of centroids per row of the super-tile.
 ScreeningPlan cheapest(const Plan& plan, const Seen& seen, double classes) {
   const int64_t steps = steps_of(plan);
   const double each_left = plan.codes() ? kLeftByCodes : kLeft;
@@ -190,7 +191,7 @@ ScreeningPlan probe(const Plan& plan, const SuperTile& super, Margins<double> ma
   for (const Seen& of_row : by_row) seen.add(of_row);
 
   if (seen.pairs == 0) return {plan.codes(), false, plan.dim};
-  // Neither few hard nor few not hard: sums of similarities are needed, unless they can be deferred.
+  // Neither few hard nor few not hard pairs: all similarities are needed, unless their sums can be deferred.
   const bool middle = !is_at_most(std::min(seen.hard, seen.pairs - seen.hard), kMaxOpenShare, seen.pairs);
   const int64_t listed = middle ? 0 : std::min(seen.hard, seen.pairs - seen.hard);
   if (seen.share(seen.open + listed) > kUselessFrom || (middle && !can_defer))

@@ -1,15 +1,15 @@
-// How to screen, decided by a look at a fixed sample of pairs before the sweep.
+// Probe: chooses how to screen, from a fixed sample of pairs, before any tile is screened.
 //
-// Three things depend on the data. Where most pairs lie too close to a margin for int8 to tell, its products
-// are wasted. And where hard negatives are rare, the first K of D columns often prove a pair harmless
-// already: what the others can add is at most the product of the rows' remaining lengths,
+// The choice depends on the data in three ways. Where most pairs lie too close to a margin for codes to
+// decide, products of codes are wasted. Where hard negatives are rare, the first K of D columns often prove a
+// pair harmless: the other columns add at most the product of the two tails,
 //
 //   |Σ_{k >= K} u_ik u_jk| <= t_i t_j,   t = ‖u[K:]‖.
 //
-// And where the rows of a class are alike, one product may do so for all of them: see centroids.h.
+// Where the rows of a class are alike, one product may prove this for all of them: see centroids.h.
 //
-// The sample only decides what is computed first, never what is true: a pair is decided by proof or by its
-// similarity whatever was chosen here. It is the same for the same input, so results repeat.
+// The sample decides only what is computed first. Every pair is decided by a proof or by its similarity,
+// whatever is chosen here. The same input gives the same sample, so results repeat.
 #pragma once
 
 #include "screening_plan.h"
@@ -17,12 +17,13 @@
 
 namespace tcm::cpu {
 
-// For a super-tile whose rows are packed; `can_defer` as in screen(). Positives are few and not looked at.
+// For a super-tile whose rows and columns are packed; `can_defer` as in screen(). Only pairs of two classes
+// are counted, since those of one class are few.
 template <class T>
 ScreeningPlan probe(const Plan& plan, const SuperTile& super, Margins<double> margins, bool can_defer,
                     const Workspace& work);
 
-// t of every packed row, for a screening with a prefix.
+// Writes the tail of each of the first `rows` packed rows, for a screening with a prefix.
 template <class T>
 void measure_tails(const Plan& plan, const ScreeningPlan& screening, int64_t rows, const PackedRows& packed);
 

@@ -44,7 +44,7 @@ bool has_bfloat16_units() {
 #endif
 }
 
-// The coding of a plan for rows of `dim` elements, as far as encoding and products go.
+// A plan with what `encode` and `multiply_codes` read, for codes of `dim` elements.
 Plan plan_for(Coding coding, int64_t dim) {
   Plan plan{};
   plan.dim = dim;
@@ -53,7 +53,8 @@ Plan plan_for(Coding coding, int64_t dim) {
   return plan;
 }
 
-// Rows of ±limit in patterns that agree, disagree and alternate: the largest sums, of either sign.
+// Whether int8 products are exact, tried on rows of ±limit whose signs agree, differ and alternate: these
+// give the largest sums of either sign.
 bool exact_int8(int limit) {
   constexpr int64_t rows = 130, columns = 67, dim = 192;
   const auto value = [limit](int64_t row, int64_t k) -> int8_t {
@@ -79,8 +80,8 @@ bool exact_int8(int limit) {
   return true;
 }
 
-// Whether products of bfloat16 rows are added up in float32: a sum of 4096 equal terms, which would stop
-// growing at 256 of them in bfloat16, and one of either sign.
+// Whether products of bfloat16 rows are added up in float32, tried on a sum of 4096 equal terms, which would
+// stop growing after 256 of them in bfloat16, and on one with terms of either sign.
 bool sound_bfloat16() {
   constexpr int64_t rows = 2, dim = 4096;
   const Plan plan = plan_for({Coding::bfloat16, 0}, dim);
@@ -177,7 +178,7 @@ void multiply_codes(const Plan& plan, const void* x, int64_t rows, const void* r
     multiply(int8_t(), products);
     return;
   }
-  // Into the upper half of the same memory, from where they are widened in place, first to last.
+  // Products go into the upper half of the same memory and are widened in place, from the first to the last.
   BFloat16* narrow = reinterpret_cast<BFloat16*>(products) + rows * columns;
   multiply(BFloat16(), narrow);
   simd<float>().widen_products(reinterpret_cast<const uint16_t*>(narrow), rows * columns, products);

@@ -11,7 +11,7 @@
 namespace tcm::cpu {
 namespace {
 
-constexpr int64_t kStrip = 4;  // tiles side by side that share a product of classes
+constexpr int64_t kStrip = 4;  // adjacent tiles that share a product by centroids
 
 // All similarities in full precision, then one pass over each row.
 template <class T>

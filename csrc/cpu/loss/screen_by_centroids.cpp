@@ -1,6 +1,6 @@
-// Tiles by one product a class: see centroids.h. A pair that the class's product cannot prove harmless gets one
-// of the two rows' own codes, and if that does not prove it either, an inner product; a tile that keeps too
-// many such pairs is left to the next screening.
+// Screens tiles by one product per class: see centroids.h. With int8, undecided pairs of two classes get a
+// product of the two rows' own codes each; those not proven harmless, and pairs of one class, get an inner
+// product each. A tile with too many undecided pairs is left to the caller.
 #include "screen_by_centroids.h"
 
 #include <algorithm>
@@ -12,8 +12,8 @@
 namespace tcm::cpu {
 namespace {
 
-// Marks in tile.bits the pairs that their class's product leaves, and returns how many there are at most.
-// `scan` does so for one row, given that product, the row's span and the least similarity to be marked.
+// Marks the undecided pairs in tile.bits, and returns an upper bound of their number. `scan` marks one row,
+// given the index and scale of its centroid, the least similarity to be marked, its span and its bits.
 template <class T, class Scan>
 int64_t mark(const Tile<T>& tile, const ScreeningPlan& screening, float column_error, const Scan& scan) {
   const Plan& plan = tile.plan;
@@ -28,7 +28,8 @@ int64_t mark(const Tile<T>& tile, const ScreeningPlan& screening, float column_e
     if (beyond) reach -= tail * double(classes.tail[at]);
     uint64_t* of_class = tile.row_bits(begin[k]);
     const int64_t found = scan(k, classes.scale[at], reach, tile.span(begin[k]), of_class);
-    // The first row's pairs hold those of the others: fewer only at the diagonal. It comes last.
+    // The span of the class's first row contains those of its other rows, which differ only at the diagonal.
+    // The first row comes last, because the others read its bits.
     for (int64_t i = begin[k + 1] - 1; i >= begin[k]; --i) {
       const RowSpan span = tile.span(i);
       uint64_t* bits = tile.row_bits(i);

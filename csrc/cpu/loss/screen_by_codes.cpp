@@ -1,15 +1,17 @@
-// One tile by products of codes: what the certificate leaves undecided is little, and only that is computed.
+// Screens one tile by products of codes. The steps, in the order of the code; each may finish the tile:
 //
-//   prefix       where the sample suggests it, the product of the first columns alone; what it leaves, if
-//                little, gets a product of whole codes each, and what that leaves an inner product
-//   candidates   pairs whose product reaches the least that could be hard for any column of the tile:
-//                one comparison a pair; where they are very few they get an inner product each
-//   classified   else each candidate by its own bound: harmless, hard, or open
-//   then         few hard or open: each gets an inner product, which decides it and is its similarity
-//                few not hard: the same for those, and Σ s = (sum of rows)·(sum of columns) - theirs
-//                few open, many of either: inner products for the open ones; Σ s is left to
-//                `accumulate`, which multiplies the hard pairs' pattern with the unit rows anyway
-//                many open: the tile is multiplied in full precision
+//   prefix      where the probe chose one without centroids. Up to kMaxLeftShare undecided: those of two
+//               classes get a product of whole int8 codes each, and all that remain an inner product each
+//   candidates  by the product of whole codes; up to kMaxDirectShare get an inner product each
+//   bounds      each candidate is harmless, hard or open by its own bound; many open: full precision
+//   hard, open  few in all: each gets an inner product, which decides it and is its similarity
+//   open        each is decided by an inner product
+//   not hard    few: full precision if hard pairs have both signs, else
+//               Σ s = (sum of rows)·(sum of columns) - Σ s of the pairs not hard, by inner products
+//   otherwise   full precision unless `can_defer`. Σ s of a sign with few hard pairs by inner products; that
+//               of a sign with many is left to `accumulate`, which multiplies its pattern in any case
+//
+// Few means at most Tile::most_open(); full precision, that screen_by_codes returns false.
 #include "screen_by_codes.h"
 
 #include <algorithm>
@@ -20,8 +22,8 @@
 namespace tcm::cpu {
 namespace {
 
-// Marks the candidates in tile.bits and returns how many there are. `beyond`: whether the products are of a
-// prefix only, and the columns beyond it may add t_i t_j.
+// Marks the candidates in tile.bits and returns how many there are. `beyond`: whether the products are over a
+// prefix; its threshold is lowered by t_i times the largest t_j.
 template <class T>
 int64_t mark_candidates(const Tile<T>& tile, const CodeRange& range, bool beyond, const int32_t* products) {
   const Simd<T>& loops = simd<T>();
@@ -39,8 +41,8 @@ int64_t mark_candidates(const Tile<T>& tile, const CodeRange& range, bool beyond
   return candidates;
 }
 
-// Clears the candidates that are harmless by their own bound and marks the open ones in `open` as well, a
-// second bit map. Returns the number of those, or -1 where they are more than most_open().
+// Clears the candidates that are harmless by their own bound, and also marks the open ones in `open`, a
+// second bit map. Returns the number of open pairs, or -1 where it exceeds most_open().
 template <class T>
 int64_t classify_candidates(const Tile<T>& tile, const int32_t* products, uint64_t* open) {
   const float minus = static_cast<float>(tile.margins.minus), plus = static_cast<float>(tile.margins.plus);
@@ -63,7 +65,7 @@ int64_t classify_candidates(const Tile<T>& tile, const int32_t* products, uint64
         may = at_least.may & ~same;
         surely = at_least.surely & ~same;
       }
-      if (bits & same) {  // a positive is hard where it is not above the margin
+      if (bits & same) {  // a pair of one class is hard unless it is above the margin
         const Certified at_least = certify(plus);
         may |= ~at_least.surely & same;
         surely |= ~at_least.may & same;
@@ -77,7 +79,7 @@ int64_t classify_candidates(const Tile<T>& tile, const int32_t* products, uint64
   return count;
 }
 
-// Decides the open pairs by their inner products.
+// Decides the open pairs by their inner products: clears those that are not hard.
 template <class T>
 void evaluate_open(const Tile<T>& tile, const uint64_t* open) {
   const Margins<T> margins = thresholds<T>(tile.margins);
@@ -100,7 +102,7 @@ void count_marked(const Tile<T>& tile, TileSums& sums) {
   }
 }
 
-// Sum of the similarities of the marked pairs of one sign, which are few.
+// The sum of the similarities of the few marked pairs of one sign.
 template <class T>
 double sum_of_marked(const Tile<T>& tile, bool positive) {
   double sum = 0;
@@ -114,7 +116,7 @@ double sum_of_marked(const Tile<T>& tile, bool positive) {
   return sum;
 }
 
-// Sum of the similarities of all pairs of the tile but the unmarked ones, which are few.
+// The sum of the similarities of all pairs of the tile but the few unmarked ones.
 template <class T>
 double sum_of_all_but_unmarked(const Tile<T>& tile) {
   const double* x = tile.work.packed_rows.block_sum + tile.row_block * tile.plan.dim;
@@ -160,7 +162,7 @@ bool screen_by_codes(const Tile<T>& tile, const ScreeningPlan& screening, bool c
   sums = {};
   count_marked(tile, sums);
   if (pairs - sums.negatives <= few || pairs - sums.positives <= few) {
-    if (sums.positives && sums.negatives) return false;  // of whom the sum would be is not known
+    if (sums.positives && sums.negatives) return false;  // one sum would mix the two signs
     (sums.positives ? sums.positive : sums.negative) = sum_of_all_but_unmarked(tile);
     *tile.sums = sums;
     return true;

@@ -1,4 +1,4 @@
-// Parts of the similarity matrix: super-tiles, their blocks, and where a row meets a block's columns.
+// Parts of the similarity matrix: super-tiles, their blocks, and the pairs of a row with a block of columns.
 #pragma once
 
 #include <algorithm>
@@ -8,8 +8,8 @@
 
 namespace tcm::cpu {
 
-// Tiles [row_tile, row_tile + row_count) x [col_tile, col_tile + col_count) of the matrix. In the self
-// case a super-tile on the diagonal has only the tiles on and above it.
+// Tiles [row_tile, row_tile + row_count) x [col_tile, col_tile + col_count) of the matrix. In the self case a
+// super-tile on the diagonal has only the tiles on and above the diagonal.
 struct SuperTile {
   int64_t row_tile, row_count;
   int64_t col_tile, col_count;
@@ -23,7 +23,7 @@ struct SuperTile {
   int64_t rows(const Plan& plan) const { return clipped(plan.rows - row_tile * plan.tile, plan); }
   int64_t columns(const Plan& plan) const { return clipped(plan.columns - col_tile * plan.tile, plan); }
   bool holds(int64_t a, int64_t b) const { return !diagonal || b >= a; }
-  // Position of tile (a, b), both relative to the super-tile, among its bit maps and sums.
+  // Index of tile (a, b), both relative to the super-tile, into the bit maps and sums.
   int64_t slot(int64_t a, int64_t b) const { return a * col_count + b; }
 
  private:
@@ -32,7 +32,7 @@ struct SuperTile {
   }
 };
 
-// Rows of block a, columns of block b (relative), clipped at the edge of the matrix.
+// Number of rows of block a and of columns of block b (relative), clipped at the edge of the matrix.
 inline int64_t block_rows(const Plan& plan, const SuperTile& super, int64_t a) {
   const int64_t left = plan.rows - (super.row_tile + a) * plan.tile;
   return left < plan.tile ? left : plan.tile;
@@ -42,9 +42,9 @@ inline int64_t block_columns(const Plan& plan, const SuperTile& super, int64_t b
   return left < plan.tile ? left : plan.tile;
 }
 
-// Where row `row` of the matrix meets the columns of a block that starts at `col` and has `count`.
+// The pairs of row `row` of the matrix with the block of `count` columns that starts at `col`.
 inline RowSpan row_span(const Plan& plan, const Workspace& work, int64_t row, int64_t col, int64_t count) {
-  const int64_t first = plan.self ? row + 1 - col : 0;  // self: every pair once, above the diagonal
+  const int64_t first = plan.self ? row + 1 - col : 0;  // self: each pair once, above the diagonal
   return {first < 0 ? 0 : first, count, work.same_begin[row] - col, work.same_end[row] - col};
 }
 

@@ -1,4 +1,4 @@
-// One tile of a super-tile: its operands, and where its results go.
+// One tile of a super-tile: its operands, where its results go, and inner products of chosen pairs.
 #pragma once
 
 #include "bits.h"
@@ -15,7 +15,7 @@ struct Tile {
   const Workspace& work;
   Margins<double> margins;
   int64_t row0, col0, rows, columns;
-  int64_t row_block, col_block;  // within the packs
+  int64_t row_block, col_block;  // within the packed rows and columns
   uint64_t* bits;                // (tile, words)
   TileSums* sums;
 
@@ -32,14 +32,13 @@ struct Tile {
   const float* column_tails() const { return work.packed_columns.tail + col_block * plan.tile; }
   const float* column_errors() const { return work.packed_columns.error + col_block * plan.tile; }
   RowSpan span(int64_t i) const { return row_span(plan, work, row0 + i, col0, columns); }
-  int64_t classes() const {
-    return work.packed_rows.classes.count[row_block];
-  }  // with a code, see centroids.h
+  // The number of centroids of the block of rows; 0 where centroids do not pay.
+  int64_t classes() const { return work.packed_rows.classes.count[row_block]; }
   uint64_t* row_bits(int64_t i) const { return bits + i * plan.words(); }
   int64_t words() const { return words_of(columns); }
-  // Up to so many pairs get an inner product of their own; more, and the tile gets a product.
+  // The most open pairs that get an inner product each; with more, the tile is multiplied in full precision.
   int64_t most_open() const { return int64_t(kMaxOpenShare * double(rows * columns)); }
-  // The column of row i that is its own sample, -1 if that is not in this tile.
+  // The column that is the same sample as row i, -1 if it is not in this tile.
   int64_t self_index(int64_t i) const {
     const int64_t column = work.self_index[row0 + i] - col0;
     return work.self_index[row0 + i] >= 0 && column >= 0 && column < columns ? column : -1;
@@ -59,7 +58,8 @@ struct Tile {
   }
 };
 
-// The columns of row i whose bits are set in word_of(i, w); returns how many. `columns` has room for a tile.
+// Writes the columns of row i whose bits are set in word_of(i, w), and returns how many there are. `columns`
+// has room for kLargestTile.
 template <class T, class WordOf>
 int64_t columns_of_row(const Tile<T>& tile, int64_t i, const WordOf& word_of, int32_t* columns) {
   int64_t count = 0;
@@ -70,7 +70,7 @@ int64_t columns_of_row(const Tile<T>& tile, int64_t i, const WordOf& word_of, in
 }
 
 // Calls visit(i, j, s) for every pair (i, j) whose bit is set in word_of(i, w), row by row, with its
-// similarity s. A row's pairs are taken from its words before the first of them is visited.
+// similarity s. All words of a row are read before its first visit, so visits may change them.
 template <class T, class WordOf, class Visit>
 void for_each_similarity(const Tile<T>& tile, const WordOf& word_of, const Visit& visit) {
   const Simd<T>& loops = simd<T>();
@@ -85,7 +85,7 @@ void for_each_similarity(const Tile<T>& tile, const WordOf& word_of, const Visit
   }
 }
 
-// Every pair marked in tile.bits by its inner product: clears those that are not hard, and sums the others.
+// Decides every pair marked in tile.bits by its inner product: clears those not hard, and sums the others.
 template <class T>
 TileSums evaluate_marked(const Tile<T>& tile) {
   const Margins<T> margins = thresholds<T>(tile.margins);

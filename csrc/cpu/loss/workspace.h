@@ -1,4 +1,4 @@
-// Where the working memory of a call lies.
+// The working memory of a call.
 #pragma once
 
 #include <cstdint>
@@ -9,20 +9,21 @@
 
 namespace tcm::cpu {
 
-// Pointers into one allocation. `carve` with a null base measures: the return value is its size.
+// Pointers into one allocation. `carve` sets them and returns its size; with a null base it only measures.
 struct Workspace {
   LabelledRow* row_order;  // (N) rows of emb, sorted by label
   LabelledRow* col_order;  // (M) the same for the reference set; row_order itself in the self case
   int64_t* same_begin;     // (N) sorted columns [same_begin, same_end) have the row's label
   int64_t* same_end;
-  int64_t* self_index;  // (N) the sorted column that is the row's own sample, -1 if none
-  int64_t* position;    // (M) where each reference row stands after sorting
+  int64_t* self_index;  // (N) the sorted column that is the row's own sample, -1 if none or in the self case
+  int64_t* position;    // (M) the sorted column of each reference row
   PackedRows packed_rows;
-  PackedRows packed_columns;  // the same memory as packed_rows where both sides are one
-  uint64_t* bits;             // (super_tiles², tile, words) hard pairs
+  PackedRows packed_columns;  // with memory of its own, except in the self case with a single super-tile
+  uint64_t* bits;             // (super_tiles², tile, words) hard pairs; marked pairs during screening
   TileSums* tile_sums;        // (super_tiles²)
-  double* deferred;           // (super_tiles², chunks, 2) sums of similarities found while adding up
-  // Per thread: a tile of similarities or of products of codes, or a pattern's tables; and rows to be added.
+  double* deferred;           // (super_tiles², chunks, 2) sums of similarities that `accumulate` finds
+  // Per thread, tile_scratch: similarities or products of a tile, products by centroids, or a pattern and its
+  // tables; row_scratch: rows to be added, the bit map of open pairs, a row being loaded, or a class's mean.
   void* scratch;
 
   int64_t carve(const Plan& plan, void* base);

@@ -1,5 +1,5 @@
 // The inner loops for AVX-512 (Skylake-SP and later). The target is set before anything is
-// included, so every function of this file, and nothing outside it, is compiled for it.
+// included, so all code of this file is compiled for it. kernels.h says why no other file shares that code.
 #if defined(__x86_64__)
 #if defined(__clang__)
 #pragma clang attribute push(                                                               \

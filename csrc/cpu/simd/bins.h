@@ -1,4 +1,4 @@
-// Columns of the histogram for a row of similarities; see kernels.h and common/bins.h.
+// Columns of the histogram for a row of similarities; see kernels.h. The rule is in csrc/common/bins.h.
 #pragma once
 
 #include "lanes.h"

@@ -1,5 +1,5 @@
-// Inner products of int8 codes, with the instructions that compilers do not choose by themselves; see
-// kernels.h. Codes have a multiple of 64 elements.
+// Inner products of int8 codes, by intrinsics for instructions that compilers do not choose by themselves;
+// see kernels.h. Codes have a multiple of 64 elements.
 #pragma once
 
 #include "lanes.h"
@@ -9,7 +9,7 @@ namespace {
 
 #if defined(TCM_VNNI)
 
-// The sums of the lanes of four vectors.
+// The sum of the lanes of each of four vectors.
 inline __m128i sums_of_lanes(const __m512i (&acc)[4]) {
   __m256i half[4];
   for (int r = 0; r < 4; ++r) {
@@ -22,9 +22,9 @@ inline __m128i sums_of_lanes(const __m512i (&acc)[4]) {
   return _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
 }
 
-// VNNI multiplies unsigned bytes with signed ones: Σ x y = Σ x (y + 128) - 128 Σ x, and y + 128 is y with
-// its sign bit turned. Four codes at a time, so that their sums are put together at once and one's lines are
-// on their way while the others' are multiplied.
+// VNNI multiplies unsigned bytes by signed ones: Σ x y = Σ x (y + 128) - 128 Σ x, and y + 128 is y with its
+// sign bit flipped. Four codes are taken at a time, so that their lanes are summed together and the cache
+// lines of one are loaded while others are multiplied.
 inline void code_dots(const int8_t* x, const int8_t* codes, const int32_t* index, int64_t count, int64_t n,
                       int32_t* out) {
   const __m512i sign = _mm512_set1_epi8(char(0x80));
@@ -48,7 +48,8 @@ inline void code_dots(const int8_t* x, const int8_t* codes, const int32_t* index
 
 #else
 
-// By name where the processor multiplies pairs of 16-bit integers and adds them up: compilers do without.
+// By the instruction that multiplies 16-bit integers and adds adjacent products, where the target has it:
+// compilers do not emit it here.
 inline int32_t code_dot(const int8_t* x, const int8_t* y, int64_t n) {
 #if TCM_VECTOR_BYTES == 64
   __m512i sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};

@@ -1,7 +1,9 @@
-// The inner loops of simd.h, one text for every instruction set. The including file sets the target,
-// TCM_SIMD_NAME and TCM_VECTOR_BYTES first, and TCM_VNNI where that is in it. Everything in here and in what is
-// included here has internal linkage and no standard library template is instantiated, so no code of a wide
-// target can be shared with a narrow one.
+// The inner loops of simd.h, compiled once per instruction set. The including file sets the target,
+// TCM_SIMD_NAME and TCM_VECTOR_BYTES first, and TCM_VNNI where the target has it. The linker must not share
+// code of a wide target with a narrow one. So all loops and the functions of csrc/common that they call have
+// internal linkage. The exceptions are the members of Bins: inline with external linkage, those called here
+// are marked always inline (TCM_INLINE). RowSpan's members, inline as well, are not called here. No standard
+// library template is instantiated.
 #include "bins.h"
 #include "code_dots.h"
 #include "pattern.h"

@@ -1,4 +1,4 @@
-// Vectors as wide as the target's; see kernels.h. Elements are loaded from any address.
+// Vectors of the target's width; see kernels.h. A load needs the alignment of an element, not of a vector.
 #pragma once
 
 #if defined(__x86_64__)
@@ -56,7 +56,7 @@ inline typename Lanes<T>::Vector load(const T* p) {
   return *(const typename Lanes<T>::Vector*)p;
 }
 
-// The sum of a vector's lanes, halves upon halves.
+// The sum of a vector's lanes, by adding its halves.
 template <class T, int kBytes = TCM_VECTOR_BYTES, class Vector>
 inline T sum_of_lanes(Vector v) {
   if constexpr (kBytes == 2 * sizeof(T)) {
@@ -69,8 +69,8 @@ inline T sum_of_lanes(Vector v) {
   }
 }
 
-// A vector of float64, and as many elements of another type as it has lanes. The three conversions that
-// compilers split into halves or single elements are named.
+// A vector of float64, and conversions to and from as many elements of another type. The three conversions
+// that compilers split into halves or single elements are written as intrinsics.
 constexpr int kWide = Lanes<double>::count;
 using Wide = Lanes<double>::Vector;
 
@@ -128,7 +128,7 @@ inline float float_of(uint16_t bfloat16) {
   return value;
 }
 
-// Elements from i on of an array in float64, a vector of them or one.
+// Loaders at index i of an array: a vector of elements, or one element, converted to float64.
 struct WideAt {
   int64_t i;
   template <class T>
@@ -145,8 +145,8 @@ struct OneAt {
   double operator()(const uint16_t* p) const { return double(float_of(p[i])); }
 };
 
-// Σ term(i) in float64, in an order of its own that depends on n and the instruction set alone. `term` is
-// given one of these loaders.
+// Σ term(i) in float64, in an order that depends on n and the instruction set alone. `term` is called with
+// one of these loaders.
 template <class Term>
 inline double reduce(int64_t n, Term term) {
   Wide sums[4] = {};

@@ -1,4 +1,4 @@
-// Bits times rows; see kernels.h.
+// The product of a pattern, a matrix of bits, with rows; see kernels.h.
 #pragma once
 
 #include "lanes.h"
@@ -6,11 +6,11 @@
 namespace tcm::cpu {
 namespace {
 
-// A product with a matrix of bits takes no multiplication, and fewer additions than there are bits: the
-// sums of every subset of four rows are tabulated once, and then four bits of the pattern are one lookup
-// and one addition (the method of four Russians, Arlazarov et al. 1970). Two vectors wide, so that the
-// tables of a word's 64 rows stay in the L1 cache (32 KiB with AVX-512) and one index serves two additions.
-// A tile of 512 x 512 at D = 512 takes 0.65 to 1 ms of a core with AVX-512, a float32 product 1.7 ms.
+// A product with a matrix of bits takes no multiplications and fewer additions than there are bits: the sums
+// of all subsets of four rows are tabulated once, and four bits of the pattern then take one lookup and one
+// addition (the method of four Russians, Arlazarov et al. 1970). A panel is two vectors wide, so that the
+// tables of a word's 64 rows stay in the L1 cache (32 KiB with AVX-512) and one index serves two additions. A
+// tile of 512 x 512 at D = 512 takes 0.65 to 1 ms of a core with AVX-512, a float32 product 1.7 ms.
 template <class T>
 void pattern_product(const uint64_t* pattern, int64_t words, int64_t own, const T* rows, int64_t row_stride,
                      int64_t others, int64_t width, T* __restrict scratch, T* __restrict out,

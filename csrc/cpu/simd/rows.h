@@ -1,4 +1,4 @@
-// Rows of D numbers: inner products, lengths, coding, the step through the normalisation; see kernels.h.
+// Rows of D numbers: inner products, norms, coding, the gradient of the normalisation; see kernels.h.
 #pragma once
 
 #include "lanes.h"
@@ -6,8 +6,8 @@
 namespace tcm::cpu {
 namespace {
 
-// Inner products of x with a few rows at once: x is loaded once for all of them, and while one row's lines
-// are on their way the others' are added.
+// Inner products of x with kRows rows at once: x is loaded once for all of them, and the cache lines of one
+// row are loaded while the products of others are added.
 template <int kRows, class T>
 inline void dot_rows(const T* x, const T* const (&rows)[kRows], int64_t n, T* out) {
   constexpr int kLanes = Lanes<T>::count;
@@ -71,7 +71,7 @@ double distance(const T* u, const T* v, int64_t n) {
 
 template <class T>
 RowCode encode(const T* __restrict u, int64_t n, int64_t padded, int limit, int8_t* __restrict code) {
-  // Lanes written out: without -ffast-math no compiler may reorder a maximum.
+  // The maximum is written in lanes, because compilers may not reorder one without -ffast-math.
   using Vector = typename Lanes<T>::Vector;
   constexpr int kLanes = Lanes<T>::count;
   Vector most = {}, least = {};
@@ -94,7 +94,7 @@ RowCode encode(const T* __restrict u, int64_t n, int64_t padded, int limit, int8
   const bool codable = scale >= kSmallestScale;
   const float inverse = codable ? 1.0f / scale : 0.0f;
   for (i = 0; i < n; ++i) {
-    const float v = float(u[i]) * inverse;  // within limit + 0.0001: rounds to a code, whichever way it falls
+    const float v = float(u[i]) * inverse;  // at most limit + 0.0001, so it rounds to at most limit
     code[i] = int8_t(int(v + __builtin_copysignf(0.5f, v)));
   }
   for (i = n; i < padded; ++i) code[i] = 0;
@@ -119,7 +119,7 @@ inline void widen_products(const uint16_t* q, int64_t n, int32_t* out) {
   typedef float Floats __attribute__((vector_size(64)));
   typedef int32_t Products __attribute__((vector_size(64), aligned(4), may_alias));
   int64_t i = 0;
-  // Sixteen are read before sixteen are written, and those end before the next are read.
+  // Each step reads 16 products before it writes 16, and never writes over products that later steps read.
   for (; i + 16 <= n; i += 16) {
     const Floats s = (Floats)(__builtin_convertvector(*(const Narrow*)(q + i), Bits) << 16);
     *(Products*)(out + i) = __builtin_convertvector(s * 0x1p22f, Products);

@@ -1,4 +1,4 @@
-// Rows of similarities, or of products, to bits of 64-bit words; see kernels.h.
+// From rows of similarities or of products to bits in 64-bit words; see kernels.h.
 #pragma once
 
 #include "lanes.h"
@@ -6,7 +6,7 @@
 namespace tcm::cpu {
 namespace {
 
-// Bits of the 64 columns at s for which `hard` holds.
+// The bits of those of the 64 columns at s for which `hard` holds.
 template <class T, class Rule>
 inline uint64_t word_of(const T* s, Rule hard) {
   uint64_t bits = 0;
@@ -23,7 +23,7 @@ inline uint64_t bit_range(int64_t begin, int64_t end) {
   return upto_end & ~((uint64_t(1) << begin) - 1);
 }
 
-// Eight lanes of T, the integers of their size, and float64: the compiler splits them as the target wants.
+// Vectors of eight T, of eight integers of that size, and of eight float64. The compiler splits them.
 template <class T>
 struct Eight;
 template <>
@@ -38,8 +38,8 @@ struct Eight<double> {
 };
 typedef double EightDoubles __attribute__((vector_size(64)));
 
-// Sum of s over the set bits. Few: one by one. Many: all 64 columns, those not set turned to 0 (without a
-// branch: at half density a branch a pair cost 1.1 ms a tile of 512 x 512, this costs 0.1).
+// Sum of s over the set bits. Up to eight are added one by one. For more, all 64 columns are added, those not
+// set as 0: at half density 0.1 ms per tile of 512 x 512, against 1.1 ms with a branch per pair.
 template <class T>
 inline double masked_sum(const T* s, uint64_t bits) {
   if (__builtin_popcountll(bits) <= 8) {

@@ -1,4 +1,4 @@
-// What the private ops ask of their tensors before they take pointers out of them.
+// Checks of the private ops on their tensors, before they take pointers from them.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -11,14 +11,14 @@
 #include "cuda/device/launch.h"
 #include "cuda/device/side.h"
 
-// torch.ops.<TCM_OPS>._cuda_*
+// The ops are torch.ops.<TCM_OPS>._cuda_*.
 #ifdef TCM_EMULATED
 #define TCM_OPS tcm_kernels_on_cpu
 #define TCM_DISPATCH_KEY CPU
 #else
 #define TCM_OPS tcm_kernels
 #define TCM_DISPATCH_KEY CUDA
-// Weak, so that the module loads beside a torch without CUDA, whose library lacks it.
+// Weak, so that the module loads beside a torch without CUDA, which lacks this symbol.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void**);
 #endif
 
@@ -40,7 +40,7 @@ inline Device device_of(const Tensor& x) {
 #endif
 }
 
-constexpr int64_t kMostColumns = 65535 * 64;  // of which a block of patterns has 64
+constexpr int64_t kMostColumns = 65535 * 64;  // grid.y's limit · fewest columns per block of patterns
 
 inline bool on_one_device(const Tensor& x, const Tensor& y) {
   return x.is_cuda() == y.is_cuda() && (!x.is_cuda() || x.get_device_index() == y.get_device_index());

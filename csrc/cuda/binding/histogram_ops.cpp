@@ -1,4 +1,4 @@
-// The private op of the CUDA backend's histogram; see ops.cpp.
+// The private op of the histogram in the CUDA backend. How it is bound: loss_ops.cpp.
 #include <cstdint>
 #include <optional>
 
@@ -8,7 +8,7 @@
 namespace tcm::cuda {
 namespace {
 
-constexpr int64_t kMostBins = 30000;  // as tcm_kernels/backends/contract.py
+constexpr int64_t kMostBins = 30000;  // MOST_BINS of tcm_kernels/backends/contract.py
 
 HistogramSide side_of(const Tensor& x, const Tensor& order, const Tensor& group, const Tensor& rank,
                       const Tensor& label, const Tensor& tiles, const Tensor& self_index, int64_t most_groups,

@@ -1,11 +1,11 @@
-// The private ops of the CUDA backend: schemas, checks, and the step from tensors to pointers. They are
-// called by tcm_kernels/backends/cuda.py alone, which allocates what they write and makes the tensors' device
+// The private ops of the loss in the CUDA backend: schemas, checks, and the step from tensors to pointers.
+// Only tcm_kernels/backends/cuda.py calls them; it allocates what they write and makes the tensors' device
 // current.
 //
-// Bound as csrc/cpu/binding/loss_ops.cpp is, through libtorch's stable ABI and Python's limited API. With TCM_EMULATED the
-// same ops take tensors in main memory, for the emulator, under a name of their own (checks.h):
-// both libraries can be loaded at once.
-#ifndef TCM_EMULATED  // which is loaded as a library, not as a module of Python's
+// Bound like csrc/cpu/binding/loss_ops.cpp, through libtorch's stable ABI and Python's limited API. With
+// TCM_EMULATED the same ops take tensors in main memory, for the emulator, in a namespace of their own
+// (TCM_OPS in checks.h), so that both libraries can be loaded at once.
+#ifndef TCM_EMULATED  // the emulator is loaded as a library, not as a Python module
 #undef Py_LIMITED_API
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
@@ -64,7 +64,7 @@ void pair_sums_op(Tensor emb, Tensor order, Tensor label, std::optional<Tensor> 
                   Tensor nan_flag, Tensor workspace) {
   const Device device = device_of(emb);
   const Dtype dtype = dtype_of(emb);
-  // Without a reference set a row is itself at its own position.
+  // Without a reference set a sample has the same position on both sides.
   STD_TORCH_CHECK(ref.has_value() == self_index.has_value(),
                   "self_index: expected with a reference set, and only then");
   const SideInput rows = side_input(emb, order, label, self_index, p, q);

@@ -1,4 +1,4 @@
-// What host code asks of the device besides launches.
+// What host code needs of the device besides launches.
 #include "device.h"
 
 namespace tcm::cuda {
@@ -13,7 +13,7 @@ Device device_at(void* stream, int number) {
     throw std::runtime_error("tcm_kernels: expected tensors on the current CUDA device, " +
                              std::to_string(device.number) + ", not on " + std::to_string(number));
   }
-  // The largest block takes 75 kB with four buffers.
+  // With four buffers a block of the sweep, the largest of the loss, takes 75 kB; two have to fit.
   const int stages = device.shared_bytes >= 152 * 1024 ? kMostStages : kFewestStages;
   return {stream, device.multiprocessors, stages, device.shared_bytes};
 }

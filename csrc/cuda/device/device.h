@@ -1,14 +1,15 @@
 // The machine as kernels see it, with one interface and two implementations: instructions of a GPU, sm_80 and
 // up (gpu.h), and an emulator on the CPU, on which the tests run the kernels' own source.
 //
-//   thread_index, block_index, ...     where a thread stands
-//   sync_warp, sync_block, ...         barriers; all threads of a warp or a block reach the same ones
-//   shuffle, shuffle_xor, ballot       what the 32 lanes of a warp tell each other; all of them take part
-//   SharedArray<T>                     a typed view of shared memory; elements have 4 bytes or more
-//   add_shared, add_global             integers that many threads add to at once
-//   copy_async, commit_copies, ...     16 bytes from global to shared memory, in groups, while threads go on
+//   thread_index, block_index, ...     the thread's and the block's number
+//   sync_warp, sync_block, ...         barriers; all threads of a warp or a block must call the same ones
+//   shuffle, shuffle_xor, ballot       exchange between the 32 lanes of a warp; all lanes must call
+//   SharedArray<T>                     a typed view of shared memory, of elements of 4 bytes or more; of char
+//                                      only for copy_async and load_matrices
+//   add_shared, add_global             atomic additions of integers
+//   copy_async, commit_copies, ...     asynchronous copies of 16 or 4 bytes from global to shared memory
 //   load_matrices[_transposed]         fragments of matrix products from shared memory
-//   multiply_add                       a product on matrix units: 16 rows, 8 columns, 32 bytes of either
+//   multiply_add                       a product on matrix units: 16 rows, 8 columns, 32 bytes of each
 //   launch, clear                      on the host
 //
 // Global memory is read and written through ordinary pointers.
@@ -23,12 +24,12 @@
 namespace tcm::cuda {
 
 constexpr int kWarp = 32;
-constexpr int kChunk = 16;  // bytes that are loaded or copied at once
+constexpr int kChunk = 16;  // bytes of a vector load or copy
 
 TCM_DEVICE int lane_index() { return thread_index() % kWarp; }
 TCM_DEVICE int warp_index() { return thread_index() / kWarp; }
 
-// Sum over the lanes of a warp, the same bits in each of them.
+// Sum over the lanes of a warp, bitwise the same in all of them.
 template <class T>
 TCM_DEVICE T warp_sum(T value) {
 #pragma unroll
@@ -46,8 +47,8 @@ TCM_DEVICE T warp_max(T value) {
   return value;
 }
 
-// Sum over the threads of a block, in a fixed order and for all of them. `partial` has an element a warp; its
-// last use lies a barrier back.
+// Sum over the threads of a block, in a fixed order, returned to all of them. `partial` has one element per
+// warp; a barrier has to lie between its previous use and the call.
 template <class T>
 TCM_DEVICE T block_sum(T value, SharedArray<T> partial, int warps) {
   value = warp_sum(value);

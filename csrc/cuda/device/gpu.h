@@ -13,7 +13,7 @@
 
 #define TCM_DEVICE __device__ __forceinline__
 #define TCM_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
-#define TCM_PARAMETER(Type) const __grid_constant__ Type  // can be referred to without a copy
+#define TCM_PARAMETER(Type) const __grid_constant__ Type  // can be referenced without a copy
 
 namespace tcm::cuda {
 
@@ -42,8 +42,8 @@ TCM_DEVICE uint32_t ballot(bool value) { return __ballot_sync(0xffffffffu, value
 
 TCM_DEVICE int count_bits(uint32_t word) { return __popc(word); }
 TCM_DEVICE int lowest_bit(uint32_t word) { return __ffs(static_cast<int>(word)) - 1; }
-// The lower half all ones where byte `byte` of `low` is negative, the upper half likewise by `high`, else
-// zeros.
+// The lower half is all ones where byte `byte` of `low` is negative, else zero; the upper half likewise, by
+// `high`.
 TCM_DEVICE uint32_t halves_by_sign(uint32_t low, uint32_t high, int byte) {
   uint32_t halves;
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(halves) : "r"(low), "r"(high), "r"(0xCC88u + 0x1111u * byte));
@@ -62,14 +62,14 @@ struct SharedArray {
   }
 };
 
-// The block's shared memory from byte `offset` on, a multiple of 16.
+// The block's shared memory from byte `offset`, a multiple of 16, on.
 template <class T>
 TCM_DEVICE SharedArray<T> shared_memory(int offset) {
   extern __shared__ __align__(128) char memory[];
   return {reinterpret_cast<T*>(memory + offset)};
 }
 
-// Adds to what other threads may add to at the same moment.
+// Atomic additions.
 TCM_DEVICE void add_shared(SharedArray<uint32_t> shared, int i, uint32_t value) {
   atomicAdd(shared.data + i, value);
 }
@@ -77,8 +77,8 @@ TCM_DEVICE void add_global(int64_t* at, int64_t value) {
   atomicAdd(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(value));
 }
 
-// Copies kBytes, 16 or 4, from `from` to shared memory, or fills them with zeros where there is nothing; both
-// ends are multiples of kBytes.
+// Copies kBytes, 16 or 4, from `from` to shared memory, or writes zeros where not `there`. Both addresses are
+// multiples of kBytes.
 template <int kBytes>
 TCM_DEVICE void copy_async(SharedArray<char> shared, int to, const void* from, bool there) {
   if constexpr (kBytes == 16) {
@@ -91,20 +91,20 @@ TCM_DEVICE void copy_async(SharedArray<char> shared, int to, const void* from, b
                  : "memory");
   }
 }
-// The same where there always is something.
+// The same unconditionally; 16 bytes only.
 template <int kBytes>
 TCM_DEVICE void copy_async(SharedArray<char> shared, int to, const void* from) {
   static_assert(kBytes == 16);
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared.address(to)), "l"(from) : "memory");
 }
 TCM_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Waits until at most N groups of this thread are under way.
+// Waits until at most N groups of this thread are in flight.
 template <int N>
 TCM_DEVICE void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
-// Four 8 x 8 matrices of 16-bit elements; lane l says where row l % 8 of matrix l / 8 begins.
+// Four 8 x 8 matrices of 16-bit elements; lane l passes the byte at which row l % 8 of matrix l / 8 begins.
 TCM_DEVICE void load_matrices(uint32_t (&out)[4], SharedArray<char> shared, int row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -144,7 +144,7 @@ TCM_DEVICE uint32_t round_to_tf32(float x) {
 
 inline void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) {
-    (void)cudaGetLastError();  // so that the next call does not find it again
+    (void)cudaGetLastError();  // clears the error, so that the next call does not see it
     throw std::runtime_error(std::string("tcm_kernels: CUDA kernel ") + what + ": " +
                              cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
   }

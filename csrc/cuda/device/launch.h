@@ -1,12 +1,12 @@
-// What a launch needs besides the kernel; plain C++, for the host code that no CUDA compiler sees.
+// What a launch needs besides the kernel; plain C++, for host code that nvcc does not compile.
 #pragma once
 
 #include <cstdint>
 
 namespace tcm::cuda {
 
-// Where kernels run: torch's stream, how many multiprocessors its device has, how many buffers a block that
-// multiplies tiles has, so that two blocks fit into a multiprocessor, and a multiprocessor's shared memory.
+// Where kernels run: torch's stream, the number of multiprocessors, the copy buffers of a block that
+// multiplies tiles (two such blocks fit into a multiprocessor), and the shared memory of a multiprocessor.
 struct Device {
   void* stream;
   int multiprocessors;
@@ -22,7 +22,7 @@ struct Grid {
   int z = 1;
 };
 
-// The device of this number, which has to be the current one.
+// The device of this number, which must be the current one; throws otherwise.
 Device device_at(void* stream, int number);
 
 // Of the current device.

@@ -1,32 +1,32 @@
 // Products of the rows of a tile with those of its columns, 128 x 128 at a time, on matrix units.
 //
-// Four warps have 64 x 64 products each. Rows pass through shared memory 64 bytes at a time (tile_rows.cuh),
-// in copies that run on over the end of a tile into the next: a block never waits for the first rows of a
-// tile but once. Whatever the elements, a product is 16 x 8 x 32 bytes, so one scheme serves all of them. Two
-// rows share a line of 128 bytes in shared memory, its 16-byte chunks exchanged so that copies write, and
-// ldmatrix reads, every bank once.
+// Each of four warps has 64 x 64 products. Rows and columns pass through shared memory 64 bytes at a time
+// (tile_rows.cuh). Copies run ahead, over the end of a tile into the next, so that a block waits for the
+// first bytes of its first tile only. One mma instruction takes 16 rows, 8 columns and 32 bytes of each,
+// whatever the elements, so one scheme serves all types. Two rows share a line of 128 bytes in shared memory,
+// whose 16-byte chunks are swizzled so that neither copies nor ldmatrix have bank conflicts.
 //
-// Addresses are made once a tile, not once a step: a thread keeps where it copies codes from, and the two
-// places from which it reads fragments; whatever else it needs stands in the instructions as constants.
+// Addresses are computed once per tile, not once per step: a thread keeps the address it copies codes from
+// and the two offsets it reads fragments at; the rest are constants in the instructions.
 //
-// A warpgroup's products (wgmma, sm_90a) would be another Product and another way of reading the buffers,
-// beside add_stage; they wait for a GPU that tells what they bring.
+// wgmma (sm_90a) would be another Product and another way of reading the buffers, beside add_stage. It is
+// left until its gain can be measured on a GPU.
 #pragma once
 
 #include "tile_rows.cuh"
 
 namespace tcm::cuda {
 
-constexpr int kWarpTile = 64;  // edge of a warp's part
+constexpr int kWarpTile = 64;  // edge of a warp's part of a tile
 constexpr int kFragmentRows = kWarpTile / 16;
 constexpr int kFragmentColumns = kWarpTile / 8;
 
-// How elements are multiplied: what a thread keeps of them, and what it adds to its products.
+// How elements are multiplied: the fragments A and B that a thread keeps, and their product.
 template <class Type, class Sum>
 struct PlainProduct {
   using Acc = Sum;
-  static constexpr int kUnroll = 2;     // steps of 32 bytes that are laid out together
-  static constexpr bool kKeeps = true;  // places that would else be computed again: registers are left
+  static constexpr int kUnroll = 2;     // steps of 32 bytes unrolled together
+  static constexpr bool kKeeps = true;  // offsets and places, rather than recompute them
   struct A {
     uint32_t word[4];
   };
@@ -44,7 +44,7 @@ using Int8Product = PlainProduct<Int8, int32_t>;
 using BFloat16Product = PlainProduct<BFloat16, float>;
 using HalfProduct = PlainProduct<Half, float>;
 
-// Float32 as TF32, for those who ask for no more.
+// Float32 rounded to TF32, for Precision::lower.
 struct Tf32Product : PlainProduct<Tf32, float> {
   TCM_DEVICE static A a(const uint32_t (&x)[4]) {
     A out;
@@ -57,8 +57,8 @@ struct Tf32Product : PlainProduct<Tf32, float> {
   }
 };
 
-// Float32 in two parts of TF32 with 22 bits together; the product of the lower parts is left out. The units
-// cut their sums off instead of rounding them, so they only add up 8 terms: the rest is added as float32.
+// Float32 in two parts of TF32 with 22 bits together; the product of the lower parts is left out. Matrix
+// units truncate their sums, so they only add up three products of 8 terms; these sums are added in float32.
 struct Float32Product {
   using Acc = float;
   static constexpr int kUnroll = 1;
@@ -97,8 +97,7 @@ struct Float32Product {
   }
 };
 
-// The products of a thread: of its warp's part of a tile, fragment (i, j) of 16 rows and 8 columns, element
-// e.
+// The products of a thread: element e of fragment (i, j), 16 rows by 8 columns, of its warp's part of a tile.
 template <class Acc>
 struct Products {
   Acc value[kFragmentRows][kFragmentColumns][4];
@@ -107,7 +106,7 @@ struct Products {
     begin([](int) { return 0; }, [](int, int) { return Acc{}; });
   }
 
-  // Products begin at `of(load(j), odd)` in each column.
+  // Sets all products of a column to `of(load(j), odd)`.
   template <class Load, class Of>
   TCM_DEVICE void begin(Load load, Of of) {
 #pragma unroll
@@ -122,19 +121,19 @@ struct Products {
     }
   }
 
-  // Where in the tile they stand: (i, e / 2) gives the row, (j, e % 2) the column.
+  // Their rows and columns in the tile: (i, e / 2) gives the row, (j, e % 2) the column.
   TCM_DEVICE static int first_row() { return warp_index() / 2 * kWarpTile; }
   TCM_DEVICE static int first_column() { return warp_index() % 2 * kWarpTile; }
   TCM_DEVICE static int row(int i, int half) { return first_row() + i * 16 + half * 8 + lane_index() / 4; }
   TCM_DEVICE static int column(int j, int odd) { return first_column() + j * 8 + lane_index() % 4 * 2 + odd; }
 };
 
-// One of the buffers: products of 64 bytes of 128 rows and columns.
+// Adds the products of what one buffer holds: 64 bytes of 128 rows, from byte `rows` on, and of 128 columns.
 template <class Product>
 TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char> shared, int rows) {
   const int lane = lane_index();
-  // 16 rows further stand 16 * kStepBytes further, exchanged alike, and chunk k + c, of an even k, is one bit
-  // away from chunk c: all that a lane has to know are two places, the same in every buffer.
+  // Rows 16 apart are 16 * kStepBytes apart and swizzled alike, and for even k the offset of chunk k + c is
+  // that of chunk c XOR k * kChunk. So a lane needs two offsets only, the same within every buffer.
   const auto place_of_row = [&](int k) {
     return rows + swizzled(acc.first_row() + lane % 16, k + lane / 16);
   };
@@ -167,9 +166,10 @@ TCM_DEVICE void add_stage(Products<typename Product::Acc>& acc, SharedArray<char
   }
 }
 
-// Visits every `step`-th tile of a super-tile from number `first` on. `work` says which it wants, asks, when the
-// copies of a tile begin, for what it needs of it besides (into a place of its own for each buffer), is told
-// where the tile begins, between barriers, says what its products begin with if not with 0, and gets them.
+// Visits every `step`-th tile of a super-tile from number `first` on. `work.wants` chooses tiles. `work.ask`,
+// called when the copies of a tile begin, copies what else is needed of it, into a slot per buffer.
+// `work.begin` is called between two barriers when the tile's products begin; `work.start`, where
+// kBeginsSomewhere, sets their initial values, which are 0 otherwise. `work.end` gets the products.
 template <class Product, class Rows, class Work>
 TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows rows, Rows columns, int stages,
                               int buffers, Work& work) {
@@ -180,7 +180,7 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows r
   };
   next_wanted(tile);
 
-  TileWalk copied = tile;  // as far as copies have been asked for
+  TileWalk copied = tile;  // the tile being copied
   const int steps = max(static_cast<int>(ceil_div(rows.bytes(), kStepBytes)), 1);
   int copied_step = 0, turn = 0, first_row = 0, first_column = 0;
   const auto begin_copies = [&] {
@@ -191,7 +191,7 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows r
     rows.begin_tile(turn, first_row);
     columns.begin_tile(turn, first_column);
   };
-  // Comes after a barrier, since which row numbers of the tile stand in shared memory.
+  // Needs a barrier after begin_copies, since the row numbers may be in shared memory.
   const auto copy_next = [&](int stage) {
     if (!copied.done(part)) {
       if (copied_step == 0) work.ask(stage, first_row, first_column);
@@ -205,7 +205,7 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows r
         begin_copies();
       }
     }
-    commit_copies();  // empty ones too, so that the number of groups tells which have ended
+    commit_copies();  // empty groups too, so that their number tells which copies have ended
   };
 
   begin_copies();
@@ -218,7 +218,7 @@ TCM_DEVICE void for_each_tile(const SuperTile& part, int first, int step, Rows r
   for (; !tile.done(part); tile.advance(part, step), next_wanted(tile)) {
     const TilePlace kept = tile.place(part);
     const auto place = [&] { return Product::kKeeps ? kept : tile.place(part); };
-    if constexpr (!Work::kBeginsSomewhere) acc.clear();  // here, where it costs no registers
+    if constexpr (!Work::kBeginsSomewhere) acc.clear();  // clearing here costs no registers
     for (int k = 0; k < steps; ++k) {
       if (stages == kMostStages) {
         wait_copies<kMostStages - 2>();

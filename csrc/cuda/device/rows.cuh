@@ -1,4 +1,4 @@
-// Reading rows of embeddings of any dtype and alignment as float32 numbers.
+// Reads and writes rows of any dtype and alignment as float32 numbers; the norm of a row.
 #pragma once
 
 #include "device.h"
@@ -6,7 +6,7 @@
 
 namespace tcm::cuda {
 
-// Calls `f` with a number of that dtype.
+// Calls `f` with a value of the dtype's type.
 template <class F>
 void with_dtype(Dtype dtype, F f) {
   switch (dtype) {
@@ -16,7 +16,7 @@ void with_dtype(Dtype dtype, F f) {
   }
 }
 
-// 16 bytes as they lie in memory.
+// 16 bytes as they are in memory.
 struct alignas(kChunk) Chunk {
   uint32_t word[4];
 };
@@ -39,7 +39,7 @@ TCM_DEVICE uint32_t raw_bits(float x) { return bits_of(x); }
 TCM_DEVICE uint32_t raw_bits(BFloat16 x) { return x.x; }
 TCM_DEVICE uint32_t raw_bits(Half x) { return x.x; }
 
-// Elements [d, d + kPerChunk) of a row of `dim`, zeros behind its end. d is a multiple of kPerChunk.
+// Elements [d, d + kPerChunk) of a row, zeros past its end. d is a multiple of kPerChunk.
 template <class T>
 TCM_DEVICE Chunk load_chunk(const T* row, int d, const Shape& shape) {
   if (shape.vectors()) {
@@ -55,8 +55,8 @@ TCM_DEVICE Chunk load_chunk(const T* row, int d, const Shape& shape) {
   return chunk;
 }
 
-// Elements [d, d + kCount) of a float32 row of P or Q, or some that do not matter behind its end. Where rows
-// of the embeddings begin at multiples of 16 bytes, so do these, and d is a multiple of kCount.
+// Elements [d, d + kCount) of a float32 row of P or Q, zeros past its end. d is a multiple of kCount. Where
+// rows of the embeddings begin at multiples of 16 bytes, so do those of P and Q.
 template <int kCount>
 TCM_DEVICE void load_floats(float (&out)[kCount], const float* row, int d, const Shape& shape) {
 #pragma unroll
@@ -72,7 +72,7 @@ TCM_DEVICE void load_floats(float (&out)[kCount], const float* row, int d, const
   }
 }
 
-// Stores those of them that are there.
+// Stores `values` as the elements [d, d + kCount), except past the end of the row.
 template <int kCount>
 TCM_DEVICE void store_floats(const float (&values)[kCount], float* row, int d, const Shape& shape) {
 #pragma unroll
@@ -91,7 +91,7 @@ TCM_DEVICE void store_floats(const float (&values)[kCount], float* row, int d, c
   }
 }
 
-// Stores those of the elements [d, d + kPerChunk) that are there, rounded to T.
+// Stores `values`, rounded to T, as the elements [d, d + kPerChunk), except past the end of the row.
 template <class T>
 TCM_DEVICE void store_elements(const float (&values)[kPerChunk<T>], T* row, int d, const Shape& shape) {
   if (shape.vectors()) {
@@ -115,9 +115,9 @@ TCM_DEVICE const T* row_of(const Side& side, int position, const Shape& shape) {
 }
 
 constexpr double kNormFloor = 1e-12;                       // as torch.nn.functional.normalize
-constexpr double kLargestFloat32 = 3.4028235677973366e38;  // from here on, a float64 is infinite in float32
+constexpr double kLargestFloat32 = 3.4028235677973366e38;  // from here on a float64 rounds to infinity
 
-// 1 / max(norm, floor) of a row whose squares sum up to `square`.
+// Of a row whose squares sum up to `square`: norm, 1 / max(norm, floor), whether float32 can hold the norm.
 struct Norm {
   double norm;
   double inverse;
@@ -126,7 +126,7 @@ struct Norm {
 TCM_DEVICE Norm norm_of(double square) {
   const double norm = sqrt(square);
   const bool finite = norm < kLargestFloat32;
-  // Of a norm that is not finite it is 1, so that nothing is computed from infinity.
+  // 1 where the norm is not finite, so that nothing is computed from infinity.
   const double length = finite ? norm : 1.0;
   return {norm, 1.0 / (length > kNormFloor ? length : kNormFloor), finite};
 }

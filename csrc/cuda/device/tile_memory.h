@@ -1,12 +1,12 @@
-// Shared memory of a block that multiplies tiles: what it needs itself, then the buffers, from a multiple of
-// 128 bytes on.
+// Shared memory of a block that multiplies tiles: the kernel's own data (head), then the buffers, from a
+// multiple of 128 bytes on.
 #pragma once
 
 #include "tiles.h"
 
 namespace tcm::cuda {
 
-constexpr int kStepBytes = 64;  // of every row, at a time
+constexpr int kStepBytes = 64;  // of every row, copied per step
 constexpr int kSideBytes = kTile * kStepBytes;
 constexpr int kStageBytes = 2 * kSideBytes;
 

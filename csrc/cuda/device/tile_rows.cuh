@@ -1,5 +1,5 @@
-// The rows and columns of a tile on their way into shared memory: 64 bytes of each at a time, into one of two
-// or four buffers, by asynchronous copies where their alignment allows.
+// Copies the rows and columns of a tile into shared memory: 64 bytes of each per step, into one of two or
+// four buffers, asynchronously where their alignment allows.
 #pragma once
 
 #include "rows.cuh"
@@ -10,23 +10,22 @@ namespace tcm::cuda {
 constexpr int kTileThreads = 128;
 constexpr int kRowChunks = kStepBytes / kChunk;
 
-// Byte of chunk `chunk` of row `row` of a side within a stage.
+// Byte offset of a row's chunk within its side of a buffer.
 TCM_DEVICE int swizzled(int row, int chunk) {
   const int line = row / 2;
   return line * 128 + ((row % 2) * kRowChunks + (chunk ^ (line % kRowChunks))) * kChunk;
 }
 
-// A thread copies one chunk of every kApart-th row of a step.
+// In a step a thread copies one chunk of every kApart-th row.
 constexpr int kApart = kTileThreads / kRowChunks;
 TCM_DEVICE int copied_chunk() { return thread_index() % kRowChunks; }
 TCM_DEVICE int copied_row() { return thread_index() / kRowChunks; }
-// Where its first one goes. Rows that are kApart apart are exchanged alike, so the others follow at
-// kApart * kStepBytes each.
+// Byte offset of the first of these chunks. Rows kApart apart are swizzled alike, so the others follow every
+// kApart * kStepBytes.
 TCM_DEVICE int copied_to() { return swizzled(copied_row(), copied_chunk()); }
 
-// The rows of a side that products are made of: codes, which lie in label order, whole tiles of them. Where a
-// thread copies from is one address, set once a tile and moved on by a step: what a copy costs besides is an
-// addition.
+// The rows of a side as operands: codes, stored in label order in whole tiles. A thread keeps one source
+// address, set once per tile and advanced once per step, so that a copy costs one addition besides.
 class CodeRows {
  public:
   TCM_DEVICE CodeRows(const Side& side, const Shape& shape)
@@ -57,7 +56,7 @@ TCM_DEVICE uint32_t load_element(const char* from) {
   return *reinterpret_cast<const uint8_t*>(from);
 }
 
-// copy_async for rows that begin anywhere: element by element, `bytes` of them at most.
+// Like copy_async, for any alignment: the first `bytes` bytes of a chunk, element by element, then zeros.
 template <int kElement>
 TCM_DEVICE void copy_elements(SharedArray<char> shared, int to, const char* from, int bytes) {
   const SharedArray<uint32_t> words{reinterpret_cast<uint32_t*>(shared.data + to)};
@@ -72,15 +71,15 @@ TCM_DEVICE void copy_elements(SharedArray<char> shared, int to, const char* from
   }
 }
 
-// Or embeddings, which are found through the order. Row numbers of the tile that is being copied stand in
-// shared memory, of two tiles by turns: addresses of eight rows take registers that the products have.
+// Or embeddings, found through the order. The row numbers of the tile being copied are in shared memory, for
+// two tiles alternately: the addresses of eight rows would take registers that the products need.
 template <class T>
 class EmbeddingRows {
  public:
   TCM_DEVICE EmbeddingRows(const Side& side, const Shape& shape, int offset)
       : side_(side), shape_(shape), rows_(shared_memory<int>(offset)) {}
   TCM_DEVICE int bytes() const { return shape_.dim * kElement; }
-  // To be followed by a barrier. Where there is no row, the last one stands in: nobody looks at its products.
+  // A barrier has to follow. Past the last row, the last one is copied again; its products are ignored.
   TCM_DEVICE void begin_tile(int turn, int first) const {
     const int r = thread_index();
     rows_[turn * kTile + r] = static_cast<int>(side_.order[min(first + r, side_.n - 1)]);
@@ -89,7 +88,7 @@ class EmbeddingRows {
     const int at = step * kStepBytes + copied_chunk() * kChunk, left = bytes() - at;
     const char* data = static_cast<const char*>(side_.x) + (left > 0 ? at : 0);
     to += copied_to();
-    // Calls copy(target, from) for this thread's chunks, of which `left` bytes are there.
+    // Calls copy(target, from) for this thread's chunks, of which the first `left` bytes exist.
     const auto for_each_chunk = [&](auto copy) {
 #pragma unroll
       for (int i = 0; i < kTile / kApart; ++i) {

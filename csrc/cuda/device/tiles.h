@@ -1,15 +1,15 @@
 // Tiles of the similarity matrix: their order, the directory that says what each holds, and words of bits.
 // Plain arithmetic, for host and device, tested on the host up to millions of rows.
 //
-// A tile has 128 x 128 pairs. The directory has a uint32 for each, and its pairs stand in bit maps at a place
-// that follows from its own, so that an entry only says how to read them:
+// A tile has 128 x 128 pairs. Its bits are at an offset that follows from its row and column, and the
+// directory has a uint32 entry per tile that only says how to read them:
 //
-//   0                   nothing
-//   n                   n candidates, not yet decided
-//   kDecided | p | n    hard pairs: p of one class and n of two classes
+//   0                                 nothing
+//   n                                 n candidates, not yet decided
+//   kDecided | packed_counts(p, n)    hard pairs: p of one class and n of two classes
 //
-// Of a decided tile, pairs of one sign are a list where they are few, and a pattern where they are not; where
-// all but a few pairs of the tile are hard negatives, they are the whole tile less a list.
+// Hard pairs of one sign of a decided tile are a list where they are few, else a pattern. Where all but a few
+// pairs of the tile are hard negatives, these are the whole tile less a list (is_whole_less_a_list).
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ namespace tcm::cuda {
 constexpr int kTile = 128;
 constexpr int kWordBits = 32;
 constexpr int kTileWords = kTile / kWordBits;
-constexpr int kGroup = 8;  // rows of tiles taken together, so that their columns stay in the L2 cache
+constexpr int kGroup = 8;  // rows of tiles visited together, so that their columns stay in the L2 cache
 
 constexpr TCM_HOST_DEVICE int64_t tiles_of(int64_t rows) { return ceil_div(rows, kTile); }
 
@@ -32,8 +32,8 @@ struct TilePlace {
   int column;
 };
 
-// A part of the matrix: first tile and number of tiles of either side. On the diagonal of the self case only
-// tiles on and above it are visited.
+// A part of the matrix: first tile and number of tiles of either side. Where `diagonal`, only tiles on and
+// above the diagonal are visited.
 struct SuperTile {
   int row;
   int rows;
@@ -41,14 +41,14 @@ struct SuperTile {
   int columns;
   bool diagonal;
 
-  // The positions at which one of its tiles begins.
+  // The positions of the first row and column of a tile.
   TCM_HOST_DEVICE int first_row(TilePlace at) const { return (row + at.row) * kTile; }
   TCM_HOST_DEVICE int first_column(TilePlace at) const { return (column + at.column) * kTile; }
 };
 
-// Every `step`-th tile of a super-tile from number `first` on: by groups of kGroup rows, in them column by
-// column. On the diagonal a group begins at its own first column; what is below the diagonal there is passed
-// over. Super-tiles have less than 2^31 tiles; three numbers are all that a walk keeps.
+// Every `step`-th tile of a super-tile from number `first` on. Tiles are numbered by groups of kGroup rows,
+// column by column within a group. On the diagonal a group begins at its own first column, and its tiles
+// below the diagonal are skipped. A super-tile has less than 2^31 tiles; a walk keeps three numbers.
 class TileWalk {
  public:
   TCM_HOST_DEVICE TileWalk(const SuperTile& part, int first, int step) : number_(first) {
@@ -98,7 +98,7 @@ constexpr uint32_t kDecided = 1u << 30;
 constexpr int kShiftPositives = 15;
 constexpr uint32_t kCount = (1u << 15) - 1;
 
-// Hard pairs of one class and of two in one number, so that they are added up together.
+// The numbers of hard pairs of one class and of two in one word, so that one addition adds both.
 constexpr TCM_HOST_DEVICE uint32_t packed_counts(uint32_t positives, uint32_t negatives) {
   return positives << kShiftPositives | negatives;
 }
@@ -108,19 +108,19 @@ constexpr TCM_HOST_DEVICE int hard_positives(uint32_t entry) {
 }
 constexpr TCM_HOST_DEVICE int hard_negatives(uint32_t entry) { return static_cast<int>(entry & kCount); }
 
-// Whether so many pairs of one sign are taken one by one.
+// Whether `count` hard pairs of one sign are taken one by one.
 constexpr TCM_HOST_DEVICE bool is_list(int count, int list_most) { return count > 0 && count <= list_most; }
 
-// Whether a tile of so many pairs is taken as a whole, less those that are not hard negatives.
+// Whether a tile with `negatives` hard negatives among `pairs` pairs is taken whole, less all others.
 constexpr TCM_HOST_DEVICE bool is_whole_less_a_list(int negatives, int pairs, int list_most) {
   return negatives > list_most && negatives + list_most >= pairs;
 }
 
-// Whether a row with so many hard pairs takes part where its tile is taken as a whole: one with few is a list
-// all the same, because a sum of none is to be exactly 0.
+// Whether the sum of a tile that is taken whole is added to a row with `hard` hard pairs in it. A row with
+// few is a list instead: without hard negatives its Q has to be exactly 0.
 constexpr TCM_HOST_DEVICE bool takes_whole(int hard, int columns) { return 2 * hard >= columns; }
 
-// A word whose bits under `columns` are set: none for 0 or less, all for 32 or more.
+// A word whose bits below `columns` are set: none for 0 or less, all for 32 or more.
 constexpr TCM_HOST_DEVICE uint32_t bits_below(int columns) {
   return columns >= kWordBits ? ~0u : columns <= 0 ? 0u : (1u << columns) - 1;
 }

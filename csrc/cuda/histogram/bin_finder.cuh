@@ -1,9 +1,10 @@
-// Which column of the table a similarity falls into, on the device: the rule of bins.h, without float64 at
-// every pair.
+// Which column of the table a similarity falls into, on the device: the rule of bins.h, without float64
+// arithmetic per pair.
 //
-// The rule grows with the similarity, so each column but the first has a smallest float32, found by bisection
-// with the rule itself. A pair then takes a product, a rounding and a comparison in float32; those next to an
-// edge, one in some thousands, are compared with the edges around, as are all in a range too narrow for float32.
+// The rule is monotonic, so every column but the first begins at some float32, found by bisection with the
+// rule itself. A pair then takes a product, a rounding and a comparison in float32. Pairs next to an edge,
+// one in some thousands, and those taken together with them are compared with the edges around, as are all
+// pairs in a range too narrow for float32.
 #pragma once
 
 #include "cuda/device/device.h"
@@ -11,7 +12,7 @@
 
 namespace tcm::cuda {
 
-// Float32 numbers, negative ones first, as integers that grow with them.
+// The float32 at a place in ascending order; places are consecutive integers.
 TCM_DEVICE float float_at(uint32_t place) {
   return float_of((place & 0x80000000u) != 0 ? place ^ 0x80000000u : ~place);
 }
@@ -19,7 +20,7 @@ constexpr uint32_t kLeastFloat = 0x00800000u, kInfinity = 0xFF800000u;
 
 constexpr int kEdgeThreads = 256;
 
-// Where each column begins; (B + 3,), with what is neither less nor more than any number at both ends.
+// Where each column begins: (B + 3,), with NaN, which compares false, at both ends.
 TCM_KERNEL(kEdgeThreads, 4) bin_edges_kernel(TCM_PARAMETER(Bins) bins, float* edges) {
   const int column = block_index() * kEdgeThreads + thread_index();
   if (column > bins.columns()) return;
@@ -35,11 +36,11 @@ TCM_KERNEL(kEdgeThreads, 4) bin_edges_kernel(TCM_PARAMETER(Bins) bins, float* ed
   edges[column] = column == 0 || column == bins.columns() ? NAN : float_at(low);
 }
 
-// Columns of some similarities at once, so that none waits for another.
+// Columns of kCount similarities at once, so that their latencies overlap.
 template <int kCount>
 TCM_DEVICE void find_columns(const BinFinder& finder, const float* edges, const float (&s)[kCount],
                              int (&column)[kCount]) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding a number to it rounds the number to an integer
   const auto last = static_cast<float>(finder.columns - 2);
   float farthest = 0.0f;
 #pragma unroll

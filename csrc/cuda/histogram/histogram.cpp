@@ -1,8 +1,8 @@
 // The histogram: norms, edges of the bins, then one full sweep of rows over columns, or two.
 //
-// A sweep counts pairs for the groups of their rows. In the self case the other end of (i, j) is the row of
-// (j, i), so a pair of two groups counts twice and one within a group once. Between two sets, a second sweep
-// with the sides exchanged counts pairs of two groups for the columns' groups.
+// A pair counts for the groups of both ends, but a sweep only credits the row's group. In the self case row i
+// of (i, j) is also the column of (j, i): a pair of two groups counts twice, one within a group once. Between
+// two sets, a second sweep with the sides exchanged credits pairs of two groups to the columns' groups.
 #include "histogram.h"
 
 #include <algorithm>
@@ -14,21 +14,21 @@ namespace tcm::cuda {
 namespace {
 
 constexpr int kBlocksPerMultiprocessor = 2;
-constexpr int kReservedBytes = 1024;  // of shared memory, by CUDA for a block
-constexpr int kTasksPerProgram = 16;  // so that the last tasks leave few blocks idle
-constexpr int kFewestTiles = 16;      // of a task, so that its counters are worth writing out
+constexpr int kReservedBytes = 1024;  // shared memory that CUDA reserves per block
+constexpr int kTasksPerProgram = 16;  // so that few blocks are idle during the last tasks
+constexpr int kFewestTiles = 16;      // per task, about: fewer do not repay writing out its counters
 
 }  // namespace
 
 BinFinder BinFinder::make(const Bins& bins) {
   const double scale = bins.count / bins.width, offset = -bins.lo * scale - 0.5;
   const auto rounded_scale = static_cast<float>(scale), rounded_offset = static_cast<float>(offset);
-  // Unit rows have no similarity above 1.01. Rounded are the factors, the result, and the rule's float64.
+  // Similarities of unit rows are below 1.01. `error` bounds the rounding of factors, result and rule.
   const double size = 1.01 * scale + std::fabs(offset);
   const double error = 1.01 * std::fabs(rounded_scale - scale) + std::fabs(rounded_offset - offset) +
                        size * (0x1p-24 + 0x1p-48);
   const double clear = 0.5 - 1.01 * error;
-  // A range so narrow that float32 overflows has no error that is a number.
+  // In a range so narrow that float32 overflows, the error is infinite or NaN.
   return {rounded_scale, rounded_offset, clear > 0.0 ? static_cast<float>(clear) : -1.0f, bins.columns()};
 }
 
@@ -50,7 +50,7 @@ HistogramSweep HistogramSweep::make(const Device& device, const HistogramSide& r
   sweep.tasks = static_cast<int>(tasks);
   sweep.programs = static_cast<int>(std::min(tasks, most_programs));
 
-  // Four buffers where the counters of all groups still fit beside them: of two classes, of 16 bits.
+  // Four buffers where 16-bit counters of all groups, for pairs of two classes, still fit beside them.
   const int of_block = device.shared_bytes / kBlocksPerMultiprocessor - kReservedBytes;
   const auto room = [&](int stages) {
     return std::max<int64_t>(of_block - shared_bytes(histogram_head_bytes(), stages), 0) / 4;

@@ -1,18 +1,18 @@
 // The histogram: a full sweep of row tiles over column tiles, pairs counted in shared memory.
 //
 // A block keeps 128 rows, sorted by group, and walks along the columns, so that the counters of its groups
-// stay where they are: a table of 16 or 32 bits for pairs of two classes, one for pairs of one, of every group
-// that fits; others are counted in global memory. Only the rows' groups are counted: what a symmetric sweep
-// saves in products it loses several times over in counters of the columns, which no block can keep.
-// Counters are integers, so their order does not matter and every run gives the same numbers.
+// stay in shared memory. A group has a table of 16- or 32-bit counters for pairs of two classes and one for
+// pairs of one class. Tables that do not fit are counted in global memory. Only the rows' groups are
+// credited: a symmetric sweep would save half of the products, and lose several times as much on counters of
+// the columns' groups, which no block can keep. Counters are integers: the order of additions is free.
 //
-// Most tiles hold no pair of one class or of one group, and no sample twice; that is seen once a tile, and
-// spares its pairs the comparisons. Where a whole tile is of one group, counters change their meaning, and
-// are written out before; elsewhere such pairs are few, and go to global memory one by one.
+// Most tiles hold no pair of one class or of one group, and no sample on both sides. One check per tile
+// spares their pairs the comparisons. Where all pairs of a tile are within a group, counters hold such pairs,
+// and are written out before that change; elsewhere such pairs are few, and go to global memory one by one.
 //
-// Work, N x N: 2 N² D flops (1 U), then a pair about 16 instructions and one addition in shared memory, which
-// the products of the other block of a multiprocessor can hide. Bytes: the columns, from the L2 cache, once a
-// tile of rows. Floor: 1 U. Not yet measured.
+// Work for N x N: 2 N² D flops (1 U), then about 16 instructions and one addition in shared memory per pair,
+// which the products of the multiprocessor's other block can hide. Bytes: the columns, from the L2 cache,
+// once per tile of rows. Floor: 1 U. Not yet measured.
 #pragma once
 
 #include "bin_finder.cuh"
@@ -20,21 +20,21 @@
 
 namespace tcm::cuda {
 
-// What a thread has to know of a row: for all tiles, and for those with special pairs.
+// What a thread needs of a row: RowPlace to count plain pairs, CountedRow to find and count special pairs.
 struct alignas(8) RowPlace {
   float inverse;
-  int word;  // where the counters of its group's pairs of two classes begin
+  int word;  // the first of its group's counters of pairs of two classes
 };
 struct alignas(16) CountedRow {
   int group, label, self_index;
-  int rank;  // of the group among the tile's
+  int rank;  // of its group among the tile's groups
 };
 
-// What all threads have to know of a tile of rows; registers are wanted elsewhere.
+// What all threads need of a tile of rows; in shared memory, to save registers.
 struct alignas(16) RowTile {
-  int groups;  // that it has
-  int words;   // of a table: a bin has one of its own, or shares it with the bin `words` further
-  int kept;    // tables in shared memory, those of pairs of two classes first
+  int groups;  // in the tile
+  int words;   // per table: one per bin, or one for a bin and the bin `words` further
+  int kept;    // tables in shared memory; those of pairs of two classes come first
   int most;    // tiles of columns until a counter could overflow
 };
 
@@ -49,7 +49,7 @@ constexpr int kNumbersOffset = kRowTileOffset + static_cast<int>(sizeof(RowTile)
 constexpr int kHistogramHead = kNumbersOffset + 2 * kRowNumberBytes;
 
 constexpr uint32_t kMost16 = 0xFFFFu, kMost32 = 0xFFFFFFFFu;
-constexpr uint32_t kFew = 4096;  // so many pairs may be left in a counter when others are written out
+constexpr uint32_t kFew = 4096;  // smaller counters may stay when others are written out
 
 struct PairCounting {
   const HistogramSide& rows;
@@ -58,25 +58,25 @@ struct PairCounting {
   const float* edges;
   const HistogramTables& tables;
   const HistogramSweep& sweep;
-  const SuperTile& part;  // a tile of rows, and the columns it meets
+  const SuperTile& part;  // a task: one tile of rows, some of columns
 
   SharedArray<RowPlace> places = shared_memory<RowPlace>(kPlacesOffset);
   SharedArray<CountedRow> facts = shared_memory<CountedRow>(kRowsOffset);
-  SharedArray<int> starts = shared_memory<int>(kStartsOffset);  // the first row of each group, and the end
+  SharedArray<int> starts = shared_memory<int>(kStartsOffset);  // the first row of each group, then the end
   SharedArray<float> inverses = shared_memory<float>(kColumnInverseOffset);
   SharedArray<int> column_groups = shared_memory<int>(kColumnGroupOffset);
   SharedArray<int> column_labels = shared_memory<int>(kColumnLabelOffset);
   SharedArray<uint32_t> counters = shared_memory<uint32_t>(shared_bytes(kHistogramHead, sweep.stages));
   SharedArray<RowTile> row_tile = shared_memory<RowTile>(kRowTileOffset);
 
-  int passed = 0;       // tiles of columns since counters were last known to be small
+  int passed = 0;       // tiles counted since all counters were below kFew
   bool inside = false;  // whether counters hold pairs within a group
 
   TCM_DEVICE void clear() {
     for (int w = thread_index(); w < sweep.counters; w += kTileThreads) counters[w] = 0;
   }
 
-  // Counters are zero, and nobody looks at the rows before.
+  // Needs all counters zero, and a barrier since the last use of the previous rows.
   TCM_DEVICE void begin_rows() {
     const int first = part.row * kTile, t = thread_index(), position = first + t;
     const int here = min(kTile, rows.side.n - first), first_rank = rows.rank[first];
@@ -156,8 +156,8 @@ struct PairCounting {
            other.last_group == own.first_group;
   }
 
-  // Whether this thread's row may have a pair of one class or, where others have not, of one group, or one
-  // that does not count; or whether the row or this thread's column is not there.
+  // Whether this thread's row may have a pair of one class, or of one group where not all pairs are, or meet
+  // itself in the tile; or whether the row, or this thread's column, does not exist.
   TCM_DEVICE bool is_special(TilePlace at) const {
     const TileFacts& other = column_tile(at);
     const int first = part.first_column(at);
@@ -169,7 +169,7 @@ struct PairCounting {
            first + thread_index() >= columns.side.n;
   }
 
-  // Calls `count(r, c, k)` for each of this thread's pairs: its row r, column c, and column k of the table.
+  // Calls `count(r, c, k)` for this thread's pairs: its row r, the tile's column c, the table's column k.
   template <class Inverse, class Count>
   TCM_DEVICE void for_each_pair(const Products<float>& acc, Inverse inverse, Count count) const {
     constexpr int kRows = 2 * kFragmentRows;
@@ -192,10 +192,10 @@ struct PairCounting {
     }
   }
 
-  // Row r of this thread's.
+  // The row in the tile of this thread's row r.
   TCM_DEVICE static int row_of(int r) { return Products<float>::row(r / 2, r % 2); }
 
-  // Pairs of two classes and two groups.
+  // All pairs of a tile without special ones: of two classes, and within one group exactly where `inside`.
   TCM_DEVICE void count_plain(int words, const Products<float>& acc) const {
     RowPlace row[2 * kFragmentRows];
 #pragma unroll
@@ -233,7 +233,7 @@ struct PairCounting {
     if (one_group) add_global(tables.of_one_group + (one_class ? k : tables.columns + k), pairs);
   }
 
-  // Counters of at least that many pairs go to global memory. Comes after a barrier and before one.
+  // Moves counters of at least `least` pairs to global memory. Needs a barrier before and after it.
   TCM_DEVICE void write_out(uint32_t least) const {
     const RowTile tile = row_tile[0];
     const int words = tile.words;

@@ -1,6 +1,6 @@
-// Sums of the unit rows of whole tiles, for tiles of which all but a few pairs are hard (patterns.cuh).
+// Sums of the unit rows of tiles, for tiles with few pairs that are not hard negatives (patterns.cuh).
 //
-// Bytes: N D elements, once a super-tile and direction. Not yet measured.
+// Bytes: the elements of all rows of the other side, once per super-tile and direction. Not yet measured.
 #pragma once
 
 #include "cuda/device/rows.cuh"
@@ -17,8 +17,8 @@ TCM_DEVICE float sum_of_column(const Side& side, int first, int last, int d, con
   return sum;
 }
 
-// The sum of the unit rows of each tile of one side of a super-tile, (tiles, dim): a block a tile (x) and
-// kBlockSumThreads columns (y).
+// The sums of the unit rows of each tile of one side of a super-tile, (tiles, dim): one block per tile (x)
+// and kBlockSumThreads columns of the embeddings (y).
 constexpr int kBlockSumThreads = 256;
 template <class T>
 TCM_KERNEL(kBlockSumThreads, 4)

@@ -5,32 +5,32 @@
 
 namespace tcm::cuda {
 
-// The bits of a super-tile's pairs, those of its columns the other way round, and its directory. On the
-// diagonal both are one, and complete.
+// The bits of a super-tile's pairs, by row and by column, and its directory. On the diagonal both kinds of
+// bits are one array, which like the directory also has the tiles below the diagonal.
 struct Decisions {
   uint32_t* row_bits;     // (rows of the super-tile, columns * kTileWords)
-  uint32_t* column_bits;  // (columns of the super-tile, rows * kTileWords), or null where nobody asks
+  uint32_t* column_bits;  // (columns of the super-tile, rows * kTileWords), or null where nothing reads them
   uint32_t* directory;    // (tiles of rows, tiles of columns)
 };
 
-// What screening has found so far, by which every later kernel sees whether there is anything for it.
+// What screening has found so far, which tells the later kernels whether they have work.
 struct ScreenState {
   const int* samples;   // (kSamples,) candidates of two classes in each sampled tile
-  int* has_dense_tile;  // not 0 where a tile of the super-tile has more candidates than a list
-  int max_candidates;   // that the sample may have for the sweep to run
-  int list_most;        // so many pairs of a tile are taken one by one
+  int* has_dense_tile;  // nonzero where a tile of the super-tile has more than list_most candidates
+  int max_candidates;   // largest sum of the samples for the sweep to run
+  int list_most;        // at most this many pairs of a tile are taken one by one
   bool screened;
 };
 
 constexpr int kSamples = 32;
 
-// Partial sums, an element a block: penalties by sign, and numbers of hard pairs.
+// Partial sums, one element per block: penalties by sign, and numbers of hard pairs.
 struct Partial {
   double* sums;     // (blocks, 2)
   int64_t* counts;  // (blocks, 2)
 };
 
-// One side of a super-tile, as the other sees it: which rows are added to, and which are added.
+// A direction through a super-tile: the own rows' P and Q are added to, the other rows are added.
 struct Direction {
   int own_tile, own_tiles;  // first tile and number of tiles
   int other_tile, other_tiles;

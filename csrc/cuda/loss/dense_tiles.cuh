@@ -1,17 +1,17 @@
 // Tiles in full precision: similarities on matrix units, every pair decided, its penalty summed.
 //
 // For tiles where screening leaves more candidates than are worth an inner product each, and for all tiles
-// where the sample says so, or where the matrix is too small for screening to pay. Work: 2 kTile² D flops a
-// tile on the raw operands, accumulated in float32; 1/norm is applied to the products. Floor for every tile
-// of the upper half: 0.5 U for bfloat16. Not yet measured. What compiled code shows for bfloat16, sm_80 / sm_90a:
+// where the sample has too many candidates or nothing is screened. Work: 2 kTile² D flops per tile on the raw
+// operands, accumulated in float32; 1/norm is applied to the products. Floor for every tile of the upper
+// half: 0.5 U for bfloat16. Not yet measured. What compiled code shows for bfloat16, sm_80 / sm_90a:
 //
-//   registers 220 / 225 (235 / 238 before), nothing spilled
-//   instructions of a warp and step of 64 bytes: 225 / 232 (270 / 298 before) around 64 HMMA and 16 LDSM
+//   registers: 220 / 225, nothing spilled
+//   instructions per warp and step of 64 bytes: 225 / 232, of which 64 HMMA and 16 LDSM
 //
-// A model of an H100 at D = 512, sixteen steps a tile, clocks of a multiprocessor a tile: tensor pipe
-// 16 · 64 · 4 = 4,100 at its full rate; shared memory 16 · (32 + 16) KiB / 128 B = 6,140; issue 16 · 232 = 3,700
-// and what comes once a tile. Shared memory bounds it: 249 tiles a multiprocessor at N = 32,768, every tile of
-// the upper half, are 0.87 ms, predicted 0.58 U.
+// A model of an H100 at D = 512, with sixteen steps per tile, in clocks of a multiprocessor per tile: tensor
+// pipe 16 · 64 · 4 = 4,100 at its full rate; shared memory 16 · (32 + 16) KiB / 128 B = 6,140; issue
+// 16 · 232 = 3,700 and the work once per tile. Shared memory bounds it: at N = 32,768 all tiles of the upper
+// half, 249 per multiprocessor, take 0.87 ms, predicted 0.58 U.
 #pragma once
 
 #include "screen_state.cuh"
@@ -19,7 +19,7 @@
 
 namespace tcm::cuda {
 
-// What a thread has to know of a row.
+// What a thread needs of a row.
 struct alignas(16) DenseRow {
   float inverse;
   int same_begin, same_end;
@@ -42,13 +42,13 @@ struct DenseTiles {
   const double* margins;
   TileOutput output;
   const ScreenState& state;
-  bool every;         // whether the sweep has not run
-  const int& weight;  // how many ordered pairs a pair off the diagonal stands for
+  bool every;         // whether all tiles are wanted: the sweep has not run
+  const int& weight;  // how many ordered pairs a pair outside the tiles of the diagonal stands for
   SharedArray<DenseRow> facts = shared_memory<DenseRow>(kFactsOffset);
   SharedArray<float> inverses = shared_memory<float>(kInverseOffset);
   TileBits bits = TileBits(kDenseBitsOffset);
   SharedArray<double> partial = shared_memory<double>(kDensePartialOffset);
-  // Of this block, kept by a thread a sign; registers are wanted elsewhere.
+  // Totals of this block, of each sign by one thread; in shared memory, to save registers.
   SharedArray<double> sums = shared_memory<double>(kDenseTotalsOffset);
   SharedArray<int64_t> counts =
       shared_memory<int64_t>(kDenseTotalsOffset + 2 * static_cast<int>(sizeof(double)));
@@ -59,7 +59,7 @@ struct DenseTiles {
     counts[thread_index()] = 0;
   }
 
-  // The entry changes when the tile's products have been seen, not before.
+  // Called twice per tile, for its copies and for its products: the entry only changes in end().
   TCM_DEVICE bool wants(TilePlace at) const {
     return every || output.entry(at) > static_cast<uint32_t>(state.list_most);
   }
@@ -79,8 +79,8 @@ struct DenseTiles {
   TCM_DEVICE void end(TilePlace at, const Products<float>& acc) {
     const int first = part.first_column(at);
     const Margins<float> limits = thresholds<float>(margins_at(margins));
-    // Eight pairs as float32, then float64: a long sum of equal penalties would be rounded the same way every
-    // time.
+    // Eight pairs are added in float32, these sums in float64: a long float32 sum of equal penalties would be
+    // rounded in the same direction at every step.
     double pulls = 0.0, pushes = 0.0;
     float few_pulls = 0.0f, few_pushes = 0.0f;
     DenseRow row{};
@@ -89,16 +89,16 @@ struct DenseTiles {
       const int w = j / 4, bit = 8 * (j % 4) + odd;
       if (bit == 0) {
         if (w == 0) row = facts[acc.row(i, half)];
-        // Shifted so that the pairs of this thread are at the same bits in every lane: no column is compared.
+        // Shifted so that a thread's pairs are at the same bits in every lane: no columns are compared.
         const int from = first + acc.first_column() + w * kWordBits;
         same_bits[w] = bits_between(row.same_begin - from, row.same_end - from) >> TileBits::shift();
         self_bits[w] = bits_between(row.self_index - from, row.self_index + 1 - from) >> TileBits::shift();
       }
       const bool of_one_class = (same_bits[w] >> bit & 1u) != 0;
-      // Not a number, and so not hard, where there is no pair.
+      // NaN, and so never hard, where the row or the column does not exist.
       const float s = acc.value[i][j][2 * half + odd] * (row.inverse * inverses[acc.column(j, odd)]);
       const bool hard = is_hard(s, of_one_class, limits) && (self_bits[w] >> bit & 1u) == 0;
-      if (hard) {  // a branch: without one, more similarities wait for their turn than registers hold
+      if (hard) {  // a branch: without it more similarities are live at once than registers hold
         (of_one_class ? few_pulls : few_pushes) += penalty(s, of_one_class, limits);
       }
       if (bit == 25) {  // the last of the eight
@@ -130,8 +130,8 @@ struct DenseTiles {
   }
 };
 
-// Decides the tiles of a super-tile that the sweep has left to it, or all of them; adds to an element a
-// block.
+// Decides the tiles of a super-tile that the sweep has left, or all tiles; adds to one element of `partial`
+// per block.
 template <class Product, class T>
 TCM_KERNEL(kTileThreads, 2)
 dense_tiles_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,

@@ -1,7 +1,7 @@
-// Finalize: partial sums to the result, in a fixed order, by one block; and what the backward reads.
+// Finalize: one block adds up the partial sums in a fixed order, and writes the result and nan_flag.
 //
-// A partial sum stands for a block of `lists`, four rows, or a program: at N = 16,384 and beyond (a super-tile)
-// they are 4,360, 140 kB, of which each thread reads 17 times two 16 bytes, four rounds on their way at once.
+// There is one partial sum per block of `lists`, of four rows, and one per program: 4,360, or 140 kB, from
+// N = 16,384 (a whole super-tile) on. A thread reads two 16-byte values in each of 17 rounds, four in flight.
 // Predicted: 2 to 4 us, latency alone, under 0.003 U at 32,768 x 512. Not yet measured.
 #pragma once
 
@@ -19,8 +19,8 @@ struct alignas(16) PairOf {
   T of[2];
 };
 
-// Penalties were measured from the thresholds: what these are off the margins is added for every pair.
-// `nan_flag` becomes 0, or NaN where an embedding is not finite.
+// Penalties were measured from the float32 thresholds: their distance from the margins is added per hard
+// pair. `nan_flag`, which the backward reads, becomes 0, or NaN where a norm is not finite.
 TCM_KERNEL(kFinalizeThreads, 1)
 finalize_kernel(TCM_PARAMETER(Partial) partial, int64_t blocks, const int* not_finite, const double* margins,
                 double* sums, int64_t* counts, double* nan_flag) {

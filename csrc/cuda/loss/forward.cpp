@@ -1,17 +1,18 @@
 // The forward: prepare, probe; for each super-tile screen and accumulate; finalize.
 //
-//   norms        1/norm, and where each row's class stands                   prepare.cuh
-//   codes        int8, in label order, one scale a tile                      prepare.cuh
-//   probe        is screening worth it? decided on the device                screen.cuh
+//   norms        1/norm, and the range of each row's class                   prepare.cuh
+//   codes        int8, in label order, one scale per tile                    prepare.cuh
+//   probe        candidates of a sample, which decide whether to sweep       screen.cuh
 //   sweep        int8 products: pairs are harmless or candidates             screen.cuh
-//   dense tiles  tiles with many candidates, all pairs decided               dense_tiles.cuh
-//   patterns     their hard pairs into P and Q, many at a time               patterns.cuh
-//   lists        all other candidates decided and added, one by one          lists.cuh
+//   dense tiles  tiles with many candidates (or all): every pair decided     dense_tiles.cuh
+//   block sums   sums of the unit rows of each tile, for patterns            block_sums.cuh
+//   patterns     hard pairs of dense tiles into P and Q, many at a time      patterns.cuh
+//   lists        decides other candidates, adds them and listed hard pairs   lists.cuh
 //   finalize     partial sums into the result                                finalize.cuh
 //
-// Every launch is made whatever the data are, and no number comes back to the host: a kernel that has nothing
-// to do finds that in the directory. Sums are bitwise repeatable: tiles belong to blocks by number, rows of P
-// and Q to one block, and partial sums are added in order.
+// The launches do not depend on the data, and no number comes back to the host. Kernels see in ScreenState
+// whether they have work; lists.cuh sees it in the directory. Sums are bitwise repeatable: tiles are assigned
+// to blocks by number, an element of P or Q to one block of a launch, and partial sums are added in order.
 #include "forward.h"
 
 #include <algorithm>
@@ -80,7 +81,7 @@ class Forward {
     }
   }
 
-  // Adds a super-tile's hard pairs to P and Q of one side, and candidates' penalties to its sums.
+  // Adds a super-tile's hard pairs to P and Q of one side, and penalties of candidates to the partial sums.
   void accumulate_into(const Side& own, const Side& other, const Direction& direction,
                        const ScreenState& state, int weight) {
     if (own.sums.positive != nullptr) {

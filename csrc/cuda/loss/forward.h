@@ -6,7 +6,7 @@
 
 namespace tcm::cuda {
 
-// What the caller has of one side.
+// What the caller passes for one side.
 struct SideInput {
   const void* x;              // (n, dim)
   const int64_t* order;       // (n,)
@@ -21,8 +21,8 @@ struct Result {
   double* nan_flag;
 };
 
-// Queues all of it and returns. In the self case the columns are the rows. Sums, counts and nan_flag are
-// written, P and Q added to.
+// Queues the whole forward and returns. In the self case `columns` equals `rows`. Sums, counts and nan_flag
+// are written; P and Q are added to.
 void forward(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype, Precision precision,
              const SideInput& rows, const SideInput& columns, const double* margins, void* workspace,
              const Result& result);

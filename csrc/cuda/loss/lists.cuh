@@ -1,18 +1,17 @@
 // Accumulate, few hard pairs: row by row, one partner after the other.
 //
-// A warp owns a row. It looks at 32 entries of its row of the directory at once, and walks the words of those
-// tiles that have one, eight tiles at a time: a tile without an entry costs its entry, and a row of 128 tiles
-// four reads, where reading along its words took two rounds of 16. Partners are taken a few at a time, so that
-// several rows are on their way at once: one read of a partner's embedding gives the similarity of a
-// candidate, the decision, its penalty and its share of P or Q, which stay in registers. Bytes: D elements a
-// candidate and direction, from the L2 cache; at density 1e-3, N = 32,768, D = 512 in bfloat16 that is 1 GB.
-// Not yet measured.
+// A warp owns a row. It reads 32 entries of its row of the directory at once, and the words of the tiles
+// whose entries are not 0, eight tiles at a time: of other tiles it reads the entry only, four reads for a
+// row of 128 empty tiles. Partners are taken a few at a time, so that several rows are in flight at once. One
+// read of a partner's embedding gives the similarity of a candidate, the decision, its penalty and its share
+// of P or Q, which stay in registers. Bytes: D elements per candidate and direction, from the L2 cache; at
+// density 1e-3, N = 32,768, D = 512 in bfloat16 that is 1 GB. Not yet measured.
 //
-// Where rows are longer than registers hold, they are taken in slices: the first decides, leaving only hard
-// pairs in the bits, and adds its part of each partner, the others add theirs.
+// Rows longer than registers hold are taken in slices. The first decides the candidates, leaves only hard
+// pairs in the bits, and adds its part of each partner; the others add theirs.
 //
-// Of tiles that were decided in full precision it adds the signs that are lists, and takes away, where a tile
-// was added as a whole, the pairs that are not hard.
+// Of tiles decided in full precision, hard pairs of one sign are added where they are a list. Of a tile taken
+// whole, rows that took it subtract the pairs that are not hard negatives, other rows add those that are.
 #pragma once
 
 #include "cuda/device/rows.cuh"
@@ -25,7 +24,7 @@ constexpr int kListRows = kListThreads / kWarp;
 constexpr int kListPartialBytes = kListRows * static_cast<int>(sizeof(double) + sizeof(int64_t)) * 2;
 constexpr int kLargestPerLane = 32;
 
-// Elements of a row that a lane keeps, at most, and partners that it takes at once.
+// Elements of a row that a lane keeps, at most, and partners that a warp takes at once.
 constexpr int elements_per_lane(int dim) {
   return dim <= 8 * kWarp ? 8 : dim <= 16 * kWarp ? 16 : kLargestPerLane;
 }
@@ -34,7 +33,7 @@ constexpr int kAtOnce = kPerLane * sizeof(T) <= 32   ? 4
                         : kPerLane * sizeof(T) <= 64 ? 2
                                                      : 1;
 
-// Blocks that registers are kept free for.
+// Blocks per multiprocessor that registers have to suffice for.
 template <class T, int kPerLane>
 constexpr int kListBlocks = kPerLane == kLargestPerLane       ? 2
                             : kPerLane == 8 && sizeof(T) == 2 ? 4
@@ -78,42 +77,42 @@ class ListedRow {
   static constexpr int kChunks = kPerLane / kPerChunk<T>;
   static constexpr int kMost = kAtOnce<T, kPerLane>;
 
-  // The elements of a slice that a lane has: chunk c of it begins at element d.
+  // The element at which this lane's chunk c of a slice begins.
   TCM_DEVICE static int element_of_lane(int slice, int c) {
     return slice + (c * kWarp + lane_index()) * kPerChunk<T>;
   }
 
-  // A partner of this row, and what is known of the pair; in few registers, as there are several at a time.
+  // A partner of this row, and what is known of the pair; small, since several are in registers at a time.
   struct Partner {
     int column;  // in the super-tile
     float inverse;
-    uint32_t facts;  // see below
+    uint32_t facts;  // of the enum below
     Chunk chunk[kChunks];
 
     TCM_DEVICE bool is(uint32_t fact) const { return (facts & fact) != 0; }
   };
   enum : uint32_t {
     kCandidate = 1,  // not yet decided
-    kTooMuch = 2,    // of the sum of a whole tile, which was added
+    kTooMuch = 2,    // to be subtracted: its tile was added whole
     kSame = 4,       // of one class
-    kHard = 8,       // decided to be
+    kHard = 8,       // its bit is set; of a candidate, once decided
   };
-  static constexpr int kShiftLane = 8;  // above the facts: the lane that has the pair's word
+  static constexpr int kShiftLane = 8;  // above the facts: the lane that holds the pair's word
 
   TCM_DEVICE void load(const T* row, int slice, Chunk (&chunk)[kChunks]) const {
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) chunk[c] = load_chunk(row, element_of_lane(slice, c), shape_);
   }
 
-  // A word of a row's bits that a lane has, and the entry of its tile; four lanes have those of one tile.
+  // A lane's word of the row's bits, and the entry of its tile; four lanes hold the words of one tile.
   struct Word {
     int number;  // in the row
     uint32_t entry;
     uint32_t bits;
   };
 
-  // The words of tiles that have an entry, in order: a warp looks at kWarp entries at once and takes the words
-  // of kTilesAtOnce tiles. Of tiles without one nothing is read but the entry.
+  // The words of the tiles whose entries are not 0, in order. A warp reads kWarp entries and the words of
+  // kTilesAtOnce tiles at once.
   class Words {
    public:
     TCM_DEVICE explicit Words(const ListedRow& row)
@@ -121,7 +120,7 @@ class ListedRow {
       left_ = ballot(entry_ != 0);
     }
 
-    // Whether there are any; then they are on their way.
+    // Starts reading the next words; false where there are none.
     TCM_DEVICE bool take(Word& word) {
       while (left_ == 0) {
         first_ += kWarp;
@@ -150,15 +149,15 @@ class ListedRow {
     const ListedRow& row_;
     int first_ = 0;        // tile of the first entry
     uint32_t entry_;       // of this lane
-    uint32_t next_entry_;  // of the next kWarp, read ahead
-    uint32_t left_;        // entries that have not been taken
+    uint32_t next_entry_;  // of this lane, of the next kWarp
+    uint32_t left_;        // of these, the nonzero ones not yet taken, as bits
   };
 
   TCM_DEVICE uint32_t entry_at(int tile) const {
     return tile < direction_.other_tiles ? direction_.entry(tile_, tile) : 0;
   }
 
-  // The pairs to take of a word, and what they all are.
+  // The pairs to take from a word, and the facts that hold for all of them.
   struct Pairs {
     uint32_t take;
     uint32_t facts;
@@ -176,7 +175,7 @@ class ListedRow {
     const int columns = min(others_ - tile * kTile, kTile);
     const bool whole = is_whole_less_a_list(hard_negatives(entry), rows_there_ * columns, list_most_);
     if (whole && takes_whole(in_tile, columns)) {
-      // Positives that are a list stand among what is not a hard negative, and so are taken all the same.
+      // Hard positives, which are a list here, are not hard negatives, and so are taken too.
       return {~(hard & ~same) & bits_below(others_ - column), kTooMuch};
     }
     uint32_t take = whole || is_list(hard_negatives(entry), list_most_) ? hard & ~same : 0;
@@ -192,7 +191,7 @@ class ListedRow {
     bool touched[2] = {};
     Word word, next;
     Words words(*this);
-    // Bits are read a round ahead, and entries before: nobody waits for them.
+    // Bits are read one round ahead, and entries before them, to hide the latency.
     for (bool more = words.take(next); more;) {
       word = next;
       more = words.take(next);
@@ -227,7 +226,7 @@ class ListedRow {
     if (touched[1]) store(own_.sums.negative, slice, q);
   }
 
-  // The next partner in the word of lane `source`, which loses its bit; its row is on its way then.
+  // Takes the next partner from the word of lane `source`, clears its bit there, and starts reading its row.
   TCM_DEVICE void begin(Partner& partner, const Pairs& own, uint32_t& take, const Word& word, int source,
                         int slice) const {
     const uint32_t taken = shuffle(take, source), bit = taken & (0u - taken);
@@ -240,7 +239,7 @@ class ListedRow {
     load(row_of<T>(other_, other0_ + partner.column, shape_), slice, partner.chunk);
   }
 
-  // The rule, from an inner product whose order is the same whichever of the two rows is the own one.
+  // Decides a candidate. The inner product is summed in the same order whichever row is the own one.
   TCM_DEVICE bool decide(const Partner& partner) {
     float product = 0.0f;
 #pragma unroll
@@ -253,7 +252,7 @@ class ListedRow {
     const float s = warp_sum(product) * (inverse_ * partner.inverse);
     const bool same = partner.is(kSame), hard = is_hard(s, same, limits_);
     if (hard && needs_sums_) {
-      // No index that is known only now: it would move both to memory.
+      // No index known only at run time: it would move both arrays to local memory.
       const float added = penalty(s, same, limits_);
       sums[0] += same ? added : 0.0f;
       sums[1] += same ? 0.0f : added;
@@ -315,8 +314,8 @@ class ListedRow {
   Chunk own_chunk_[kChunks];
 };
 
-// Candidates and listed pairs of the rows of a super-tile, a warp each. `weight`: how many ordered pairs a
-// candidate stands for, 0 where sums are not wanted; they are added to an element a block.
+// Candidates and listed pairs of the rows of a super-tile, one warp per row. `weight`: how many ordered pairs
+// a candidate stands for, 0 where sums are not wanted. Sums are added to one element of `partial` per block.
 template <class T, int kPerLane>
 TCM_KERNEL(kListThreads, (kListBlocks<T, kPerLane>))
 lists_kernel(TCM_PARAMETER(Side) own, TCM_PARAMETER(Side) other, TCM_PARAMETER(Shape) shape,

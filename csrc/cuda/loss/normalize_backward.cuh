@@ -1,7 +1,7 @@
 // The backward: gradient of raw rows, g = w+ P + w- Q through the normalisation, (g - (g·x̂) x̂) / norm.
 //
-// A warp takes a row, and reads it and its P and Q twice, the second time from the L1 cache. Bytes: 12 N D
-// for bfloat16, 16 N D for float32. Not yet measured.
+// One warp per row reads the row and its P and Q twice, the second time from the L1 cache. Bytes: 12 N D for
+// bfloat16, 16 N D for float32. Not yet measured.
 #pragma once
 
 #include "cuda/device/rows.cuh"
@@ -22,7 +22,7 @@ normalize_backward_kernel(const T* x, TCM_PARAMETER(PartnerSums) of, const doubl
   const float* q = of.negative + at * shape.dim;
   const float pull = static_cast<float>(-ordered * grad_sums[0] + *nan_flag);
   const float push = static_cast<float>(ordered * grad_sums[1] + *nan_flag);
-  // Calls use(d, x, g) for the elements of the row that this lane has, kMany at a time from element d on.
+  // Calls use(d, x, g) for this lane's elements of the row, kMany at a time, from element d on.
   const auto for_each_chunk = [&](auto use) {
     for (int d = lane_index() * kMany; d < shape.dim; d += kWarp * kMany) {
       const Chunk chunk = load_chunk(row, d, shape);

@@ -1,13 +1,13 @@
-// The rows that patterns are multiplied with: from global memory through registers, where they are scaled and
-// split, into two buffers of shared memory, 32 rows at a time.
+// The rows that patterns are multiplied with, 32 at a time: from global memory through registers, where they
+// are scaled and split, into one of two buffers in shared memory.
 #pragma once
 
 #include "cuda/device/rows.cuh"
 
 namespace tcm::cuda {
 
-// How rows are multiplied with a pattern: their type, type and number of their parts, columns of the embeddings
-// that a block adds up, and whether the pattern carries 1/norm.
+// How rows are multiplied with a pattern: the type of rows, the type and number of their parts, the columns
+// of the embeddings per block, and whether the pattern carries 1/norm.
 template <class RowType, class PartType, int kNumber, int kColumns, bool kCarriesInverse>
 struct Way {
   using Row = RowType;
@@ -21,7 +21,7 @@ struct HalfScaled : Way<Half, Half, 1, 128, false> {};
 template <int kNumber>
 struct Float32Parts : Way<float, BFloat16, kNumber, 64, false> {};
 
-constexpr int kPatternRows = 32;  // of the other side, at a time: a word of the pattern
+constexpr int kPatternRows = 32;  // of the other side at a time: one word of the pattern
 constexpr int kPatternThreads = 128;
 constexpr int kFactorBytes = kPatternRows * static_cast<int>(sizeof(float));
 template <class Way>
@@ -39,11 +39,11 @@ class PatternRows {
   using Row = typename Way::Row;
   using Part = typename Way::Part;
 
-  // Columns from first_d on of the rows of a side.
+  // Takes columns first_d to first_d + kWidth of a side's rows.
   TCM_DEVICE PatternRows(const Side& side, const Shape& shape, int first_d)
       : side_(side), shape_(shape), first_d_(first_d) {}
 
-  // Looks up which rows stand at the 32 positions from `first` on; none where that is kNone.
+  // Looks up the row numbers of the 32 positions from `first` on; none where `first` is kNone.
   TCM_DEVICE void find(int first) {
 #pragma unroll
     for (int u = 0; u < kLoads; ++u) {
@@ -52,7 +52,7 @@ class PatternRows {
     }
   }
 
-  // Asks for the rows that were looked up last, at the same positions.
+  // Starts loading the rows that were looked up last, with the same `first`.
   TCM_DEVICE void load(int first) {
     if (first == kNone) return;
     const int d = first_d_ + chunk() * 8;
@@ -68,7 +68,7 @@ class PatternRows {
     }
   }
 
-  // Puts what was loaded into a buffer. A barrier has to follow.
+  // Stores the loaded rows in a buffer. A barrier has to follow.
   TCM_DEVICE void store(int buffer) const {
 #pragma unroll
     for (int u = 0; u < kLoads; ++u) {
@@ -94,13 +94,13 @@ class PatternRows {
     }
   }
 
-  // Fragments of rows [k, k + 16) and 16 columns from the chunk j on, of one part.
+  // Fragments of rows [k, k + 16) and the 16 columns from chunk j on, of one part.
   TCM_DEVICE void load_fragments(uint32_t (&b)[4], int buffer, int part, int k, int j) const {
     const int at = part * kPartBytes<Way> + chunk_at(k + lane_index() % 16, j + lane_index() / 16);
     load_matrices_transposed(b, shared_memory<char>(buffer_at(buffer)), at);
   }
 
-  // What stands for a 1 in the pattern's columns k and k + 1, that is, for these two rows.
+  // The values that stand for 1 in the pattern's columns k and k + 1: 1, or the 1/norm of these two rows.
   TCM_DEVICE uint32_t ones(int buffer, int k) const {
     if constexpr (Way::kWeights) {
       const float even = factors(buffer)[k], odd = factors(buffer)[k + 1];
@@ -114,7 +114,7 @@ class PatternRows {
  private:
   static constexpr int kLoads = kPatternRows * Way::kWidth / 8 / kPatternThreads;  // of eight elements
   static constexpr int kChunks = 8 / kPerChunk<Row>;
-  static constexpr int kRowThreads = Way::kWidth / 8;  // as many threads have a row as it has eight elements
+  static constexpr int kRowThreads = Way::kWidth / 8;  // per row, with eight elements each
 
   TCM_DEVICE static int row(int u) {
     return thread_index() / kRowThreads + u * (kPatternThreads / kRowThreads);
@@ -124,7 +124,7 @@ class PatternRows {
   TCM_DEVICE static SharedArray<float> factors(int buffer) {
     return shared_memory<float>(buffer_at(buffer) + Way::kParts * kPartBytes<Way>);
   }
-  // Byte of a row's chunk within a part, chunks exchanged so that ldmatrix reads every bank once.
+  // Byte offset of a row's chunk within a part, swizzled so that ldmatrix has no bank conflicts.
   TCM_DEVICE static int chunk_at(int row, int chunk) {
     return row * Way::kWidth * 2 + (chunk ^ (row % 8)) * kChunk;
   }

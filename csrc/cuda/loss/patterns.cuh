@@ -1,18 +1,17 @@
 // Accumulate, many hard pairs: P and Q of a block of rows as products of 0/1 patterns with unit rows.
 //
 // P_i and Q_i are the sums of the unit rows of row i's hard positives and hard negatives. A tile with many of
-// one sign is a product of its pattern with the rows of its columns. The pattern never lies in memory but as
-// bits: a thread makes the fragment of it that it feeds to the matrix units. A tile of which all but a few
-// pairs are hard adds one block sum to every row instead, and lists.cuh takes away what is too much. Work at
-// half density: 2 N² D flops, 1 U for bfloat16; floor with every pair hard: N² / kTile · D additions. Not yet
-// measured.
+// one sign is a product of its pattern with the rows of its columns. In memory a pattern is only bits: each
+// thread makes the fragment that it feeds to the matrix units. A tile in which all but a few pairs are hard
+// negatives adds one block sum instead, to every row for which takes_whole holds; lists.cuh subtracts the
+// pairs that are not. Work at half density: 2 N² D flops, 1 U for bfloat16; floor with every pair hard:
+// N² / kTile · D additions. Not yet measured.
 //
-// A pattern is exact in any type, but the unit row is not the operand that lies in memory. For bfloat16 the
-// pattern carries 1/norm in place of the 1 (rounded to bfloat16; the loss is not read off these sums).
-// Float16 rows are scaled before, because 1/norm may not be a float16. Float32 rows are scaled and split into
-// bfloat16 parts: three for "highest", which is all of their 24 bits, and two otherwise; matrix units cut
-// their sums off instead of rounding them, so of these they only add up 32 rows, and the rest is added as
-// float32.
+// A pattern is exact in any type, but memory holds the rows as they came, not unit rows. For bfloat16 the
+// pattern carries 1/norm in place of 1 (rounded to bfloat16; the loss is not computed from these sums).
+// Float16 rows are scaled first, because 1/norm may not fit float16. Float32 rows are scaled and split into
+// bfloat16 parts: three for "highest", which is all of their 24 bits, and two otherwise. Matrix units
+// truncate their sums, so of these parts they only add up 32 rows at a time; these sums are added in float32.
 #pragma once
 
 #include "kernels.h"
@@ -56,7 +55,7 @@ class Patterns {
     }
   }
 
-  // P or Q of the block's rows, added to what is there.
+  // Adds to P or Q of the block's rows.
   TCM_DEVICE void run(const float* block_sums) {
     for (int tile = find(kWhole, begin_tile_); tile < end_tile_; tile = find(kWhole, tile + 1)) {
       add_whole(tile, block_sums);
@@ -67,7 +66,7 @@ class Patterns {
 
  private:
   enum Kind { kNothing, kWhole, kPattern };
-  static constexpr int kRows = 4;  // of a thread: two fragments of 16 rows, of each two
+  static constexpr int kRows = 4;  // per thread: two of each of two fragments of 16 rows
   static constexpr int kColumns = Way::kWidth / 8;
 
   TCM_DEVICE static int row(int r) { return warp_index() * 32 + r * 8 + lane_index() / 4; }
@@ -83,7 +82,7 @@ class Patterns {
   TCM_DEVICE int columns_there(int tile) const {
     return min(other_.n - (direction_.other_tile + tile) * kTile, kTile);
   }
-  // The first tile of a kind from `tile` on; a warp looks at 32 entries at once.
+  // The first tile of a kind from `tile` on, or end_tile_. A warp looks at 32 entries at once.
   TCM_DEVICE int find(Kind wanted, int tile) const {
     for (; tile < end_tile_; tile += kWarp) {
       const int looked_at = tile + lane_index();
@@ -93,7 +92,7 @@ class Patterns {
     return end_tile_;
   }
 
-  // The words of a row that belong to a tile.
+  // The words of the thread's row r in a tile.
   TCM_DEVICE const uint32_t* words_of(int r, int tile) const {
     return own_bits_ + (r * 8 * direction_.words() + tile * kTileWords);
   }
@@ -128,8 +127,8 @@ class Patterns {
                                     : PatternPlace{find(kPattern, at.tile + 1), 0};
   }
 
-  // Word after word. While one is multiplied, rows and bits of the next are on their way from global memory,
-  // and for the one after that the numbers of its rows.
+  // Adds word after word. While one is multiplied, the rows and bits of the next and the row numbers of the
+  // one after it are in flight from global memory.
   TCM_DEVICE void add_patterns() {
     PatternPlace at{find(kPattern, begin_tile_), 0};
     if (at.tile >= end_tile_) return;
@@ -177,7 +176,7 @@ class Patterns {
     }
   }
 
-  // The position of a place's first row, or none.
+  // The position of the first row of a place, or kNone.
   TCM_DEVICE int first_of(PatternPlace at) const {
     return at.tile < end_tile_ ? (direction_.other_tile + at.tile) * kTile + at.word * kWordBits : kNone;
   }
@@ -188,7 +187,7 @@ class Patterns {
     for (int r = 0; r < kRows; ++r) words_[r] = words_of(r, at.tile)[at.word];
   }
 
-  // Adds 32 rows: a thread has rows' words whole, and makes of them the fragments of the pattern.
+  // Adds 32 rows. A thread holds the words of its kRows rows and makes the pattern's fragments from them.
   TCM_DEVICE void multiply(PatternPlace at, uint32_t (&words)[kRows], int buffer,
                            float (&acc)[2][kColumns][4]) {
     const int from = at.tile * kTile + at.word * kWordBits, lane = lane_index();
@@ -196,7 +195,7 @@ class Patterns {
       const int first = (direction_.own_tile + block_index()) * kTile;
       const int column0 = direction_.other_tile * kTile + from;
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {  // read again: they are rarely asked for, and registers are few
+      for (int r = 0; r < kRows; ++r) {  // class ranges are read again: rarely, and it saves registers
         const int position = min(first + row(r), own_.n - 1);
         const uint32_t same =
             bits_between(own_.same_begin[position] - column0, own_.same_end[position] - column0);
@@ -209,12 +208,12 @@ class Patterns {
       const uint32_t one = rows_.ones(buffer, k + lane % 4 * 2);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        // Columns k + 2 (lane % 4) and the next: the signs of byte k / 8.
+        // The bits of columns k + 2 (lane % 4) and the next are moved to the sign of byte k / 8.
         const uint32_t own = words[r] >> (lane % 4 * 2);
         a[k / 16][r / 2][k / 8 % 2 * 2 + r % 2] = halves_by_sign(own << 7, own << 6, k / 8) & one;
       }
     }
-    // The last parts first: they are small, and so is what is cut off of their sum.
+    // The last parts first: they are small, and so is what truncation takes from their sum.
 #pragma unroll
     for (int p = Way::kParts - 1; p >= 0; --p) {
 #pragma unroll
@@ -267,15 +266,15 @@ class Patterns {
   bool positive_;
   PatternRows<Way> rows_;
   int rows_there_, begin_tile_, end_tile_;
-  int band_begin_, band_end_;  // columns that hold the block's classes
+  int band_begin_, band_end_;  // the columns that hold the block's classes
   const uint32_t* own_bits_;   // of the thread's first row
   bool touched_ = false;
   float sum_[2][kColumns][4] = {};
   uint32_t words_[kRows];
 };
 
-// P (z = 0) or Q (z = 1) of a tile of rows (x), Way::kWidth columns (y), over the other side of a
-// super-tile.
+// P (z = 0) or Q (z = 1) of one tile of rows (x) and Way::kWidth columns of the embeddings (y), over the
+// other side of a super-tile.
 template <class Way>
 TCM_KERNEL(kPatternThreads, 2)
 patterns_kernel(TCM_PARAMETER(Side) own, TCM_PARAMETER(Side) other, TCM_PARAMETER(Shape) shape,

@@ -9,13 +9,13 @@
 namespace tcm::cuda {
 namespace {
 
-// Pairs; below, the sweep saves less than its launches cost. Not yet measured.
+// In pairs. Below, the sweep saves less than its launches cost. Not yet measured.
 constexpr int64_t kScreenFrom = int64_t{2048} * 2048;
 constexpr int kFewestTiles = 2, kMostTiles = 1024;  // along a super-tile, whatever the pool
 constexpr int kProgramsPerMultiprocessor = 2;
 constexpr int64_t kAlignment = 256;
 
-// Tiles along the edge of a super-tile: what the pool has two bits a pair for.
+// Tiles along the edge of a super-tile: as many as the pool has two bits per pair for.
 int edge_of(int64_t pool_bytes) {
   const auto rows = static_cast<int64_t>(std::sqrt(4.0 * static_cast<double>(pool_bytes)));
   return static_cast<int>(std::clamp<int64_t>(rows / kTile, kFewestTiles, kMostTiles));
@@ -32,7 +32,7 @@ std::vector<SuperTile> super_tiles(int row_tiles, int column_tiles, int edge, bo
   return parts;
 }
 
-// Hands out aligned places of a block of memory.
+// Hands out aligned arrays of a block of memory.
 class Carver {
  public:
   explicit Carver(void* base) : base_(static_cast<char*>(base)) {}

@@ -1,8 +1,8 @@
-// How a similarity matrix is gone through, and what memory that takes: plain arithmetic of the host.
+// How a similarity matrix is divided, and the memory that takes: host arithmetic.
 //
-// The matrix is cut into super-tiles, as much of it as the pool has bits for, one a pair and direction:
+// The matrix is cut into super-tiles, each as large as the pool has bits for, one bit per pair and direction:
 // 16,384 rows and columns in 64 MiB. A smaller pool means more super-tiles, hence more launches and more
-// passes over P and Q, and the same result.
+// passes over P and Q, with the same result.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +12,11 @@
 
 namespace tcm::cuda {
 
-// What can be chosen: by default from the shape, in tests also otherwise.
+// The caller's choices. `automatic` screens large matrices, `int8` all that can be screened, `full` none.
 struct Choices {
   int64_t pool_bytes;
-  int list_most;       // up to so many pairs of a tile are taken one by one
-  int max_candidates;  // candidates that the sample may have for the sweep to run
+  int list_most;       // at most this many pairs of a tile are taken one by one
+  int max_candidates;  // largest number of candidates of the sample for the sweep to run
   enum { automatic, int8, full } screening;
 };
 
@@ -28,19 +28,19 @@ struct Plan {
   bool by_column;    // whether some super-tile is read by columns
   int code_dim;      // dim up to a multiple of kCodeStep, 0 where nothing is screened
   int edge;          // tiles along a super-tile
-  int64_t programs;  // persistent blocks, two a multiprocessor
-  int64_t partials;  // elements of partial sums: one a program, then one a block of lists
+  int64_t programs;  // persistent blocks, at most two per multiprocessor
+  int64_t partials;  // elements of partial sums: one per program, then one per block of lists
   std::vector<SuperTile> parts;
 
-  // need_columns: whether P and Q of the columns' side are asked for.
+  // need_columns: whether P and Q of the columns' side are wanted.
   static Plan make(int64_t rows, int64_t columns, int64_t dim, bool is_self, bool need_columns,
                    const Choices& choices, int multiprocessors);
 };
 
-// Places in one block of memory. What comes first is to be zero when the first kernel runs.
+// Arrays in one block of memory. The first `zeroed` bytes have to be zero when the first kernel runs.
 struct Workspace {
   int* samples;         // (kSamples,)
-  int* has_dense_tile;  // one a super-tile
+  int* has_dense_tile;  // one per super-tile
   int* not_finite;
   Partial partial;  // (plan.partials, 2) each
   int64_t zeroed;   // bytes up to here
@@ -59,7 +59,7 @@ struct Workspace {
   uint32_t* column_bits;  // null where nothing is read by columns
   float* block_sums;
 
-  // Places the arrays from `base` on, which may be null, and returns their bytes.
+  // Places the arrays from `base` on, which may be null, and returns their size in bytes.
   int64_t carve(const Plan& plan, void* base);
 };
 

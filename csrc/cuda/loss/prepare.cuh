@@ -1,13 +1,13 @@
-// Prepare: norms, where each row's class stands on the other side, and int8 codes with their certified errors.
+// Prepare: norms, the range of each row's class on the other side, and int8 codes with certified errors.
 //
-// Two kernels, since the rows of a tile share a scale, which is known when all of them have been read: `norms`,
-// a warp a row, leaves the scale that the row would have by itself; `codes`, a warp a row again, takes the
-// largest of its tile. Bytes: norms N D elements, codes N D elements (which the L2 cache holds up to some 40 MB)
-// and N D bytes: 5 N D for bfloat16, 9 N D for float32. Predicted for an H100, N = 32,768, D = 512, bfloat16:
-// 84 MB at 3 TB/s are 28 us, 0.02 U. In float64, because the certificate's derivation asks for that.
+// Two kernels, since the rows of a tile share a scale, known when all of them have been read: `norms` writes
+// the scale that each row would have by itself, `codes` takes the largest of the tile; both use one warp per
+// row. Bytes: norms N D elements, codes N D elements (which the L2 cache holds up to some 40 MB) and N D
+// bytes: 5 N D for bfloat16, 9 N D for float32. Predicted for an H100, N = 32,768, D = 512, bfloat16: 84 MB
+// at 3 TB/s are 28 us, 0.02 U. Errors are computed in float64, as the certificate requires, codes in float32.
 //
-// The range of a class is found by two searches in the sorted labels at once, half a warp each: 16 labels are
-// looked at together, so that a million rows take five steps of which the first are found in the L1 cache.
+// The two ends of a class's range are searched in the sorted labels at once, by half a warp each: a step
+// compares 16 labels, so that a million rows take five steps, of which the first hit the L1 cache.
 #pragma once
 
 #include "common/certificate.h"
@@ -18,12 +18,12 @@ namespace tcm::cuda {
 constexpr int kPrepareThreads = 256;
 constexpr int kProbes = kWarp / 2;
 
-// How many of n sorted labels are less than this one, or, for the upper half of a warp, no more than it. All
-// lanes of the warp ask, and those of a half find the same.
+// How many of n sorted labels are less than `label` or, in the upper half of a warp, not greater. All lanes
+// must call; those of a half get the same result.
 TCM_DEVICE int count_labels_before(int64_t label, const int64_t* sorted, int n) {
   const bool upper = lane_index() >= kProbes;
   const int probe = lane_index() % kProbes;
-  int least = 0, most = n;  // where the answer is
+  int least = 0, most = n;  // bounds of the result
   while (ballot(least < most) != 0) {
     const int step = (most - least) / (kProbes + 1) + 1, at = least + (probe + 1) * step - 1;
     const bool before = at < most && (upper ? sorted[at] <= label : sorted[at] < label);
@@ -72,7 +72,7 @@ norms_kernel(TCM_PARAMETER(Side) side, TCM_PARAMETER(Shape) shape, const int64_t
   if (lane_index() == kProbes) side.same_end[position] = before;
 }
 
-// The scale that the rows of a tile share; all lanes of a warp ask.
+// The scale that the rows of a tile share. All lanes must call.
 TCM_DEVICE float scale_of_tile(const Side& side, int64_t tile) {
   float scale = 0.0f;
 #pragma unroll
@@ -84,7 +84,7 @@ TCM_DEVICE float scale_of_tile(const Side& side, int64_t tile) {
   return scale >= kSmallestTileScale ? scale : 0.0f;
 }
 
-// Whole tiles: where there is no row, its code is 0 and its error too.
+// Writes whole tiles: past the last row, codes and errors are 0.
 template <class T>
 TCM_KERNEL(kPrepareThreads, 4)
 codes_kernel(TCM_PARAMETER(Side) side, TCM_PARAMETER(Shape) shape) {
@@ -94,7 +94,7 @@ codes_kernel(TCM_PARAMETER(Side) side, TCM_PARAMETER(Shape) shape) {
   const bool there = position < side.n;
   const T* x = there ? row_of<T>(side, static_cast<int>(position), shape) : nullptr;
   const float inverse = there ? side.inverse[position] : NAN;
-  const bool counts = inverse == inverse;  // neither missing nor not finite
+  const bool counts = inverse == inverse;  // the row exists and its norm is finite
   const double unit = counts ? double{inverse} : 0.0;
   const float step = scale > 0.0f ? 1.0f / scale : 0.0f;
   double rest = 0.0;
@@ -104,7 +104,7 @@ codes_kernel(TCM_PARAMETER(Side) side, TCM_PARAMETER(Shape) shape) {
 #pragma unroll
     for (int i = 0; i < kPerChunk<T>; ++i) {
       const double value = double{element(chunk, i, T())} * unit;
-      // Whichever way a tie falls, the error is taken from the code that it gave.
+      // A tie may be rounded either way: the error is that of the code it became.
       const float rounded = floorf(static_cast<float>(value) * step + 0.5f);
       const int q = static_cast<int>(fminf(fmaxf(rounded, -float{kCodeLimit}), float{kCodeLimit}));
       code[i / 4] |= (static_cast<uint32_t>(q) & 0xFFu) << (i % 4 * 8);

@@ -1,24 +1,24 @@
 // Screen: the int8 sweep. Every pair of a super-tile is proven harmless or becomes a candidate.
 //
-// Products of codes are compared with one number a row, as integers, and that is the bound of each pair: codes
-// of a tile have one scale, and products begin not at 0 but at their column's part of the bound
-// (certificate.h). Errors and scales of a tile are copied with its first rows, so that nobody waits for them.
-// A tile where something is left writes its candidates as bits, by rows and by columns, and their number into
-// the directory; one with many is left to dense_tiles.cuh. A fixed sample of tiles is screened first: where that
-// leaves more candidates than are worth deciding one by one, the sweep does not run at all.
+// The bound of a pair costs one integer comparison, of the product of its codes with a threshold of its row:
+// the codes of a tile share a scale, and products begin not at 0 but at their column's part of the bound
+// (certificate.h). Errors and scales of a tile are copied with its first step, so that no thread waits for
+// them. Candidates of a tile are written as bits, by row and by column, and their number into the directory;
+// a tile with many is left to dense_tiles.cuh. A fixed sample of tiles is screened first: where that has more
+// candidates than are worth deciding one by one, the sweep does not run at all.
 //
-// Work: N² D int8 operations for the upper half of an N x N matrix, one comparison a product; codes are read
-// from the L2 cache, 2 kTile K bytes a tile. What compiled code shows, for sm_80 / sm_90a:
+// Work: N² D int8 operations for the upper half of an N x N matrix, and one comparison per product; codes are
+// read from the L2 cache, 2 kTile code_dim bytes per tile. What compiled code shows, for sm_80 / sm_90a:
 //
-//   registers 215 / 222 (231 / 232 before), nothing spilled
-//   instructions of a warp and step of 64 bytes: 157 / 159 (246 / 270 before) around 64 IMMA and 16 LDSM
+//   registers: 215 / 222, nothing spilled
+//   instructions per warp and step of 64 bytes: 157 / 159, of which 64 IMMA and 16 LDSM
 //
-// A model, not a measurement, of an H100 at D = 512, eight steps a tile, clocks of a multiprocessor a tile:
-// tensor pipe 8 · 64 · 4 = 2,050 at its full rate, and 3,300 at the 62 % that mma.sync is said to reach; shared
-// memory 8 · (32 + 16) KiB / 128 B = 3,070; issue 8 · 159 and about 500 once a tile = 1,800 (2,700 before). So
-// mma.sync and shared memory bound it, and issue leaves room for the other block's epilogue: 249 tiles a
-// multiprocessor at N = 32,768 are 0.47 ms, predicted 0.31 U where U, bfloat16, is 1.5 ms. On an A100 the tensor
-// pipe does, with 4,100 clocks a tile.
+// A model, not a measurement, of an H100 at D = 512, with eight steps per tile, in clocks of a multiprocessor
+// per tile: tensor pipe 8 · 64 · 4 = 2,050 at its full rate, and 3,300 at the 62 % that mma.sync is said to
+// reach; shared memory 8 · (32 + 16) KiB / 128 B = 3,070; issue 8 · 159 and about 500 once per tile = 1,800.
+// So mma.sync and shared memory bound it, and issue leaves room for the other block's epilogue: 249 tiles per
+// multiprocessor, at N = 32,768, take 0.47 ms, predicted 0.31 U where U, bfloat16, is 1.5 ms. On an A100 the
+// tensor pipe bounds it, with 4,100 clocks per tile.
 #pragma once
 
 #include <cstddef>
@@ -29,20 +29,20 @@
 
 namespace tcm::cuda {
 
-// What the pairs of a tile need besides products, copied with the tile's first step into a place of its buffer.
+// What a tile's pairs need besides products; copied with the tile's first step, into one slot per buffer.
 struct alignas(16) TileErrors {
   float row[kTile];
   float column[kTile];
   float row_scale, column_scale;
 };
 
-// What the products of two columns side by side begin with.
+// The initial products of two adjacent columns.
 struct alignas(8) ColumnPair {
   int offset[2];
 };
 
-// Shared memory beside the buffers: what products begin with and have to reach, errors of the tiles under way,
-// and a tile's bits.
+// Shared memory besides the buffers: thresholds of rows, initial products of columns, errors of the tiles in
+// flight, and a tile's bits.
 constexpr int kLeastOffset = 0;
 constexpr int kOffsetsOffset = kLeastOffset + kTile * static_cast<int>(sizeof(int));
 constexpr int kErrorsOffset = kOffsetsOffset + kTile * static_cast<int>(sizeof(int));
@@ -50,7 +50,7 @@ constexpr int kErrorsBytes = static_cast<int>(sizeof(TileErrors));
 constexpr int kSweepBitsOffset = kErrorsOffset + kMostStages * kErrorsBytes;
 constexpr int kSweepHead = kSweepBitsOffset + TileBits::kBytes;
 
-// What the sweep and the probe before it have in common: products of codes, and which of them reach a threshold.
+// Common to the sweep and the probe before it: products of codes, and which of them reach a threshold.
 struct CandidateFinder {
   const Side& rows;
   const Side& columns;
@@ -87,7 +87,7 @@ struct CandidateFinder {
     offsets[t] = column_offset(errors[kTile + t], inverse);
     least[t] = part.first_row(at) + t < rows.n
                    ? row_threshold(threshold_minus, errors[t], errors_at_most(of_column, root_dim), inverse)
-                   : INT32_MAX;  // which nothing reaches
+                   : INT32_MAX;  // out of reach
   }
 
   TCM_DEVICE void start(Products<int32_t>& acc) const {
@@ -132,8 +132,8 @@ struct Probe : CandidateFinder {
   TCM_DEVICE void end(TilePlace at, const Products<int32_t>& acc) {
     set_bits(acc);
     const int position = min(part.first_row(at) + thread_index(), rows.n - 1), first = part.first_column(at);
-    // Pairs of one class are left out: they stand in a band that the probe may meet too often, whose tiles
-    // may be decided in full anyway.
+    // Pairs of one class are left out: they lie in a band that the sample may hit too often, and whose tiles
+    // may be decided in full precision anyway.
     const auto of_two_classes = [&](int w, uint32_t word) {
       const int from = first + w * kWordBits;
       return word & bits_below(columns.n - from) &
@@ -145,8 +145,8 @@ struct Probe : CandidateFinder {
   }
 };
 
-// Candidates of two classes in kSamples tiles spread over the matrix: a block each, down the rows, and
-// through the columns in steps of the golden ratio.
+// Counts the candidates of two classes in kSamples tiles spread over the matrix, one block per tile: evenly
+// down the rows, and in steps of the golden ratio across the columns.
 TCM_KERNEL(kTileThreads, 2)
 probe_kernel(TCM_PARAMETER(Side) rows, TCM_PARAMETER(Side) columns, TCM_PARAMETER(Shape) shape,
              const double* margins, int stages, int* samples) {
@@ -168,7 +168,7 @@ struct Sweep : CandidateFinder {
 
   TCM_DEVICE void end(TilePlace at, const Products<int32_t>& acc) {
     const int first = part.first_column(at), last = min(part.first_row(at) + kTile, rows.n) - 1;
-    // Classes stand together, so only tiles in a band can hold pairs of one class.
+    // Rows are in label order, so only tiles in a band can hold pairs of one class.
     const bool in_band = rows.same_begin[part.first_row(at)] < first + kTile && rows.same_end[last] > first;
     if (!sync_block_or(has_candidate(acc)) && !in_band) {
       output.set_entry(at, 0);
@@ -178,7 +178,7 @@ struct Sweep : CandidateFinder {
     const int own = part.first_row(at) + thread_index(), position = min(own, rows.n - 1);
     const int begin = rows.same_begin[position] - first, end = rows.same_end[position] - first;
     const int self_index = rows.self_index_of(position) - first;
-    // What the sweep proves is that a pair of two classes is harmless: those of one class all stay.
+    // The sweep only proves pairs of two classes harmless: all pairs of one class stay candidates.
     const auto candidates = [&](int w, uint32_t word) {
       const int from = w * kWordBits;
       word |= bits_between(begin - from, end - from);

@@ -1,4 +1,4 @@
-// What screening has found, by which kernels see whether there is anything for them.
+// Whether kernels have work, from what screening has found.
 #pragma once
 
 #include "cuda/device/device.h"
@@ -6,12 +6,12 @@
 
 namespace tcm::cuda {
 
-// Whether the sample has left more candidates than it may. All threads of a warp ask.
+// Whether the sample has too many candidates for the sweep to run. All lanes must call.
 TCM_DEVICE bool is_useless(const ScreenState& state) {
   return warp_sum(lane_index() < kSamples ? state.samples[lane_index()] : 0) > state.max_candidates;
 }
 
-// Whether the sweep has run and left no tile of a super-tile to be decided in full precision.
+// Whether the sweep has run and left no tile of the super-tile to dense_tiles.cuh. All lanes must call.
 TCM_DEVICE bool is_sparse(const ScreenState& state) {
   return state.screened && !is_useless(state) && *state.has_dense_tile == 0;
 }

@@ -1,4 +1,4 @@
-// A tile's pairs as words of bits in shared memory, made from what threads see in their products.
+// A tile's pairs as words of bits in shared memory, made from the threads' products.
 #pragma once
 
 #include "cuda/device/products.cuh"
@@ -6,7 +6,7 @@
 
 namespace tcm::cuda {
 
-// The transpose of 32 x 32 bits, of which each lane has a row.
+// The transpose of 32 x 32 bits, of which each lane holds a row. All lanes must call.
 TCM_DEVICE uint32_t transposed_bits(uint32_t word) {
   uint32_t low = 0x0000FFFFu;
 #pragma unroll
@@ -28,11 +28,11 @@ class TileBits {
         columns_(shared_memory<uint32_t>(offset + kTile * kTileWords * 4)),
         partial_(shared_memory<uint32_t>(offset + 2 * kTile * kTileWords * 4)) {}
 
-  // Of its row's word, a thread has bits 8 j + odd from this one on.
+  // A thread's pairs are the bits shift() + 8 j + odd of its row's word.
   TCM_DEVICE static int shift() { return lane_index() % 4 * 2; }
 
-  // Sets the bits of the pairs for which `is_set(i, half, j, odd)`; each thread is asked about its products,
-  // once.
+  // Sets the bits of the pairs for which `is_set(i, half, j, odd)`, which each thread calls once for each of
+  // its products.
   template <class F>
   TCM_DEVICE void set(F is_set) {
     using Places = Products<int>;
@@ -52,7 +52,7 @@ class TileBits {
             }
           }
           word <<= shift();
-          // The four lanes that share a row have eight bits each.
+          // The four lanes that share a row hold eight bits each.
           word |= shuffle_xor(word, 1);
           word |= shuffle_xor(word, 2);
           if (lane_index() % 4 == 0) {
@@ -64,7 +64,7 @@ class TileBits {
     sync_block();
   }
 
-  // The sum of what `count(w, word)` makes of the words of all rows.
+  // The sum of `count(w, word)` over the words of all rows.
   template <class Count>
   TCM_DEVICE uint32_t count_rows(Count count) {
     uint32_t counted = 0;
@@ -73,8 +73,8 @@ class TileBits {
     return block_sum(counted, partial_, kTileThreads / kWarp);
   }
 
-  // Stores the row of this thread, after `change(w, word)`, in `to`; returns the sum of what `count(w, word)`
-  // makes of the words of all rows. `to` is a multiple of 16 bytes.
+  // Replaces each word of this thread's row by `change(w, word)` and stores the row at `to`, a multiple of 16
+  // bytes. Returns the sum of `count(w, word)` over the new words of all rows.
   template <class Change, class Count>
   TCM_DEVICE uint32_t store_rows(uint32_t* to, Change change, Count count) {
     Chunk words;
@@ -90,7 +90,7 @@ class TileBits {
     return block_sum(counted, partial_, kTileThreads / kWarp);
   }
 
-  // Stores the column of this thread, after store_rows.
+  // Stores the column of this thread at `to`. To be called after store_rows.
   TCM_DEVICE void store_columns(uint32_t* to) {
 #pragma unroll
     for (int c = 0; c < kTileWords; ++c) {
@@ -124,7 +124,7 @@ class TileOutput {
     const int64_t column = int64_t{at.column} * kTile + thread_index();
     return to_.column_bits + column * part_.rows * kTileWords + at.row * kTileWords;
   }
-  // On the diagonal of the matrix a tile's bits are its own transpose.
+  // A tile on the diagonal of the matrix is its own transpose.
   TCM_DEVICE bool has_columns(TilePlace at) const {
     return to_.column_bits != nullptr && !(part_.diagonal && at.row == at.column);
   }

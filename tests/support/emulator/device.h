@@ -1,10 +1,10 @@
-// cuda/device.h on a CPU: the kernels' own source runs here, block after block, each thread a fiber
-// (fibers.h), with shared memory that knows who touched it (shared_memory.h). For tests: slow, exact, and
+// cuda/device/device.h on a CPU: the kernels' own source runs block after block, each thread as a fiber
+// (fibers.h), with shared memory that records which threads touch it (shared_memory.h). For tests: slow and
 // strict.
 //
-// Beyond barriers it holds kernels to what a GPU would only be slow or wrong at: all lanes of a warp take
-// part in what a warp does together, matrices are loaded without bank conflicts, copies have ended before
-// they are read. It does not see races in global memory, nor between blocks, which run one after the other.
+// Besides missing barriers it finds what only makes a GPU slow or its results wrong: lanes that take no part
+// in an operation of their warp, bank conflicts where matrices are loaded, copies that are read before they
+// have ended. It does not find races in global memory, nor between blocks, which run one after the other.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -134,7 +134,7 @@ struct Registers {
   uint32_t word[4];
 };
 
-// Element (i, j) of matrix m goes to lane 4 i + j / 2, half j % 2; transposed, element (j, i) does.
+// Element (i, j) of matrix m, or (j, i) where transposed, goes to lane 4 i + j / 2, half j % 2.
 inline Registers load_four_matrices(SharedArray<char> shared, int row, bool transposed) {
   machine().shared.read(shared.data + row, 16, machine().now());
   return machine().together<Registers>(
@@ -165,12 +165,12 @@ inline void load_matrices_transposed(uint32_t (&out)[4], SharedArray<char> share
 struct Int8 {};
 struct Tf32 {};
 
-// What an element is worth to the matrix units, from its bits.
+// The value of an element to the matrix units, from its bytes.
 inline int32_t element_value(Int8, const char* at) { return static_cast<int8_t>(*at); }
 inline float element_value(Tf32, const char* at) {
   uint32_t bits;
   std::memcpy(&bits, at, sizeof bits);
-  return float_of(bits & ~0x1FFFu);  // the units do not look at the rest
+  return float_of(bits & ~0x1FFFu);  // the units ignore the other bits
 }
 template <class T>
 float element_value(T, const char* at) {
@@ -184,15 +184,15 @@ constexpr int element_bytes() {
   return std::is_same_v<Type, Int8> ? 1 : std::is_same_v<Type, Tf32> ? 4 : 2;
 }
 
-// Matrix units add up with a few more bits and cut the result off.
+// Matrix units add up with a few more bits and truncate the result.
 inline float cut_off(double sum) {
   const float nearest = static_cast<float>(sum);
   return std::fabs(nearest) > std::fabs(sum) ? std::nextafter(nearest, 0.0f) : nearest;
 }
 
-// Register r of `a` holds rows lane / 4 + 8 (r % 2), bytes 4 (lane % 4) + 16 (r / 2) on; register r of `b`
-// column lane / 4 and the bytes 4 (lane % 4) + 16 r on; `acc` rows lane / 4 + 8 (e / 2), columns 2 (lane % 4)
-// + e % 2.
+// Register r of `a` holds 4 bytes of row lane / 4 + 8 (r % 2), from byte 4 (lane % 4) + 16 (r / 2) on;
+// register r of `b` 4 bytes of column lane / 4, from byte 4 (lane % 4) + 16 r on; element e of `acc` is in
+// row lane / 4 + 8 (e / 2) and column 2 (lane % 4) + e % 2.
 template <class Type, class Acc>
 void multiply_add(Type type, Acc (&acc)[4], const uint32_t (&a)[4], const uint32_t* b) {
   struct In {
@@ -245,7 +245,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const Device&, Grid
   machine().run(name, grid, threads, shared_bytes, [&] { kernel(arguments...); });
 }
 
-// A few tiles for each block in small matrices; little shared memory where TCM_EMULATOR_SHARED_BYTES says so.
+// Few multiprocessors, so that a block has several tiles; 228 KiB each, or TCM_EMULATOR_SHARED_BYTES.
 struct CurrentDevice {
   int number;
   int multiprocessors;

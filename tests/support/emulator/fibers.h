@@ -1,8 +1,8 @@
-// A block of threads on one thread of the CPU: each is a fiber, which runs until it waits for others.
+// A block of threads on one thread of the CPU: each is a fiber, which runs until it has to wait for others.
 //
-// Fibers begin by ucontext and go on by setjmp and longjmp, which make no system call. A fiber that waits
-// names what it waits for; where none can go on, or two of a warp wait for different things, the kernel is at
-// fault.
+// Fibers start by ucontext and switch by setjmp and longjmp, which make no system call. A fiber that waits
+// names the operation. Where no fiber can go on, or two that have to meet wait in different operations, the
+// kernel is at fault.
 #pragma once
 
 #include <setjmp.h>
@@ -21,7 +21,7 @@ struct Fault : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A place where `expected` fibers meet. Whoever comes last lets the others go on.
+// Where `expected` fibers wait for each other. The last to arrive lets the others go on.
 struct Meeting {
   int expected = 0;
   int arrived = 0;
@@ -53,7 +53,7 @@ class Fibers {
 
   int current() const { return current_; }
 
-  // Returns when all that are expected have come; true for the last of them, after `complete`.
+  // Returns when all expected fibers have arrived; the last to arrive calls `complete` first.
   template <class F>
   void meet(Meeting& meeting, const char* name, F complete) {
     if (meeting.arrived == 0) {
@@ -116,7 +116,7 @@ class Fibers {
 
   std::string stuck() const {
     int i = 0;
-    while (fibers_[i]->ended) ++i;  // one has not, or nobody would ask
+    while (fibers_[i]->ended) ++i;  // one has not ended, or nothing would be stuck
     return "thread " + std::to_string(i) + " waits at " + fibers_[i]->waits_for->name +
            " for others, which have ended or wait elsewhere";
   }

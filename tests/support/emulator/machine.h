@@ -1,4 +1,4 @@
-// The machine of the emulator: the block that is running, its barriers, what its warps do together, its shared memory.
+// The machine of the emulator: the running block, its barriers, operations of its warps, its shared memory.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@ namespace tcm::emulator {
 // How often the host has launched a kernel or cleared memory.
 inline int64_t launches = 0;
 
-// The block that is running, and the machine around it.
+// The running block, and the machine around it.
 class Machine {
  public:
   static Machine& get() {
@@ -73,7 +73,7 @@ class Machine {
   Moment now() const { return {thread(), threads_[thread()].of_block, threads_[thread()].of_warp}; }
   Thread& own() { return threads_[thread()]; }
 
-  // A barrier, and the disjunction of what the threads say.
+  // A barrier. Returns the disjunction of what the threads pass.
   bool sync_block(bool value, const char* name) {
     any_[own().of_block & 1] |= value;
     const uint64_t turn = own().of_block;
@@ -83,7 +83,7 @@ class Machine {
     return any_[turn & 1];
   }
 
-  // What a warp does together: `compute` turns what the lanes bring into what they take away.
+  // An operation of a warp: `compute` makes the lanes' results from what they pass.
   template <class Out, class In, class F>
   Out together(const char* name, const In& in, F compute) {
     static_assert(sizeof(In) <= sizeof(Warp::in[0]) && sizeof(Out) <= sizeof(Warp::out[0]));
@@ -97,7 +97,7 @@ class Machine {
       compute(all, results);
       for (int i = 0; i < kLanes; ++i) std::memcpy(warp.out[i], &results[i], sizeof(Out));
     });
-    // Nobody meets again before all have come here: a lane that is late still finds its result.
+    // The warp cannot complete another operation before all lanes are here: a late lane finds its result.
     Out out;
     std::memcpy(&out, warp.out[lane], sizeof(Out));
     return out;
@@ -124,7 +124,7 @@ class Machine {
 
 inline Machine& machine() { return Machine::get(); }
 
-// An element of shared memory.
+// A reference to an element of shared memory whose every access is checked.
 template <class T>
 class Element {
  public:

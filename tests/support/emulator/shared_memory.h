@@ -1,7 +1,7 @@
-// A block's shared memory, and who has touched which word of it since when: a barrier too few is found
-// wherever two threads touch a word, one of them to write, with nothing between that orders them; atomic
-// additions need none among themselves. The result of the run need not be wrong for that. Reading what nobody
-// has written, or what is being copied, is found as well.
+// A block's shared memory, with a record of which threads have touched each word, and when. A missing barrier
+// is found wherever two threads touch a word, one of them to write, with nothing between that orders them,
+// even if the result of the run is right. Atomic additions need no order among themselves. Reading what no
+// thread has written, or what is being copied, is found as well.
 #pragma once
 
 #include <array>
@@ -19,33 +19,33 @@ namespace tcm::emulator {
 constexpr int kLanes = 32;
 constexpr int kMostWarps = 8;
 
-// A thread at a moment: how many barriers of its block and of its warp it has passed. Both go on counting
-// from block to block, so that what an earlier block did is long past.
+// A thread at a moment: how many barriers of its block and of its warp it has passed. Both counts go on from
+// block to block, so that whatever an earlier block did comes before.
 struct Moment {
   int thread = -1;
   uint64_t of_block = 0;
   uint64_t of_warp = 0;
 
-  // Whether what was done at this moment is over for the thread of `later`.
+  // Whether this moment is ordered before `later`: by a barrier, or within one thread.
   bool is_before(const Moment& later) const {
     const bool one_warp = thread / kLanes == later.thread / kLanes;
     return thread == later.thread || of_block < later.of_block || (one_warp && of_warp < later.of_warp);
   }
 };
 
-// Those who have read a word, or added to it.
+// The threads that have read a word, or added to it: the latest of each warp.
 class Visitors {
  public:
   void enter(const Moment& now) {
     Moment& of_warp = last_[now.thread / kLanes];
-    // Of two lanes that come at one moment, the one that stands for both must not be the one that writes
-    // next.
+    // Of several lanes that come unordered only the last is kept. `several_` notes that, so that the others
+    // are still found where that lane itself writes next.
     const bool both = of_warp.thread >= 0 && of_warp.thread != now.thread && !of_warp.is_before(now);
     several_ = both || (several_ && !of_warp.is_before(now));
     of_warp = now;
   }
 
-  // One of another thread with nothing between it and `now`.
+  // A visit of another thread that nothing orders before `now`, if there is one.
   std::optional<Moment> unordered(const Moment& now) const {
     for (Moment other : last_) {
       if (other.thread < 0) continue;
@@ -56,7 +56,7 @@ class Visitors {
   }
 
  private:
-  std::array<Moment, kMostWarps> last_;  // of each warp
+  std::array<Moment, kMostWarps> last_;  // by warp
   bool several_ = false;
 };
 
@@ -75,7 +75,7 @@ class SharedMemory {
     std::memset(memory_.get(), 0xFF, bytes);
   }
 
-  // After a fault: copies that were under way are not.
+  // After a fault: forgets all visits and the copies in flight.
   void forget() { words_.assign(words_.size(), {}); }
 
   char* at(int offset) { return memory_.get() + offset; }
@@ -91,7 +91,7 @@ class SharedMemory {
     });
   }
 
-  // Atomically.
+  // An atomic addition.
   void add(const void* to, int bytes, const Moment& now) {
     for_each_word(to, bytes, [&](Word& word, int offset) {
       check_there("adds to", word, offset, now);
