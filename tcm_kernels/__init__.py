@@ -3,7 +3,7 @@
     loss = tcm_kernels.fused_tcm_loss(emb, labels)
     loss.backward()
 
-`python -m tcm_kernels doctor` tells what runs on this machine.
+`python -m tcm_kernels doctor` shows what runs on this machine.
 """
 
 from ._version import __version__

@@ -5,7 +5,7 @@
     evaluate   whether one threshold is good for every class of a file of embeddings; a report
     calibrate  from similarities to probabilities
 
-Each command's module adds its own arguments; this one only wires them up.
+Each command's module adds its own arguments; this module connects them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from . import demo, doctor
 from ._version import __version__
 from .evaluation.commands import calibrate, evaluate
 
-_READER_GONE = 141  # as a process that SIGPIPE ends
+_READER_GONE = 141  # the exit code of a process that SIGPIPE ended
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with one subcommand per job; each sets `run`, a function of the parsed arguments."""
+    """The parser, with one subcommand per command; each sets `run`, a function of the parsed arguments."""
     parser = argparse.ArgumentParser(
         prog="tcm-kernels", description="Threshold-Consistent Margin loss over all pairs of a batch"
     )
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = parsed.run(parsed)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads what we print, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+    except BrokenPipeError:  # the reader of our output, `head` for example, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the last flush then raises nothing
         return _READER_GONE
     return code

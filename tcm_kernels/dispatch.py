@@ -1,7 +1,8 @@
-"""Which backend runs an input: the tables, the choice of `auto`, and the reason where one cannot.
+"""Which backend runs an input: the tables, the choice of "auto", and the reason where a backend cannot.
 
-A new backend is one row of a table: `_TABLE` for the loss, `_HISTOGRAMS` for evaluation. Rows stand in order
-of preference: `auto` takes the first that takes the input.
+`_TABLE` lists all backends in order of preference: "auto" takes the first that takes the input. `_HISTOGRAMS`
+lists those that also count similarities, for evaluation. A backend must have a row in `_TABLE`, which answers
+what it can run; a row in `_HISTOGRAMS` alone does not work.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .backends.contract import Backend, HistogramBackend
 _TABLE: dict[str, Backend] = {
     "cpu": cpu,
     "triton": triton,
-    "cuda": cuda,  # behind triton until both have been measured
+    "cuda": cuda,  # after triton until both have been measured on a GPU
     "torch": torch_tiled,
 }
 
@@ -26,7 +27,7 @@ BACKENDS = tuple(_TABLE)
 """Names of all backends, in order of preference, whether or not they can run here."""
 
 HISTOGRAM_BACKENDS = tuple(_HISTOGRAMS)
-"""Names of those that count similarities."""
+"""Names of the backends that count similarities, in order of preference."""
 
 
 def module(name: str) -> Backend:
@@ -35,12 +36,12 @@ def module(name: str) -> Backend:
 
 
 def histogram_module(name: str) -> HistogramBackend:
-    """The same for one of HISTOGRAM_BACKENDS."""
+    """The backend called `name`, one of HISTOGRAM_BACKENDS, as a `contract.HistogramBackend`."""
     return _HISTOGRAMS[name]
 
 
 def why_not_here(name: str) -> str | None:
-    """None where backend `name` can run on this machine, else the reason and the cure."""
+    """None where backend `name` can run on this machine, else the reason and what to do."""
     return _TABLE[name].why_not_here()
 
 
@@ -62,14 +63,14 @@ def check_name(backend: str, names: Sequence[str] = BACKENDS) -> None:
 
 
 def choose(backend: str, device_type: str, dtype: torch.dtype, names: Sequence[str] = BACKENDS) -> str:
-    """The name of the backend, one of `names`, to run for embeddings of this device type and dtype.
+    """The name of the backend, one of `names`, that runs embeddings of this device type and dtype.
 
-    Raises ValueError for an unknown name, and RuntimeError with the reason where the backend asked
-    for cannot take embeddings of this device type and dtype.
+    Raises ValueError for an unknown name, and RuntimeError with the reason where the backend asked for,
+    or for "auto" each of them, cannot take these embeddings.
     """
     if backend == "auto":
         for name in names:
-            # The input first: what does not take it need not ask the machine.
+            # The input is checked first, because the machine is then often not asked at all.
             if _TABLE[name].why_not(device_type, dtype) is None and why_not_here(name) is None:
                 return name
         why = "; ".join(f"{name}: {why_not(name, device_type, dtype)}" for name in names)

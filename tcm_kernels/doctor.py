@@ -79,7 +79,7 @@ def _cpu_model() -> str:
 
 
 def _cpu_features() -> str:
-    """Instruction sets that matter here; torch before 2.12 or so tells only the one it uses itself."""
+    """Instruction sets that the kernels can use; torch before about 2.12 reports only its own choice."""
     ask = getattr(torch.cpu, "get_capabilities", None)
     found = ask() if ask is not None else {}
     present = [name for name in _CPU_FEATURES if found.get(name)]

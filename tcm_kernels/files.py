@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place and then renamed."""
+"""Files written atomically: to a temporary file in the same folder, which is then renamed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import BinaryIO
 
 
 def check_writable(folder: Path) -> None:
-    """Raise OSError now rather than after the work if no file can be made in `folder`."""
+    """Raise OSError if no file can be created in `folder`: before the work, rather than after it."""
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the place of `path` at the end, and vanishes on an error."""
+    """A binary file to write, which replaces `path` at the end and is removed on an error."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:
@@ -29,6 +29,6 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that its name shows the old content or the new one, never half of it."""
+    """Write a file so that readers of `path` see the old content or the new one, never a part of it."""
     with replacing(path) as file:
         file.write(content)

@@ -1,12 +1,12 @@
 """The loss as a function: validate, one op, divide.
 
-Every pair of the batch takes part, so all the work is in `ops.pair_sums`; what is left is checking the
-arguments (shapes and dtypes only: nothing here reads a tensor's values, so nothing waits for a GPU) and
+All work over pairs is in `ops.pair_sums`. This module checks the arguments (it reads no tensor's values, so
+nothing waits for a GPU) and computes
 
     loss = λ+ · Σ+ / max(n+, 1) + λ- · Σ- / max(n-, 1)
 
-a term without hard pairs being 0. The division is in Python and not in the kernels so that autograd scales
-the gradient, and so that sums of several processes can be added before it.
+in which a term without hard pairs is 0. The division is in Python, not in the kernels, so that autograd
+scales the gradient, and so that the sums of several processes can be added before it.
 """
 
 from __future__ import annotations
@@ -92,18 +92,20 @@ def fused_tcm_loss(
         lambda_minus: weight of the negative term, at least 0.
         self_offset: with a reference set that holds the batch itself: row i of emb is the same sample
             as row i + self_offset of ref_emb, and that pair is left out.
-        backend: "auto" for the fastest that takes the input, or a name from `available_backends()`.
+        backend: "auto" for the first backend, in dispatch's order, that takes the input, or a name from
+            `available_backends()`.
         return_stats: also return a `PairStats` with sums and counts, as tensors.
 
     Returns:
         The loss, a 0-dim float32 tensor (float64 for float64 embeddings), or (loss, PairStats). Without
-        hard pairs it is 0 with zero gradients; where any embedding is not finite, it and every gradient
+        hard pairs it is 0 with zero gradients; where the norm of any row is not finite, it and every gradient
         are NaN.
 
     Raises:
         TypeError: an argument has a wrong type or dtype.
         ValueError: a wrong shape, device or value; the message names the argument.
-        RuntimeError: the backend asked for cannot run this input; the message says why.
+        RuntimeError: the backend asked for, or for "auto" each of them, cannot run this input, or
+            forward-mode differentiation is asked for; the message says which and why.
     """
     check_inputs(emb, labels, ref_emb, ref_labels, self_offset)
     check_lambda("lambda_plus", lambda_plus)
@@ -128,7 +130,7 @@ def fused_tcm_loss(
         precision=fp32_precision(emb),
     )
     sums, counts = ops.pair_sums(problem, dispatch.choose(backend, emb.device.type, emb.dtype))
-    pull, push = mean_violation(sums, counts).unbind()  # one launch in the backward, where means[i] take two
+    pull, push = mean_violation(sums, counts).unbind()  # one launch in the backward; two of means[i] take two
     loss = lambda_plus * pull + lambda_minus * push
     if emb.dtype != torch.float64:
         loss = loss.to(torch.float32)
@@ -138,9 +140,9 @@ def fused_tcm_loss(
 
 
 def _margins(emb: Tensor, margin_plus: float | Tensor, margin_minus: float | Tensor) -> Tensor:
-    """(2,) float64 on the embeddings' device; made there, so no copy from the host is waited for."""
+    """(2,) float64 on the embeddings' device; built there, so that nothing waits for a copy from the host."""
     known = not isinstance(margin_plus, Tensor) and not isinstance(margin_minus, Tensor)
-    # Two launches instead of four. A compiler fuses those, and would take the floats here for constants.
+    # Two launches; the code below takes four. A compiler fuses the four, and would specialise on floats here.
     if known and not torch.compiler.is_compiling():
         margins = emb.new_full((2,), float(margin_plus), dtype=torch.float64)
         margins[1:].fill_(margin_minus)
@@ -150,9 +152,9 @@ def _margins(emb: Tensor, margin_plus: float | Tensor, margin_minus: float | Ten
 
 
 def fp32_precision(emb: Tensor) -> str:
-    """What torch allows for float32 products of emb: "highest", or "high" where it allows TF32 or less.
+    """What torch allows for float32 products of emb: "highest", or "high" where it allows TF32.
 
-    Only GPUs have a choice here: float32 on a CPU is computed in float32.
+    Always "highest" on a CPU, where float32 is computed in float32, and for other dtypes.
     """
     if emb.device.type != "cuda" or emb.dtype != torch.float32:
         return "highest"
@@ -161,10 +163,10 @@ def fp32_precision(emb: Tensor) -> str:
 
 @constant_in_graphs
 def _allowed_on_gpus() -> str:
-    """What torch's newer switch says: the older getter raises once the newer one has been used.
+    """The precision by torch's newer switch; the older getter raises once the newer one has been used.
 
-    torch.compile refuses to trace either. A graph keeps the answer, and follows the switch all the same:
-    torch compiles anew where it has moved.
+    torch.compile can trace neither, so a graph keeps the answer as a constant. It still follows the switch:
+    torch recompiles when the switch has changed.
     """
     allowed = torch.backends.cuda.matmul.fp32_precision
     return {"ieee": "highest", "tf32": "high"}.get(allowed, "highest")

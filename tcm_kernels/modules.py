@@ -65,8 +65,8 @@ class ThresholdConsistentMarginLoss(nn.Module):
         Args:
             embeddings: (N, D) floating point, of any length.
             labels: (N,) integers.
-            indices_tuple: must be None: this loss looks at all pairs and takes no miner's choice.
-            ref_emb: (M, D) reference set; pairs are then those between the batch and it.
+            indices_tuple: must be None: the loss takes all pairs, not those that a miner chose.
+            ref_emb: (M, D) reference set; pairs are then those between the batch and the set.
             ref_labels: (M,) integers.
 
         Returns:
@@ -80,7 +80,7 @@ class ThresholdConsistentMarginLoss(nn.Module):
             )
         loss, stats = fused_tcm_loss(
             embeddings,
-            cast(Tensor, labels),  # None is refused there, by name
+            cast(Tensor, labels),  # fused_tcm_loss refuses None and names the argument
             ref_emb,
             ref_labels,
             margin_plus=self.margin_plus,
@@ -100,5 +100,5 @@ class ThresholdConsistentMarginLoss(nn.Module):
 
 
 def _shown(value: Any) -> str:
-    """A setting for `extra_repr`; a tensor's value is not read, it may live on a busy device."""
+    """A setting for `extra_repr`; a tensor's value is not read, because that would wait for its device."""
     return f"<0-dim tensor on {value.device}>" if isinstance(value, Tensor) else repr(value)

@@ -4,10 +4,10 @@
     pair_sums_backward  residual and the gradient of the sums -> gradients of the embeddings
     pair_histogram      embeddings, labels and groups -> counts of similarities, by group and bin
 
-An op sees neither `requires_grad` (under torch.compile) nor autocast, so Python above it decides which
+An op sees neither `requires_grad` (under torch.compile) nor autocast, so its caller in Python decides which
 gradients are wanted, the precision, the backend and the size of the residual, and passes them in.
-Margins travel as a float64 tensor on the embeddings' device: a schedule neither recompiles nor
-synchronises. The residual is opaque to everyone but the backend that wrote it.
+Margins are a float64 tensor on the embeddings' device: a schedule neither recompiles nor synchronises. Only
+backends read the residual: `cpu` and `torch` share one layout, `triton` and `cuda` another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .backends.contract import MOST_BINS, HistogramProblem, Problem
 from .backends.numerics import rows_not_finite
 
 NAMESPACE = "tcm_kernels"
-_FAR_OUT = 1e6  # similarities are in [-1, 1]; far beyond that the place of a bin overflows
+_FAR_OUT = 1e6  # similarities are in [-1, 1]; much wider limits may overflow the index of a bin
 _TENSORS = 5  # the first fields of a Problem: emb, labels, ref, ref_labels, margins
 
 _ARGUMENTS = (
@@ -65,7 +65,7 @@ def pair_sums(problem: Problem, backend: str) -> tuple[Tensor, Tensor]:
 def pair_histogram(problem: HistogramProblem, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     """Counts of similarities, see `contract.HistogramBackend`; no derivative.
 
-    Unlike the loss it looks at values, and so waits for a GPU: it is for evaluation.
+    It is for evaluation: unlike the loss it checks values, and so waits for a GPU.
 
     Raises:
         ValueError: rows that are not finite, groups or bins outside their range.
@@ -94,7 +94,7 @@ def _pair_histogram(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _check_histogram(problem: HistogramProblem) -> None:
-    """What would otherwise be counted in a wrong place, or outside of the tables."""
+    """Raise ValueError for input that would be counted in a wrong bin, or outside of the tables."""
     if not 1 <= problem.bins <= MOST_BINS:
         raise ValueError(f"bins: got {problem.bins}, expected 1 to {MOST_BINS:,}")
     if not -_FAR_OUT <= problem.lo < problem.hi <= _FAR_OUT:
@@ -155,7 +155,7 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     ctx.save_for_backward(*problem[:_TENSORS], residual)
     ctx.settings, ctx.backend = problem[_TENSORS:], backend
     ctx.mark_non_differentiable(counts, residual)
-    ctx.set_materialize_grads(False)  # or a zero residual would be made on every backward
+    ctx.set_materialize_grads(False)  # else every backward would allocate zeros for the residual
 
 
 def _backward(ctx: Any, grad_sums: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
@@ -169,7 +169,7 @@ def _backward(ctx: Any, grad_sums: Tensor | None, *_: Any) -> tuple[Tensor | Non
     wanted = {"emb": problem.need_grad_emb, "ref": problem.need_grad_ref}
     grads = {"emb": grad_emb, "ref": grad_ref}
     of_fields = (grads[name] if wanted.get(name) else None for name in Problem._fields)
-    return *of_fields, None, None  # backend and residual_bytes have none
+    return *of_fields, None, None  # none for backend and residual_bytes
 
 
 def _no_second_derivative(ctx: Any, *_: Any) -> tuple[None, ...]:

@@ -1,4 +1,4 @@
-"""Results as JSON: numbers of numpy as Python's, and null for what JSON has no number for."""
+"""Results as JSON: values of numpy become Python's, NaN and the infinities become null."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """The value with dicts, lists, strings, numbers and None alone; None for NaN and the infinities."""
+    """The value in dicts, lists, strings, numbers and None only; NaN and the infinities become None."""
     if isinstance(value, Mapping):
         return {name: plain(each) for name, each in value.items()}
-    if hasattr(value, "tolist"):  # arrays and numbers of numpy
+    if hasattr(value, "tolist"):  # arrays and scalars of numpy
         return plain(value.tolist())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(each) for each in value]
@@ -20,6 +20,6 @@ def plain(value: Any) -> Any:
 
 
 def as_bytes(value: Any, indent: int = 2) -> bytes:
-    """The content of a file that holds the value."""
+    """The value as the content of a JSON file."""
     text = json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
     return f"{text}\n".encode()

@@ -1,4 +1,4 @@
-"""The TCM loss, written densely: the truth every kernel is held against.
+"""The TCM loss, written densely: the reference that every kernel is tested against.
 
 Source: Zhang et al., "Threshold-Consistent Margin Loss for Open-World Deep Metric Learning",
 ICLR 2024 (arXiv 2307.04047). With unit rows x̂, r̂ and similarities s = x̂ r̂ᵀ,
@@ -7,8 +7,8 @@ ICLR 2024 (arXiv 2307.04047). With unit rows x̂, r̂ and similarities s = x̂ r
     hard where d >= 0, with penalty d
     L = λ+ · (sum of hard positive penalties / their number) + λ- · (the same for negatives)
 
-and a term without hard pairs is 0. Everything is held at once, so this is for small inputs, and for
-reading. Tests and benchmarks import it, the library never does.
+and a term without hard pairs is 0. It holds whole N x M matrices, so it is for small inputs and for
+reading. Tests and benchmarks import it; the library never does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 class DenseSums(NamedTuple):
-    """What the loss is made of; every field is a 0-dim tensor."""
+    """Penalty sums and hard-pair counts; every field is a 0-dim tensor."""
 
     positive_sum: Tensor
     positive_count: Tensor
@@ -29,7 +29,7 @@ class DenseSums(NamedTuple):
 
 
 def unit_rows(x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """(N, D) rows over max(norm, 1e-12); all NaN where a norm overflows the accumulation type of x."""
+    """(N, D) rows over max(norm, 1e-12); all NaN where a norm is not finite in x's compute dtype."""
     accumulation = torch.float64 if x.dtype == torch.float64 else torch.float32
     wide = x.to(dtype)
     norms = wide.norm(dim=1, keepdim=True)
@@ -51,7 +51,8 @@ def tcm_sums(
     """Penalty sums and counts over all ordered pairs, computed in `dtype`.
 
     emb (N, D), labels (N,); ref_emb (M, D), ref_labels (M,). Without a reference set every sample is
-    compared with every other sample of the batch. `self_offset` o: row i of emb is row i + o of ref_emb.
+    compared with every other sample of the batch. `self_offset` o: row i of emb is row i + o of ref_emb, and
+    that pair is left out.
     """
     rows = unit_rows(emb, dtype)
     columns, column_labels, offset = rows, labels, self_offset

@@ -1,4 +1,4 @@
-"""What the loss found in a batch, for logging: sums and counts of the hard pairs."""
+"""Sums and counts of the hard pairs of a batch, for logging."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def mean_violation(sums: Tensor, counts: Tensor) -> Tensor:
 class PairStats:
     """Penalty sums and hard-pair counts over ordered pairs; every field is a 0-dim tensor.
 
-    Nothing here waits for the device: call `.item()` on what you want to print, when you want it. The
-    sums carry gradients; `detach()` gives a copy for keeping.
+    No property waits for the device; only `.item()` on a result does. The sums carry gradients;
+    `detach()` returns a copy without the graph.
 
     Attributes:
         positive_sum: Σ of (m+ - s) over hard positive pairs, float64.
-        positive_count: how many there are, int64.
+        positive_count: number of hard positive pairs, int64.
         negative_sum: Σ of (s - m-) over hard negative pairs, float64.
-        negative_count: how many there are, int64.
+        negative_count: number of hard negative pairs, int64.
     """
 
     positive_sum: Tensor
@@ -73,7 +73,7 @@ class PairStats:
 
     @property
     def positive_pairs(self) -> Tensor:
-        """Number of positive pairs, hard or not, int64. Counted from the labels when asked for."""
+        """Number of positive pairs, hard or not, int64; counted from the labels at each access."""
         own = self._labels.to(torch.int64)
         other = own if self._ref_labels is None else self._ref_labels.to(torch.int64)
         ordered = other.sort().values

@@ -1,7 +1,7 @@
 """What the loss accepts. Every error names the argument, what came, and what is accepted.
 
-Only shapes, dtypes, devices and Python numbers are looked at: reading a tensor's values would make the
-host wait for a GPU.
+Only types, shapes, dtypes, layouts, devices and Python numbers are checked: reading a tensor's values would
+make the host wait for a GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LABEL_DTYPES = (
 
 
 def check_inputs(emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offset: int | None) -> None:
-    """Embeddings, labels, reference set and offset, each alone and then together."""
+    """Check embeddings, labels, reference set and offset, each alone and then against each other."""
     check_embeddings("emb", emb)
     check_labels("labels", labels, "emb", emb)
     if self_offset is not None and (ref_emb is None or ref_emb is emb):
@@ -67,7 +67,7 @@ def check_inputs(emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offs
 
 
 def check_margin(name: str, margin: Any, emb: Tensor | None = None) -> None:
-    """A number in [-1, 1], or a 0-dim real tensor without gradient, which is not read."""
+    """Check for a number in [-1, 1], or a 0-dim real tensor without gradient, whose value is not read."""
     if isinstance(margin, Tensor):
         if margin.requires_grad:
             raise ValueError(f"{name}: got a tensor that requires grad; margins are not trained")
@@ -85,7 +85,7 @@ def check_margin(name: str, margin: Any, emb: Tensor | None = None) -> None:
 
 
 def check_lambda(name: str, weight: Any) -> None:
-    """A finite number, at least 0."""
+    """Check for a finite number, at least 0."""
     value = _number(name, weight, "a float >= 0")
     if not (value >= 0.0 and value < math.inf):
         raise ValueError(f"{name}: got {weight!r}, expected a finite weight >= 0")
@@ -98,7 +98,7 @@ def _number(name: str, value: Any, accepted: str) -> float:
 
 
 def check_embeddings(name: str, x: Any) -> None:
-    """A dense (rows, D) tensor of floats."""
+    """Check for a dense (rows, D) tensor of a floating dtype."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected a (rows, D) torch.Tensor")
     if x.layout != torch.strided:
@@ -111,7 +111,7 @@ def check_embeddings(name: str, x: Any) -> None:
 
 
 def check_labels(name: str, y: Any, emb_name: str, emb: Tensor) -> None:
-    """One integer per row of the embeddings called `emb_name`, on their device."""
+    """Check for one integer per row of the embeddings called `emb_name`, on their device."""
     if not isinstance(y, Tensor):
         raise TypeError(
             f"{name}: got {'None' if y is None else type(y).__name__}, expected a torch.Tensor with one "

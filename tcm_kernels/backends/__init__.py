@@ -1,5 +1,5 @@
 """The backends, one module (or folder) each, all with the functions of `contract.Backend`.
 
-A backend imports no other backend and nothing above this folder; what several of them need lies beside
-them: contract, order, residual, numerics, and `gpu/` for those on a GPU. `tcm_kernels.dispatch` lists them.
+A backend imports no other backend and nothing above this folder. Several backends share contract, order,
+residual and numerics; the two on a GPU also share `gpu/`. `tcm_kernels.dispatch` lists the backends.
 """

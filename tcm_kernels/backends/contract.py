@@ -1,7 +1,7 @@
-"""What a backend is, and what it is given.
+"""The interface of a backend, and its inputs.
 
-The ops have the signatures that torch's dispatcher wants, a dozen arguments each; behind them the
-arguments travel together as one `Problem`, or one `HistogramProblem`.
+The ops have the flat signatures that torch's dispatcher wants, about a dozen arguments each. Backends get
+these arguments as one `Problem` or one `HistogramProblem`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ class Problem(NamedTuple):
         ref: (M, D) reference set; None in the self case, the pairs within emb.
         ref_labels: (M,) integers, None exactly where ref is.
         margins: (2,) float64 [m+, m-] on the embeddings' device.
-        self_offset: row i of emb is row i + self_offset of ref and that pair is left out, its labels
-            not read; None if the two are disjoint.
+        self_offset: row i of emb is the same sample as row i + self_offset of ref, and that pair is left out
+            whatever its labels; None where no row is in both sets, and in the self case.
         need_grad_emb: whether the gradient of emb will be asked for.
-        need_grad_ref: whether that of ref will be.
-        precision: "highest", "high" or "medium": what float32 products on a GPU may use.
+        need_grad_ref: whether the gradient of ref will be asked for.
+        precision: "highest" or "high": float32 products on a GPU are float32, or may use TF32. "highest" on
+            a CPU and for other dtypes.
     """
 
     emb: Tensor
@@ -40,25 +41,24 @@ class Problem(NamedTuple):
 
 
 class HistogramProblem(NamedTuple):
-    """The pairs to count and where, in the order of the op's schema.
+    """The pairs to count and the tables' shape, in the order of the op's schema.
 
-    A pair counts in the row of the table of each of its ends' groups, once where both are one. In the self
+    A pair counts in the table's row of each end's group, once where both ends are in one group. In the self
     case pairs are ordered, so that (i, j) and (j, i) both count.
 
     Attributes:
         emb: (N, D) embeddings as the user gave them, of any length and strides; finite, norms included.
-        labels: (N,) integers: whether a pair is of one class.
-        groups: (N,) int64 in [0, group_count): the row of the table; often the class itself.
+        labels: (N,) integers; a pair of equal labels is of one class.
+        groups: (N,) int64 in [0, group_count): the row of the tables; often the class itself.
         ref: (M, D) reference set; None in the self case, the pairs within emb.
         ref_labels: (M,) integers, None exactly where ref is.
-        ref_groups: (M,) int64, likewise.
-        self_offset: row i of emb is row i + self_offset of ref and that pair is left out; None if the two
-            are disjoint.
+        ref_groups: (M,) int64 in [0, group_count), None exactly where ref is.
+        self_offset: as in `Problem`.
         group_count: rows of the tables, G.
-        bins: B, from 1 to MOST_BINS, all of one width.
-        lo: where the first bin begins.
-        hi: where the last one ends, more than lo.
-        precision: "highest", "high" or "medium": what float32 products on a GPU may use.
+        bins: B, the number of bins, from 1 to MOST_BINS; all have one width.
+        lo: lower edge of the first bin.
+        hi: upper edge of the last bin, more than lo.
+        precision: as in `Problem`.
     """
 
     emb: Tensor
@@ -75,14 +75,14 @@ class HistogramProblem(NamedTuple):
     precision: str
 
 
-MOST_BINS = 30_000  # a column of either sign and one for pairs that do not count fit into 16 bits
+MOST_BINS = 30_000  # B + 2 columns per sign, and one for pairs that do not count, fit into 16 bits
 
 
 class Machine(Protocol):
-    """What every backend can tell of itself."""
+    """What every backend reports about itself."""
 
     def why_not_here(self) -> str | None:
-        """None where it can run on this machine, else the reason and the cure, as one sentence."""
+        """None where it can run on this machine, else the reason and what to do, as one sentence."""
 
     def why_not(self, device_type: str, dtype: torch.dtype) -> str | None:
         """None if it takes embeddings of this device type and dtype, else the reason."""
@@ -92,10 +92,10 @@ class Backend(Machine, Protocol):
     """A module (or package) with these functions."""
 
     def residual_bytes(self, problem: Problem) -> int:
-        """Size of what the forward leaves for the backward; follows from shapes, never from data."""
+        """Bytes of what the forward leaves for the backward; follows from shapes, never from data."""
 
     def pair_sums(self, problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums (2,) float64, counts (2,) int64 and the residual (residual_size,) uint8, fully written."""
+        """[Σ+, Σ-] float64, [n+, n-] int64 and the residual (residual_size,) uint8, fully written."""
 
     def pair_sums_backward(
         self, problem: Problem, grad_sums: Tensor, residual: Tensor
@@ -104,13 +104,13 @@ class Backend(Machine, Protocol):
 
 
 class HistogramBackend(Machine, Protocol):
-    """A backend that counts similarities, too."""
+    """A backend that also counts similarities."""
 
     def pair_histogram(self, problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
         """Counts of same-class and of other-class pairs, (G, B + 2) each, and of all pairs (2, B + 2), int64.
 
-        Columns are: below the range, the B bins, at least hi. A similarity s falls into bin
+        Column 0 counts s < lo, columns 1 to B the bins, column B + 1 s >= hi. A similarity s falls into bin
         floor((s - lo) · B / (hi - lo)), computed in float64 from left to right: where s is within the
-        rounding of an edge, that quotient decides. The last tensor has same-class pairs in its first row,
-        other-class pairs in its second, each pair counted once.
+        rounding of an edge, that quotient decides. The last tensor has same-class pairs in its first row and
+        other-class pairs in its second; there each pair counts once.
         """

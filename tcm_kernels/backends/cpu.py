@@ -30,8 +30,8 @@ __all__ = [
     "why_not_here",
 ]
 
-# What a forward consists of, in the order in which the kernel reports their times. "order" includes clearing
-# P and Q, "probe" is the look at a sample of pairs that decides how to screen.
+# The parts of a forward, in the order in which the kernel reports their times. "order" is the sort by label
+# and the clearing of P and Q; "probe" evaluates a sample of pairs to decide how to screen.
 STAGES = ("order", "prepare", "probe", "screen", "accumulate")
 
 _import_error: str | None = None
@@ -68,7 +68,7 @@ def details() -> str:
 def screening_name() -> str:
     """What screens the pairs: "int8", "int8 (7 bits)", "bfloat16" or "full-precision".
 
-    csrc/cpu/loss/quantize.h says which it is where.
+    csrc/cpu/loss/quantize.h says which processors use which.
     """
     return torch.ops.tcm_kernels._cpu_screening_name()
 
@@ -87,7 +87,7 @@ def _dense(x: Tensor | None, dtype: torch.dtype | None = ...) -> Tensor | None: 
 
 
 def _dense(x: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
-    """X in rows without gaps, of `dtype` where one is given; None stays None."""
+    """Contiguous x, of `dtype` where one is given; None stays None."""
     return None if x is None else x.to(dtype=dtype).contiguous()
 
 
@@ -96,7 +96,7 @@ def pair_sums(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`.
 
-    Where given, `stage_seconds` (5,) float64 receives the seconds that each of `STAGES` took.
+    If given, `stage_seconds` (5,) float64 receives the seconds that each of `STAGES` took.
     """
     emb, ref = _dense(problem.emb), _dense(problem.ref)
     sums = torch.empty(2, dtype=torch.float64)

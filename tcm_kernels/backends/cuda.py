@@ -1,8 +1,8 @@
 """The `cuda` backend: the C++/CUDA kernels in csrc/cuda, compiled when the package is installed.
 
-Python brings the rows into the order of labels or groups and allocates every tensor (an allocation error
-inside the stable ABI would lose torch's message and type); C++ queues the kernels. csrc/cuda/loss/forward.cpp
-and csrc/cuda/histogram/histogram.cpp say how they work together.
+Python sorts the rows by label or group and allocates every tensor (an allocation error inside the stable ABI
+would lose torch's message and type); C++ queues the kernels. csrc/cuda/loss/forward.cpp and
+csrc/cuda/histogram/histogram.cpp describe how the kernels work together.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = ["pair_histogram", "pair_sums", "pair_sums_backward", "residual_bytes"
 
 SCREENINGS = ("", "int8", "full")  # as csrc/cuda/loss/plan.h numbers them
 
-# Not yet measured on a GPU: up to so many pairs of a tile are taken one by one, and the sweep pays where a
-# sample of SAMPLES tiles leaves at most this share of its pairs.
+# A list has at most LIST_MOST pairs of a tile. The sweep runs where at most USELESS_FROM of the pairs of
+# SAMPLES tiles are candidates. Neither is measured on a GPU yet. SAMPLES and TILE: csrc's kSamples and kTile.
 LIST_MOST = 64
 USELESS_FROM = 1.0 / 256
 SAMPLES = 32
@@ -52,11 +52,11 @@ def load() -> str | None:
 
 
 def _ops() -> Any:
-    """The ops of the library that is in use; the emulator's have a name of their own."""
+    """The ops of the library in use; those of the emulator are in a namespace of their own."""
     return torch.ops.tcm_kernels_on_cpu if emulator() else torch.ops.tcm_kernels
 
 
-# When the package is imported, because torch.compile cannot trace an import.
+# Loaded when the package is imported, because torch.compile cannot trace an import.
 _import_error = load() if torch.version.cuda or emulator() else "torch is built without CUDA"
 
 
@@ -77,7 +77,7 @@ def why_not(device_type: str, dtype: torch.dtype) -> str | None:
 
 
 def _choices() -> tuple[int, int, int, int]:
-    """Pool of bits in bytes, largest list, most candidates of the sample, and how to screen."""
+    """Bytes of the pool, longest list, most candidates in the sample for a sweep, number of the screening."""
     max_candidates = int(USELESS_FROM * SAMPLES * TILE**2)
     return pool_bytes(), LIST_MOST, max_candidates, SCREENINGS.index(asked_screening())
 
@@ -113,7 +113,7 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
 
 
 def _side(x: Tensor | None, order: LabelOrder, sums: PartnerSums | None) -> tuple[Tensor | None, ...]:
-    """One side's arguments of the op; in the self case there are no columns."""
+    """One side's arguments of the op; None each for the columns of the self case."""
     if x is None:
         return (None,) * (1 + len(LabelOrder._fields) + len(PartnerSums._fields))
     return x, *order, *(sums or (None, None))
@@ -157,7 +157,7 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
             negatives,
             of_one_group,
         )
-    # A pair of two groups counts in two rows of the tables.
+    # A pair of two groups counts in two rows of the tables, a pair of one group in one.
     pooled = (torch.stack((positives.sum(dim=0), negatives.sum(dim=0))) + of_one_group) // 2
     return positives, negatives, pooled
 
@@ -165,7 +165,7 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
 def _histogram_side(
     x: Tensor | None, order: GroupOrder, self_index: Tensor
 ) -> tuple[Tensor | int | None, ...]:
-    """One side's arguments of the op; in the self case there are no columns."""
+    """One side's arguments of the op; empty ones for the columns of the self case."""
     if x is None:
         return (*(None,) * 7, 0, None)
     inverse = x.new_empty(len(x), dtype=torch.float32)
@@ -173,7 +173,7 @@ def _histogram_side(
 
 
 def _tile_facts(order: GroupOrder) -> Tensor:
-    """(tiles, 4) int32: first and last group, least and largest label of every tile."""
+    """(tiles, 4) int32: the first and last group, and the least and largest label, of every tile."""
     n = len(order.order)
     tiles = -(-n // TILE)
     if n == 0:

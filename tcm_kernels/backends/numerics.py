@@ -1,4 +1,4 @@
-"""Dtypes, rows that are not finite, and products in full precision."""
+"""Compute dtypes, rows that are not finite, and matrix products in full precision."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def rows_not_finite(x: Tensor) -> Tensor:
-    """Numbers of the rows of x, (N, D), whose norm is not a finite number of the compute dtype, int64.
+    """Indices, int64, of the rows of x (N, D) whose norm is not finite in the compute dtype.
 
-    That is NaN or infinity in a row, or elements so large that their norm overflows.
+    Such a row has NaN or infinity in it, or elements so large that its norm overflows.
     """
-    some = 1 << 22  # elements at a time: nothing of the size of x is held
+    some = 1 << 22  # elements at a time, so that x is never copied as a whole
     step = max(1, some // max(x.shape[1], 1))
     wrong = [x.new_empty(0, dtype=torch.bool)]
     for i in range(0, x.shape[0], step):
@@ -32,7 +32,7 @@ def rows_not_finite(x: Tensor) -> Tensor:
 
 
 def _restore_fp32_precision(switch: Any, before: str) -> None:
-    """Give `switch` the value it read as before; one inherited from its parent is inherited again."""
+    """Restore what `switch` read before; a value inherited from its parent is inherited again."""
     switch.fp32_precision = "none"
     if switch.fp32_precision != before:
         switch.fp32_precision = before
@@ -40,11 +40,11 @@ def _restore_fp32_precision(switch: Any, before: str) -> None:
 
 @contextlib.contextmanager
 def full_precision_matmul(device_type: str) -> Iterator[None]:
-    """Matrix products of the dtype given, on a CPU also without oneDNN's bf16 or TF32 shortcuts.
+    """Matrix products in the operands' dtype: no autocast, and on a CPU no bf16 or TF32 inside oneDNN.
 
     Autocast would cast the operands, and torch's "medium" precision computes float32 in bfloat16 on
-    some CPUs. Both are process-wide or thread-wide switches, so they are touched only where they are
-    on, and put back. On a GPU the float32 switch is the user's word and stays.
+    some CPUs. Autocast is a switch of the thread, oneDNN's precision one of the process: each is changed
+    only where it is on, and restored. On a GPU the user's float32 switch stays as it is.
     """
     with contextlib.ExitStack() as stack:
         if torch.is_autocast_enabled(device_type):

@@ -1,8 +1,8 @@
-"""The order in which backends take rows: by label for the loss, by group for the histogram.
+"""The order of rows: by label for the loss on a GPU, by group for the histograms of `cpu` and `cuda`.
 
-Rows of one class stand together, so that pairs of one class fill a narrow band of tiles; rows of one group,
-so that neighbours count in the same place. Nothing is copied: kernels read embeddings where they lie, through
-`order`. A position is a place in that order.
+Sorted by label, pairs of one class fill a narrow band of tiles; sorted by group, neighbours count in the same
+rows of the tables. No embedding is moved: kernels read rows through `order`. A position is an index in this
+order. The loss of `cpu` sorts in C++ (csrc/cpu/loss/prepare.cpp); `torch` and triton/small.py do not sort.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .contract import HistogramProblem, Problem
 
 
 def self_indices(order: Tensor, other_order: Tensor, offset: int | None) -> Tensor:
-    """For each position the position of row + offset of the other side (int32), -1 where there is none."""
+    """(N,) int32 by position: the position of row + `offset` on the other side, -1 where there is none."""
     none = order.new_full(order.shape, -1, dtype=torch.int32)
     if offset is None or not len(other_order):
         return none
@@ -43,7 +43,7 @@ class LabelOrder(NamedTuple):
 
 
 def label_orders(problem: Problem) -> tuple[LabelOrder, LabelOrder]:
-    """Rows and columns; one and the same in the self case."""
+    """The orders of rows and columns; the same object in the self case."""
     label, order = by_label(problem.labels)
     if problem.ref_labels is None:
         own = LabelOrder(order, label, None)
@@ -56,7 +56,7 @@ def label_orders(problem: Problem) -> tuple[LabelOrder, LabelOrder]:
 
 
 def by_label(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels (N,) int64 in order, and the row at each position; rows of one label stay in their order."""
+    """Sorted labels (N,) int64 and the row at each position; the sort is stable."""
     label, order = torch.sort(labels.to(torch.int64), stable=True)
     return label, order
 
@@ -65,10 +65,10 @@ class GroupOrder(NamedTuple):
     """One side of the pairs, sorted by group and then by label.
 
     Attributes:
-        order: (N,) int64, the original row at each place.
+        order: (N,) int64, the original row at each position.
         group: (N,) int32, its group.
-        rank: (N,) int32, that group among those of this side: 0, 0, 1, 1, 1, 2, ...
-        label: (N,) int32, its class, numbered for both sides alike.
+        rank: (N,) int32, the group's index among the groups of this side: 0, 0, 1, 1, 1, 2, ...
+        label: (N,) int32, its class, with one numbering for both sides.
     """
 
     order: Tensor
@@ -78,7 +78,7 @@ class GroupOrder(NamedTuple):
 
 
 def group_orders(problem: HistogramProblem) -> tuple[GroupOrder, GroupOrder]:
-    """Rows and columns; one object where both sides are one."""
+    """The orders of rows and columns; the same object in the self case."""
     labels = problem.labels.to(torch.int64)
     if problem.ref_labels is None or problem.ref_groups is None:
         numbers = torch.unique(labels, return_inverse=True)[1]
@@ -100,7 +100,7 @@ def _order(groups: Tensor, labels: Tensor) -> GroupOrder:
 
 
 def most_groups(order: GroupOrder, edge: int) -> int:
-    """The most groups that `edge` rows in a row, from a multiple of `edge` on, have; waits for a GPU."""
+    """The most groups in any block of `edge` positions, cut at multiples of `edge`; waits for a GPU."""
     n = len(order.rank)
     if n == 0:
         return 0

@@ -1,13 +1,13 @@
 """P and Q in the residual of the backends `cpu` and `torch`.
 
-The residual of a forward that fills P and Q (design: P_i sums the unit rows of i's hard positives, Q_i
-those of its hard negatives) is one uint8 tensor:
+P_i sums the unit rows of row i's hard positives, Q_i those of its hard negatives (docs/design.md, section 1).
+The residual is one uint8 tensor that holds
 
     P (N, D), Q (N, D)      where the gradient of emb is wanted
     P (M, D), Q (M, D)      of the reference set, where its gradient is wanted
 
-in the compute dtype: float64 for float64 embeddings, float32 for all others. Margins and labels are
-no longer needed after that, and the backward cannot disagree with the forward about any pair.
+in the compute dtype: float64 for float64 embeddings, float32 for all others. The backward needs neither
+margins nor labels, so it cannot disagree with the forward about any pair.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The `torch` backend: tiles of the similarity matrix in plain PyTorch, on any device and dtype.
+"""The `torch` backend: tiles of the similarity matrix in plain PyTorch, with nothing compiled.
 
-Same tiles, same sums, same residual as the C++ kernel, in about a hundred lines: this is where the
-method can be read, and what runs where nothing was compiled. One tile of TILE x TILE similarities lives
-at a time; in the self case only tiles on and above the diagonal are visited, each pair counted twice.
-Per row it keeps P (sum of the unit rows of its hard positives) and Q (of its hard negatives), from
-which the backward needs one pass over N x D.
+It takes float32, float64, float16 and bfloat16 on any device that has float64. It computes the same sums as
+the C++ kernel, without screening, and leaves a residual of the same layout. Tiles have 1024 x 1024
+similarities on a CPU and 4096 x 4096 elsewhere, and are processed one at a time. In the self case only tiles
+on and above the diagonal are visited, and each pair counts twice. Per row it keeps P, the sum of the unit
+rows of its hard positives, and Q, that of its hard negatives; from these the backward is one pass over N x D.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NORM_FLOOR = 1e-12  # as torch.nn.functional.normalize
 
 
 def why_not_here() -> str | None:
-    """Runs wherever torch does."""
+    """None: it runs wherever torch does."""
     return None
 
 
@@ -36,12 +36,12 @@ def why_not(device_type: str, dtype: torch.dtype) -> str | None:
 
 
 def tile_rows(device_type: str) -> int:
-    """Rows of a tile: a few MiB per temporary on a CPU, enough to fill a GPU elsewhere."""
+    """Edge of a tile: temporaries of a few MiB on a CPU; elsewhere enough pairs to fill a GPU."""
     return 1024 if device_type == "cpu" else 4096
 
 
 def hard_masks(s: Tensor, same: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
-    """THE rule, in Python: which pairs are hard positives and which hard negatives (inclusive)."""
+    """The hard-pair rule in PyTorch: masks of hard positives and hard negatives; margins are inclusive."""
     margin_plus, margin_minus = thresholds.unbind()
     return same & (s <= margin_plus), ~same & (s >= margin_minus)
 
@@ -58,7 +58,7 @@ def thresholds_of(margins: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _norms(x: Tensor) -> Tensor:
-    """(N,) Euclidean norms in float64, where no float32 row can overflow or vanish."""
+    """(N,) Euclidean norms in float64, in which those of float32 rows neither overflow nor underflow."""
     return torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
 
 
@@ -74,9 +74,9 @@ def _nan_flag(x: Tensor, norms: Tensor) -> Tensor:
 
 
 def _two_samples(tile: Tensor, i: int, j: int, self_offset: int | None, *, symmetric: bool) -> Tensor | None:
-    """Which pairs of the tile at (i, j) count, (n, m) as `tile`: None for all.
+    """The mask of the pairs that count in the tile at (i, j), of the shape of `tile`; None where all count.
 
-    A sample is not paired with itself; where both sides are one, only pairs above the diagonal count.
+    A sample is not paired with itself; in the self case (`symmetric`) only pairs above the diagonal count.
     """
     if self_offset is None or (symmetric and i != j):
         return None
@@ -144,7 +144,7 @@ def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) ->
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
     emb, ref = problem.emb, problem.ref
     of_emb, of_ref = residual_views(problem, residual)
-    ordered = 2 if ref is None else 1  # S is symmetric: each row is an end of its pairs twice
+    ordered = 2 if ref is None else 1  # in the self case (i, j) and (j, i) are both pairs
     weights = torch.stack((-ordered * grad_sums[0], ordered * grad_sums[1]))
     return _normalize_backward(emb, of_emb, weights), _normalize_backward(
         emb if ref is None else ref, of_ref, weights
@@ -170,8 +170,8 @@ def _normalize_backward(x: Tensor, pulls_and_pushes: Tensor | None, weights: Ten
 
 
 def bin_columns(s: Tensor, problem: HistogramProblem) -> Tensor:
-    """The rule of the bins, in Python: the column of the table that each similarity falls into, int64."""
-    width = s.new_full((), problem.hi - problem.lo, dtype=torch.float64)  # a number would become a factor
+    """The rule of the bins in PyTorch: the column of the table for each similarity, int64."""
+    width = s.new_full((), problem.hi - problem.lo, dtype=torch.float64)  # else torch multiplies by 1/number
     where = ((s.double() - problem.lo) * problem.bins / width).floor()
     return where.clamp(-1, problem.bins).long() + 1
 
@@ -184,7 +184,7 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
     column_groups = groups if ref_groups is None else ref_groups
     tile = tile_rows(emb.device.type)
     width = bins + 2
-    # Two tensors and not one of both: an op's outputs may not share memory.
+    # Two tensors, not two views of one: an op's outputs may not share memory.
     tables = [torch.zeros(group_count * width, dtype=torch.int64, device=emb.device) for _ in range(2)]
     pooled = torch.zeros((2, width), dtype=torch.int64, device=emb.device)
 

@@ -1,1 +1,1 @@
-"""What the GPU backends, `triton` and `cuda`, agree on: the machine, the residual, the backward, settings."""
+"""What the GPU backends, `triton` and `cuda`, share: the machine, the residual, the backward, settings."""

@@ -18,7 +18,7 @@ class NormalizeBackward(Protocol):
     def __call__(
         self, x: Tensor, sums: PartnerSums, nan_flag: Tensor, grad_sums: Tensor, ordered: int, grad: Tensor
     ) -> None:
-        """Write grad (N, D) of x (N, D); a pair stands for `ordered` pairs, 2 in the self case."""
+        """Write grad (N, D) of x (N, D). `ordered`: ordered pairs per pair, 2 in the self case, else 1."""
 
 
 def gradients(

@@ -1,7 +1,7 @@
-"""What both GPU backends need of a machine and of an input.
+"""What both GPU backends require of the machine and of an input.
 
-Nothing here asks CUDA anything before it is called: a process that only imports the package stays without a
-context, and can still choose its GPU. A call on a GPU then asks once.
+Importing this module does not touch CUDA: a process that only imports the package has no CUDA context, and
+can still choose its GPU. The first call on a GPU asks CUDA, once.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ LEAST_CAPABILITY = (8, 0)
 
 F = TypeVar("F", bound=Callable[[], str | None])
 
-_has_gpu = False  # is known to; that it has none is asked again, since a process may choose its GPU late
+_has_gpu = False  # a GPU was found; its absence is checked anew, as a process may choose its GPU late
 
 
 def constant_in_graphs(ask: F) -> F:
-    """What torch.compile calls while it traces, and keeps the answer of, without a look into it.
+    """Mark a function that torch.compile calls while it traces, and whose result it keeps as a constant.
 
-    As torch.compiler.assume_constant_result, which would import the compiler with the package, and take a
-    second for it.
+    It does what torch.compiler.assume_constant_result does, but that imports the compiler, which would make
+    importing the package a second slower.
     """
     ask._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return ask
@@ -37,9 +37,9 @@ def constant_in_graphs(ask: F) -> F:
 def why_no_gpu() -> str | None:
     """None where there is a GPU for the kernels, else what is missing.
 
-    In a plain variable, because torch.compile warns of functools.cache; and constant in graphs, because that
-    variable would otherwise be guarded on, and its change compile every graph twice. Where one GPU of a
-    process has been good enough, all are taken to be.
+    The answer is in a plain variable, because torch.compile warns about functools.cache. It is a constant in
+    graphs, because a guard on that variable would compile every graph twice. Where one GPU of a process is
+    good enough, all are assumed to be.
     """
     global _has_gpu  # noqa: PLW0603
     if not _has_gpu:
@@ -61,7 +61,7 @@ def _what_is_missing() -> str | None:
 def why_not(device_type: str, dtype: torch.dtype, on_cpu_while: str | None) -> str | None:
     """None if the kernels take embeddings of this device and dtype, else the reason.
 
-    on_cpu_while: the setting under which they run on the CPU at the moment, for tests; None on a GPU.
+    on_cpu_while: the setting that makes the kernels run on the CPU, in tests; None where they run on a GPU.
     """
     if device_type != ("cuda" if on_cpu_while is None else "cpu"):
         where = "on a GPU" if on_cpu_while is None else f"in main memory while {on_cpu_while}"
@@ -72,5 +72,5 @@ def why_not(device_type: str, dtype: torch.dtype, on_cpu_while: str | None) -> s
 
 
 def on_device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Kernels are launched on the current device."""
+    """Makes the device of x the current one, on which kernels are launched."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

@@ -1,9 +1,9 @@
-"""The residual: P and Q for every side whose gradient is wanted, and before them a NaN flag and a counter.
+"""The residual: a NaN flag and a counter, then P and Q for every side whose gradient is wanted.
 
-One layout for both backends, so that a forward of the one can feed a backward of the other.
-Float32 rows in the order of the embeddings, each array beginning at a multiple of 16 bytes, so that kernels
-are compiled once whatever N is. The NaN flag is 0, or NaN where an embedding is not finite; the counter is
-for the forward, and 0 before and after.
+Both GPU backends have this layout, so the forward of one can feed the backward of the other. P and Q are
+float32, with rows in the order of the embeddings. Each array begins at a multiple of 16 bytes, so that
+kernels are compiled once for every N. The NaN flag is 0, or NaN where the norm of a row is not finite. Only
+`triton` uses the counter, during its forward; it is 0 before and after.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _bytes_of(x: Tensor) -> int:
 
 
 def residual_bytes(problem: Problem) -> int:
-    """Size of the residual; follows from shapes."""
+    """Bytes of the residual; follows from shapes."""
     size = ALIGNMENT
     if problem.need_grad_emb:
         size = size + 2 * _bytes_of(problem.emb)
@@ -40,7 +40,7 @@ def residual_bytes(problem: Problem) -> int:
 
 
 def views_of(problem: Problem, residual: Tensor) -> tuple[PartnerSums | None, PartnerSums | None, Tensor]:
-    """P and Q of emb and of ref, None where not wanted, and the NaN flag, a float64."""
+    """P and Q of emb and of ref, None where not wanted, and the NaN flag, (1,) float64."""
     at = ALIGNMENT
 
     def take(x: Tensor) -> Tensor:
@@ -55,5 +55,5 @@ def views_of(problem: Problem, residual: Tensor) -> tuple[PartnerSums | None, Pa
 
 
 def counter_of(residual: Tensor) -> Tensor:
-    """The counter, an int32."""
+    """The counter, (1,) int32."""
     return residual[8:12].view(torch.int32)

@@ -1,6 +1,6 @@
-"""Environment variables that both GPU backends follow.
+"""Environment variables of both GPU backends.
 
-TCM_KERNELS_GPU_POOL_MIB    MiB for the bits of pairs, 64 by default; less means more passes, and one result
+TCM_KERNELS_GPU_POOL_MIB    MiB for the bits of pairs, 64 by default; less means more passes, same result
 TCM_KERNELS_GPU_SCREENING   "int8" or "full" for matrices of every size, in tests and benchmarks
 """
 
@@ -12,7 +12,7 @@ DEFAULT_POOL_MIB = 64
 
 
 def pool_bytes() -> int:
-    """Size of the pool of bits: TCM_KERNELS_GPU_POOL_MIB, 64 by default."""
+    """The most bytes of the pool of bits: TCM_KERNELS_GPU_POOL_MIB, 64 MiB by default."""
     asked = os.environ.get("TCM_KERNELS_GPU_POOL_MIB", "")
     try:
         mib = float(asked or DEFAULT_POOL_MIB)

@@ -1,7 +1,7 @@
 """The `triton` backend: certified screening on a GPU.
 
-The kernels are compiled when they are first used, so this package imports triton only then; `forward.py`
-says how they work together.
+Kernels are compiled at their first use, and triton is imported only then. `forward.py` describes how they
+work together.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .configs import is_interpreted
 
 __all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
 
-# When the package is imported: torch.compile cannot trace the look for it, which takes longer than a small
-# batch, too.
+# Looked up when the package is imported: torch.compile cannot trace the lookup, which also takes longer than
+# a small batch.
 _is_installed = importlib.util.find_spec("triton") is not None
 
 

@@ -1,9 +1,9 @@
 """Autotuning on request: with TCM_KERNELS_TRITON_AUTOTUNE=1, configurations are timed instead of looked up.
 
-Once for each chip, Triton, dtype and dimension: a minute or two at the first call, with a line on stderr for
-each kernel. What came out is kept in a file, `tcm_kernels/triton-configs.json` in the user's cache folder
-($XDG_CACHE_HOME, or ~/.cache), and read from there afterwards. The table of configs.py serves as long as
-nothing has been tuned, and while a CUDA graph is captured.
+Once per chip, version of Triton, dtype, precision and dimension: a minute or two at the first call, with a
+line on stderr for each kernel. Results are kept in the file `tcm_kernels/triton-configs.json` of the user's
+cache folder ($XDG_CACHE_HOME, or ~/.cache). A process reads it at its first call with such a combination, and
+only if the variable is set: without it, and while a CUDA graph is captured, the table of configs.py is used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CANDIDATES = {
     "dense_tiles": tuple(Config(*c) for c in itertools.product((16, 32, 64, 128), (8,), (2, 3, 4))),
     "patterns": tuple(Config(*c) for c in itertools.product((64, 128), (4, 8), (1, 2, 3))),
 }
-"""By field of Configs."""
+"""The candidates for each field of Configs."""
 
 _known: dict[str, Configs] = {}
 
@@ -39,17 +39,17 @@ def is_asked_for() -> bool:
 
 
 def cache_file() -> Path:
-    """Where results are kept."""
+    """The file in which results are kept."""
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(folder) / "tcm_kernels" / "triton-configs.json"
 
 
 def tuned(key: str, table_row: Configs, seconds: Callable[[str, Configs], float]) -> Configs:
-    """The fastest configurations for `key`, which names chip, compiler, dtype and dimension.
+    """The fastest configurations for `key`, which names chip, Triton, dtype, precision and dimension.
 
     `seconds` times a kernel (a field of Configs) with a row of configurations; a candidate for which it
-    raises, because it does not fit the chip, is passed over. Candidates replace one field of `table_row` at
-    a time, which stands where none is faster.
+    raises, because it does not fit the chip, is passed over. Tuning starts from `table_row` and replaces one
+    field after the other; a field stays where no candidate is faster.
     """
     if key not in _known:
         found = _read().get(key)
@@ -81,7 +81,7 @@ def _timed(
 
 
 def _read() -> dict[str, Configs]:
-    """What the file holds; nothing if it is not there or is not such a file."""
+    """The content of the file; empty if it does not exist or, with a warning, if it is malformed."""
     path = cache_file()
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -97,7 +97,7 @@ def _read() -> dict[str, Configs]:
 
 
 def _keep(key: str, found: Configs) -> None:
-    """Add to the file, which is replaced as a whole; a file that cannot be written is a warning."""
+    """Add a result to the file, which is replaced as a whole; warn if it cannot be written."""
     path = cache_file()
     known = _read() | {key: found}
     content = {

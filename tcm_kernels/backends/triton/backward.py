@@ -1,6 +1,6 @@
-"""The backward: one light pass over what the forward has left.
+"""The backward: one pass over the embeddings and their P and Q.
 
-Reads an embedding and its P and Q once and writes a gradient: 12 N D bytes for bfloat16, 16 N D for float32.
+It reads each once and writes a gradient: 12 N D bytes for bfloat16, 16 N D for float32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def normalize_backward_kernel(
     p_ptr, q_ptr,  # (n, DIM) float32
     nan_flag_ptr,  # float64
     grad_sums_ptr,  # (2,) float64
-    ordered,  # how many ordered pairs a pair stands for: 2 in the self case
+    ordered,  # ordered pairs per pair: 2 in the self case, else 1
     grad_ptr,  # (n, DIM)
     n,
     DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,

@@ -10,10 +10,10 @@ WORD = tl.constexpr(32)
 
 @triton.jit
 def word_of_rows(mask, w: tl.constexpr, TILE: tl.constexpr):
-    """Columns [32 w, 32 w + 32) of a (TILE, TILE) mask as one word a row.
+    """Columns [32 w, 32 w + 32) of a (TILE, TILE) mask as one word per row.
 
-    A sum along rows: it stays in the registers of a product's accumulator, where a third dimension of words
-    would not.
+    A sum along rows keeps the register layout of a product's accumulator; a reshape to a third dimension
+    of words would not.
     """
     offs = tl.arange(0, TILE)
     bit = mask.to(tl.int32) << (offs % WORD)[None, :]
@@ -22,7 +22,7 @@ def word_of_rows(mask, w: tl.constexpr, TILE: tl.constexpr):
 
 @triton.jit
 def word_of_columns(mask, w: tl.constexpr, TILE: tl.constexpr):
-    """Rows [32 w, 32 w + 32) of a (TILE, TILE) mask as one word a column."""
+    """Rows [32 w, 32 w + 32) of a (TILE, TILE) mask as one word per column."""
     offs = tl.arange(0, TILE)
     bit = mask.to(tl.int32) << (offs % WORD)[:, None]
     return tl.sum(tl.where((offs // WORD == w)[:, None], bit, 0), axis=0)
@@ -30,7 +30,7 @@ def word_of_columns(mask, w: tl.constexpr, TILE: tl.constexpr):
 
 @triton.jit
 def count(words):
-    """How many bits of each word are set; written as LLVM knows it, and makes one instruction of it."""
+    """How many bits of each word are set, in the form that LLVM compiles to one instruction."""
     v = words.to(tl.uint32, bitcast=True)
     v = v - ((v >> 1) & 0x55555555)
     v = (v & 0x33333333) + ((v >> 2) & 0x33333333)
@@ -40,9 +40,9 @@ def count(words):
 
 @triton.jit
 def position_of(word, number):
-    """Position of the set bit of a word that has `number` set bits below it, if there is one."""
+    """Position of the set bit of a word that has `number` set bits below it, if one exists."""
     position = tl.zeros_like(number)
-    for step in tl.static_range(5):  # is it in the lower half of what is left?
+    for step in tl.static_range(5):  # binary search: is it in the lower half?
         half = 16 >> step
         in_half = count((word >> position) & ((1 << half) - 1))
         above = number >= in_half
@@ -53,7 +53,7 @@ def position_of(word, number):
 
 @triton.jit
 def below(columns):
-    """Words whose bits under `columns` are set: none for 0 or less, all for 32 or more."""
+    """Words with the lowest `columns` bits set: none for 0 or less, all for 32 or more."""
     some = (1 << tl.minimum(tl.maximum(columns, 0), 31)) - 1
     return tl.where(columns >= WORD, -1, some)
 

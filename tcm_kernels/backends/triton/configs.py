@@ -1,4 +1,4 @@
-"""Which shapes kernels run with: a small table, chosen without timing, where autotune.py was not asked."""
+"""Block sizes, warps and stages of the kernels: a table chosen without timing; autotune.py can replace it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Config(NamedTuple):
-    """What a kernel is compiled for. `block` is its step along D."""
+    """What a kernel is compiled with. `block` is its step along D, or the columns of D of a program."""
 
     block: int
     num_warps: int
@@ -15,16 +15,16 @@ class Config(NamedTuple):
 
 
 class Configs(NamedTuple):
-    """One row of the table. Prepare, finalize and backward are streams: they need no tuning."""
+    """One row of the table. Prepare, finalize and backward only stream memory: they need no tuning."""
 
-    sweep: Config  # also of the probe
+    sweep: Config  # the probe takes its block and num_stages, with 8 warps
     dense_tiles: Config
-    patterns: Config  # also of the block sums
+    patterns: Config  # the block sums take its block and num_warps
 
 
-# By bytes of an element. No row has been measured on a GPU yet: they are those that the compiler reports to
-# fit into registers, on sm_90 with two programs of the sweep on a multiprocessor, and on sm_80, where four
-# warps of it spill with some releases of Triton, with one of twice as many.
+# By bytes of an element. No row has been measured on a GPU yet; the compiler reports that each fits into
+# registers. On sm_90 a multiprocessor holds two programs of the sweep, of four warps; on sm_80, where four
+# warps spill with some releases of Triton, it holds one, of eight.
 _HOPPER = {
     2: Configs(Config(128, 4, 3), Config(128, 8, 2), Config(128, 8, 1)),
     4: Configs(Config(128, 4, 3), Config(32, 8, 2), Config(64, 8, 3)),
@@ -36,18 +36,18 @@ _AMPERE = {
 TABLE = {8: _AMPERE, 9: _HOPPER, 10: _HOPPER, 12: _AMPERE}  # by major compute capability
 
 CODE_STEP = 64  # codes are padded with zeros to a multiple of this
-SMALLEST_BLOCK = 16  # of a product
-VECTOR = 16  # bytes; rows that are no multiple of this are read element by element, each by its address
+SMALLEST_BLOCK = 16  # of tl.dot
+VECTOR = 16  # bytes of a load; rows that are no multiple of this are read element by element
 
 
 def configs_for(major: int, element: int, dim: int) -> Configs:
-    """The row for a chip of this major compute capability and embeddings of D elements of so many bytes."""
+    """The row for a major compute capability and embeddings of `dim` elements, of `element` bytes each."""
     row = TABLE[max(known for known in TABLE if known <= max(major, 8))][element]
     sweep, dense_tiles, patterns = row
     while padded(dim) % sweep.block:
         sweep = sweep._replace(block=sweep.block // 2)
     half = dense_tiles.block // 2
-    # No longer than D, and in float32 without masks in the last step, where D allows.
+    # Halved where half holds D; in float32 also where it does not divide D: half may, and saves the masks.
     if half >= SMALLEST_BLOCK and (dim <= half or (element == 4 and dim % dense_tiles.block)):
         dense_tiles = dense_tiles._replace(block=half)
     if dim * element % VECTOR:
@@ -56,20 +56,20 @@ def configs_for(major: int, element: int, dim: int) -> Configs:
 
 
 def padded(dim: int) -> int:
-    """Length of the codes of D elements."""
+    """Elements of the code of a row of `dim` elements."""
     return (dim + CODE_STEP - 1) // CODE_STEP * CODE_STEP
 
 
 def is_interpreted() -> bool:
-    """Whether kernels run in Python, on the CPU: for tests."""
+    """Whether Triton's interpreter runs the kernels, on the CPU, as in tests."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def rows_and_warps(block_d: int) -> tuple[int, int]:
-    """Rows and warps of a program that reads rows of block_d elements once, and streams them through."""
+    """Rows and warps of a program that streams rows of block_d elements."""
     return max(1, 2048 // block_d), 4 if block_d <= 2048 else 8
 
 
 def warps_of_a_row(block_d: int) -> int:
-    """Warps of a program that keeps three rows of block_d float32 numbers in registers."""
+    """Warps of a program that keeps three rows of block_d float32 elements in registers."""
     return max(1, min(8, block_d // 512))

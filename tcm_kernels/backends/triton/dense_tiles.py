@@ -1,10 +1,10 @@
 """Tiles in full precision: similarities on matrix units, every pair decided, its penalty summed.
 
-For tiles where screening leaves more candidates than are worth an inner product each, and for all tiles where
-the sample says so, or where the matrix is too small for screening to pay. Work: 2 TILE² D flops a tile on the
-raw operands, accumulated in float32; 1/norm is applied to the accumulator. Float32 embeddings are multiplied
-as three TF32 products where torch asks for "highest", else as one. Floor for every tile of the upper half:
-0.5 U for bfloat16. Not yet measured.
+It takes the dense tiles, which have more candidates than a list; or all tiles, where the sample had too many
+candidates or the matrix is not screened. Work: 2 TILE² D flops per tile on the raw operands, accumulated in
+float32; 1/norm is applied to the accumulator. Float32 embeddings are multiplied as three TF32 products where
+torch asks for "highest", else as one. Floor for every tile of the upper half: 0.5 U for bfloat16. Not yet
+measured.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def similarities(
     DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """(TILE, TILE) float32 similarities of the rows at positions offs_m and offs_n, NaN behind the last."""
+    """(TILE, TILE) float32 similarities of positions offs_m and offs_n, NaN beyond n and m."""
     offs_k = tl.arange(0, BLOCK_K)
     row = tl.load(row_order_ptr + offs_m, mask=offs_m < n, other=0)
     column = tl.load(column_order_ptr + offs_n, mask=offs_n < m, other=0)
@@ -68,7 +68,7 @@ def dense_tiles_kernel(
     samples_ptr, max_candidates, has_dense_tile_ptr,
     row0, column0, row_tiles, column_tiles,
     row_bits_ptr, column_bits_ptr, column_words, row_words, directory_ptr,  # as for the sweep
-    weight,  # how many ordered pairs a pair off the diagonal stands for
+    weight,  # ordered pairs per pair of a tile; 1 in tiles on the diagonal
     sums_ptr,  # (programs, 2) float64, added to
     counts_ptr,  # (programs, 2) int64, added to
     DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_K: tl.constexpr, DIAGONAL: tl.constexpr,
@@ -76,7 +76,7 @@ def dense_tiles_kernel(
     SCREENED: tl.constexpr, LIST_MOST: tl.constexpr, SAMPLES: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Decides the tiles of a super-tile that the sweep has left to it, or all of them."""
+    """Decides the dense tiles of a super-tile, or all tiles where the sweep has not run."""
     if is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED, SAMPLES):
         return
     if SCREENED:

@@ -1,8 +1,8 @@
 """Finalize: partial sums to the result, in a fixed order.
 
-Programs add up blocks of partial sums and look for rows that are not finite; the last of them to end adds up
+Programs add up blocks of partial sums and look for rows that are not finite; the last program to end adds up
 what all have stored, in the order of the programs. Bytes: 36 N from the L2 cache, 1.2 MB at N = 32,768. One
-program reads those at the rate of one multiprocessor, predicted 0.07 U there at D = 512; 33 programs share
+program would read them at the rate of one multiprocessor, predicted 0.07 U at D = 512; 33 programs share
 them. Not yet measured.
 """
 
@@ -18,13 +18,13 @@ MOST_PROGRAMS = 256
 
 
 def programs_for(partials: int) -> int:
-    """Programs for so many partial sums, or rows."""
+    """Programs for this number of partial sums or rows."""
     return max(1, min(MOST_PROGRAMS, triton.cdiv(partials, BLOCK)))
 
 
 @triton.jit
 def store_result(sums, counts, any_not_finite, margins_ptr, sums_ptr, counts_ptr, nan_flag_ptr):
-    """Penalties were measured from the thresholds: what these are off the margins is added per pair."""
+    """Write the result. Penalties are from the thresholds: the rest up to the margin is added per pair."""
     nan_flag = tl.where(any_not_finite, float("nan"), 0.0).to(tl.float64)
     sums = tl.where(counts > 0, sums + counts.to(tl.float64) * beyond_margins(margins_ptr), 0.0)
     sign = tl.arange(0, 2)
@@ -38,10 +38,10 @@ def add_programs(
     partial_sums_ptr, partial_counts_ptr, margins_ptr, sums_ptr, counts_ptr, nan_flag_ptr,
     MOST_PROGRAMS: tl.constexpr,
 ):  # fmt: skip
-    """The result, from what every program has stored."""
+    """Write the result from what all programs have stored."""
     offs, sign = tl.arange(0, MOST_PROGRAMS), tl.arange(0, 2)
     there = offs < tl.num_programs(0)
-    # Past the L1 cache, which may hold what stood there before other programs wrote.
+    # .cg bypasses the L1 cache, which may hold values from before other programs wrote.
     found = tl.load(partial_sums_ptr + offs * 3 + 2, mask=there, other=0.0, cache_modifier=".cg")
     at = offs[:, None] * 3 + sign[None, :]
     sums = tl.load(partial_sums_ptr + at, mask=there[:, None], other=0.0, cache_modifier=".cg")
@@ -61,12 +61,12 @@ def end_program(
     sums_ptr, counts_ptr, nan_flag_ptr,  # the result, written by the last program
     MOST_PROGRAMS: tl.constexpr,
 ):  # fmt: skip
-    """Leaves a program's sums to the last program, and, as that one, adds up those of all."""
+    """Store a program's sums; the last program to end adds up those of all."""
     program, sign = tl.program_id(0), tl.arange(0, 2)
     tl.store(partial_sums_ptr + program * 3 + sign, sums)
     tl.store(partial_sums_ptr + program * 3 + 2, not_finite_rows.to(tl.float64))
     tl.store(partial_counts_ptr + program * 2 + sign, counts)
-    tl.debug_barrier()  # all of the program has stored before it counts as ended
+    tl.debug_barrier()  # all threads have stored before the program counts as ended
     if tl.atomic_add(ended_ptr, 1, sem="acq_rel") == tl.num_programs(0) - 1:
         add_programs(
             partial_sums_ptr,
@@ -82,7 +82,7 @@ def end_program(
 
 @triton.jit
 def rows_not_finite(inverse_ptr, n, BLOCK: tl.constexpr):
-    """How many of n rows have a norm that is not finite, of those that are this program's to look at."""
+    """How many rows have a norm that is not finite, among this program's blocks of the n rows."""
     found = tl.zeros((), tl.int32)
     for start in range(tl.program_id(0) * BLOCK, n, tl.num_programs(0) * BLOCK):
         offs = start + tl.arange(0, BLOCK)
@@ -101,7 +101,7 @@ def finalize_kernel(
     nan_flag_ptr,  # float64: 0, or NaN where an embedding is not finite
     BLOCK: tl.constexpr, MOST_PROGRAMS: tl.constexpr, SELF: tl.constexpr,
 ):  # fmt: skip
-    """All partial sums, and whether an embedding is not finite."""
+    """Add up all partial sums, and find whether a row is not finite."""
     sums, counts = tl.zeros((2,), tl.float64), tl.zeros((2,), tl.int64)
     offs, sign = tl.arange(0, BLOCK), tl.arange(0, 2)
     for start in range(tl.program_id(0) * BLOCK, partials, tl.num_programs(0) * BLOCK):

@@ -1,21 +1,23 @@
 """The forward of all but small batches (small.py).
 
-Prepare, probe; for each super-tile screen and accumulate; finalize:
+Label order (order.py), prepare and probe; for each super-tile screen and accumulate; finalize:
 
-    prepare      label order, norms, codes                                   prepare.py
-    probe        is screening worth it? decided on the device                screen.py
+    prepare      norms, class ranges, codes                                  prepare.py
+    probe        does screening pay? decided on the device                   screen.py
     sweep        int8 products: pairs are harmless or candidates             screen.py
     dense tiles  tiles with many candidates, all pairs decided               dense_tiles.py
     patterns     their hard pairs into P and Q, many at a time               patterns.py
-    lists        all other candidates decided and added, one by one          lists.py
+    lists        the other candidates decided and added, one by one; listed  lists.py
+                 pairs of decided tiles added, or subtracted from whole tiles
     finalize     partial sums into the result                                finalize.py
 
-`plan.py` says what a super-tile is. What the matrix needs beside its pool of bits is P and Q, codes, and a
-few numbers a row.
+`plan.py` says what a super-tile is. Beside the pool of bits a forward holds P and Q, codes, block sums, and a
+few numbers per row.
 
-Every launch is made whatever the data are, and no number comes back to the host: a kernel that has nothing
-to do finds that in the directory. Sums are bitwise repeatable: tiles belong to programs by number, rows of
-P and Q to one program, and partial sums are added in order.
+Every launch is made whatever the data are, and no number comes back to the host. A kernel without work sees
+that on the device: lists in the directory, the others in the sample's counts and has_dense_tile. Sums are
+bitwise repeatable: tiles are assigned to programs by number, an element of P or Q to one program of a launch,
+and partial sums are added in order.
 """
 
 from __future__ import annotations
@@ -41,13 +43,13 @@ from .plan import SuperTile
 from .prepare import Side, prepare
 from .screen import SAMPLES, USELESS_FROM, probe_kernel, sweep_kernel
 
-TUNING_ROWS = 8192  # for autotuning
+TUNING_ROWS = 8192  # of the batches that autotuning times
 
-Found = tuple[Tensor, int, Tensor]  # samples, how many candidates they may have, and whether a tile has many
+Found = tuple[Tensor, int, Tensor]  # samples, max_candidates and has_dense_tile of screen.py
 
 
 class Part(NamedTuple):
-    """What a super-tile has of one side: first tile, number of tiles, and where they are added up."""
+    """One side of a super-tile: its first tile, its number of tiles, and P and Q where they are wanted."""
 
     side: Side
     first: int
@@ -83,7 +85,7 @@ class Forward:
         self.max_candidates = int(USELESS_FROM * SAMPLES * tiles.TILE**2)
 
         self.programs = _programs(emb, r * c)
-        self.partials = self.programs + emb.shape[0]  # one a program of tiles, then one a row of lists
+        self.partials = self.programs + emb.shape[0]  # one per program, then one per row of lists
         self.ended = counter_of(residual)
         zeros = emb.new_zeros(8 * 4 * self.partials + 4 * (SAMPLES + len(self.parts)), dtype=torch.uint8)
         sums, counts, flags = zeros.tensor_split((16 * self.partials, 32 * self.partials))
@@ -98,7 +100,7 @@ class Forward:
         if self.screened and self.parts:
             self._probe()
         for number, part in enumerate(self.parts):
-            # What the sweep has found tells every later kernel whether there is anything for it.
+            # From what the sweep has found every later kernel sees whether it has work.
             found = (self.samples, self.max_candidates, self.has_dense_tile[number:])
             if self.screened:
                 self._sweep(part, found)
@@ -171,10 +173,10 @@ class Forward:
         own: Part,
         other: Part,
         found: Found,
-        pairs: tuple[Tensor, int, Tensor, int, int],  # bits, words a row; directory and its strides
+        pairs: tuple[Tensor, int, Tensor, int, int],  # bits, words per row; directory and its strides
         weight: int,
     ) -> None:
-        """Adds a super-tile's hard pairs to P and Q of one side, and candidates' penalties to its sums."""
+        """Add a super-tile's hard pairs to P and Q of one side, and candidates' penalties to partial sums."""
         side, first, count, sums = own
         other_side, other_first, other_count, _ = other
         own0, other0 = first * tiles.TILE, other_first * tiles.TILE
@@ -242,7 +244,7 @@ def _sides(problem: Problem, emb: Tensor, other: Tensor, *, codes: bool) -> tupl
 
 
 def _programs(x: Tensor, most: int) -> int:
-    """Persistent programs: two for each multiprocessor, but not more than tiles."""
+    """Persistent programs: two per multiprocessor, but not more than `most`, the number of tiles."""
     if not x.is_cuda:
         return min(max(most, 1), 4)
     return min(max(most, 1), 2 * torch.cuda.get_device_properties(x.device).multi_processor_count)
@@ -259,9 +261,9 @@ def _configs(x: Tensor, precision: str) -> Configs:
 
 
 def _seconds(x: Tensor, precision: str, kernel: str, row: Configs) -> float:
-    """The time of a forward in which most falls to this kernel, on embeddings like x."""
+    """The time, in do_bench's unit, of a forward that this kernel dominates, on random embeddings like x."""
     rows = TUNING_ROWS
-    # Directions at random: next to no pair is hard at 0.9, one in two at 0.
+    # Random directions: almost no pair is hard at m- = 0.9, one in two at m- = 0.
     emb = torch.randn(rows, x.shape[1], device=x.device).to(x.dtype)
     labels = torch.arange(rows, device=x.device)
     margins = emb.new_tensor([1.0, 0.9 if kernel == "sweep" else 0.0], dtype=torch.float64)
@@ -271,7 +273,7 @@ def _seconds(x: Tensor, precision: str, kernel: str, row: Configs) -> float:
 
 
 def _similarity_precision(x: Tensor, precision: str) -> str:
-    """How `tl.dot` multiplies x: three TF32 products make a float32 one."""
+    """The input_precision of `tl.dot` for x; three TF32 products make a float32 one."""
     if is_interpreted() or x.dtype != torch.float32:
         return "ieee"
     return "tf32x3" if precision == "highest" else "tf32"

@@ -1,14 +1,14 @@
-"""Accumulate, few hard pairs: row by row, one partner after the other.
+"""Accumulate, few hard pairs: row by row, one partner after the other. Candidates are decided here, too.
 
-A program owns a row. It looks at the directory first, 32 tiles at a time, and walks the words of those alone
-in which there is something: of the benchmark's rows at density 1e-3, a ninth. Partners are taken one by one:
-one read of the partner's embedding gives the similarity of a candidate, the decision, its penalty and its
-share of P or Q. Bytes: D elements a candidate and direction, from the L2 cache; at density 1e-3, N = 32,768,
-D = 512 in bfloat16 that is 1 GB. Programs of one warp are many, so that some read while others add. Not yet
-measured.
+A program owns a row. It reads the row's directory entries, 32 tiles at a time, and walks only the words of
+tiles that have an entry: a ninth of them for the benchmark's rows at density 1e-3. One read of a partner's
+embedding gives the similarity of a candidate, the decision, its penalty and its share of P or Q. Bytes: D
+elements per candidate and direction, from the L2 cache; at density 1e-3, N = 32,768, D = 512 in bfloat16 that
+is 1 GB. A program has one warp for D up to 512 and more for longer rows; with many programs on a
+multiprocessor some read while others add. Not yet measured.
 
-Of tiles that were decided in full precision it adds the signs that are lists, and takes away, where a tile
-was added as a whole, the pairs that are not hard.
+Of decided tiles it adds the hard pairs of one sign that are a list. Where a tile was added as a whole, it
+subtracts the pairs that are not hard negatives; rows that did not get the block sum add their hard negatives.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .tiles import (
     takes_whole,
 )
 
-LANES = tl.constexpr(32)  # tiles, and then words of a row, that are looked at together
+LANES = tl.constexpr(32)  # tiles, and then words of a row, that are processed together
 
 
 @triton.jit
 def filled_tiles(entries_ptr, first, tiles, stride):
-    """A word whose bits are those of LANES tiles, from `first` on, that have an entry."""
+    """A word with a bit for each of LANES tiles from `first` on, set where the tile has an entry."""
     tile = first + tl.arange(0, LANES)
     entry = tl.load(entries_ptr + tile * stride, mask=tile < tiles, other=0)
     return tl.sum((entry != 0).to(tl.int32) << tl.arange(0, LANES), axis=0)
@@ -43,10 +43,10 @@ def words_to_take(
     row_bits_ptr, word, inside, entries_ptr, other_stride, own_rows, others, same_begin, same_end,
     TILE: tl.constexpr, LIST_MOST: tl.constexpr,
 ):  # fmt: skip
-    """The pairs to take of LANES words of a row, those `inside`, whole tiles of them; and what they are.
+    """Which pairs of LANES words of a row to take; the words are those of whole tiles, where `inside`.
 
-    Returns the pairs to take, the row's own bits, which words are of a tile whose sum has too much in it for
-    this row, and the tiles' entries.
+    Returns for each word the pairs to take, the row's bits as stored, whether the pairs are to be subtracted
+    (the row has got the tile's block sum), and the tile's entry.
     """
     WORDS: tl.constexpr = TILE // 32  # noqa: N806
     entry = tl.load(entries_ptr + word // WORDS * other_stride, mask=inside, other=0)
@@ -75,12 +75,12 @@ def words_to_take(
 )  # fmt: skip
 def lists_kernel(
     own_x_ptr, own_order_ptr, own_inverse_ptr, same_begin_ptr, same_end_ptr, own0, own_rows,
-    x_ptr, order_ptr, inverse_ptr, other0, others,  # the other side, and its positions in the super-tile
+    x_ptr, order_ptr, inverse_ptr, other0, others,  # the other side; first position, rows
     margins_ptr,
     bits_ptr, words_a_row,
     directory_ptr, own_stride, other_stride,
     p_ptr, q_ptr,  # (n, DIM) float32, by row of the embeddings, added to
-    weight,  # how many ordered pairs a candidate stands for; 0 where sums are not wanted
+    weight,  # ordered pairs per candidate; 0 where sums are not wanted
     sums_ptr,  # (n, 2) float64 by position, added to
     counts_ptr,  # (n, 2) int64 by position, added to
     DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, LIST_MOST: tl.constexpr,
@@ -112,7 +112,7 @@ def lists_kernel(
     for first_tile in range(0, other_tiles, LANES):
         filled = filled_tiles(entries_ptr, first_tile, other_tiles, other_stride)
         for taken in range(0, bits.count(filled), LANES // WORDS):
-            number = taken + lane // WORDS  # among the tiles that have an entry
+            number = taken + lane // WORDS  # index among the tiles that have an entry
             word = (first_tile + bits.position_of(filled, number)) * WORDS + lane % WORDS
             words, hard_words, less, entry = words_to_take(
                 row_bits_ptr, word, number < bits.count(filled), entries_ptr, other_stride, rows_of_tile,

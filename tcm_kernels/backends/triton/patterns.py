@@ -1,19 +1,18 @@
 """Accumulate, many hard pairs: P and Q of a block of rows as products of 0/1 patterns with unit rows.
 
-P_i and Q_i are the sums of the unit rows of row i's hard positives and hard negatives. A tile with many of
-one sign is a product of its pattern, unpacked from bits into registers, with the rows of its columns; a
-tile of which all but a few pairs are hard adds one block sum to every row instead, and lists.py takes away
-what is too much. Work at half density: 2 N² D flops, 1 U for bfloat16; floor with every pair hard: N²/TILE
-· D additions.
+P_i and Q_i are the sums of the unit rows of row i's hard positives and hard negatives. A decided tile with
+more hard pairs of one sign than a list is a product of its pattern, unpacked from bits into registers, with
+the unit rows of its columns. In a tile where all but at most LIST_MOST pairs are hard negatives, a row adds
+one block sum to its Q instead if at least half of its pairs are hard; lists.py subtracts the others. Work at
+half density: 2 N² D flops, 1 U for bfloat16; floor with all pairs hard negatives: N²/TILE · D additions.
 
-A pattern is exact in any type, but the unit row is not the operand that lies in memory. For bfloat16 the
-pattern carries 1/norm in place of the 1 (rounded to bfloat16; the loss is not read off these sums). Float16
-rows are scaled before, because 1/norm may not be a float16. Float32 rows are scaled and split into bfloat16
-parts: three for "highest", which is all of their 24 bits, and two otherwise. Not yet measured.
+A pattern is exact in any dtype, but unit rows do not lie in memory. For bfloat16 the pattern holds 1/norm in
+place of 1 (rounded to bfloat16; the loss is not computed from these sums). Float16 rows are scaled first,
+because 1/norm may be out of float16's range. Float32 rows are scaled and split into bfloat16 parts: three for
+"highest", which hold all 24 bits, two otherwise. Not yet measured.
 
-Which pairs are of one class is asked in the band of tiles that holds the block's classes, and nowhere else:
-those masks were three quarters of the integer instructions, predicted 4.9 U on sm_90 (bfloat16, D = 512)
-where it is 1.5 U without them, bound by shared memory (benchmarks.sass).
+Whether a pair is of one class is computed only in the band of tiles that holds the block's classes. Predicted
+for sm_90 (bfloat16, D = 512): 1.5 U, bound by shared memory (benchmarks.sass).
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def block_sums_kernel(
     DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr,
     SCREENED: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
-    """The sum of the unit rows of each TILE positions from `first` on."""
+    """The sum of the unit rows of each tile, from position `first` on."""
     if is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED, SAMPLES):
         return
     offs = first + tl.program_id(0) * TILE + tl.arange(0, TILE)
@@ -103,13 +102,13 @@ def patterns_kernel(
     other_tiles, samples_ptr, max_candidates, has_dense_tile_ptr,
     bits_ptr,  # (own tiles * TILE, words)
     words_a_row,
-    directory_ptr, own_stride, other_stride,  # of its entries, per own tile and per other tile
+    directory_ptr, own_stride, other_stride,  # strides of entries per own tile and per other tile
     p_ptr,  # (n, DIM) float32, by row of the embeddings, added to
     q_ptr,
     DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, LIST_MOST: tl.constexpr,
     WAY: tl.constexpr, UPCAST: tl.constexpr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
-    """P (sign 0) or Q (sign 1) of TILE rows, BLOCK_D columns, over one super-tile's columns."""
+    """P (program_id(2) = 0) or Q (1) of TILE rows and BLOCK_D columns of D, over a super-tile's columns."""
     if is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED, SAMPLES):
         return
     a = tl.program_id(0)
@@ -121,9 +120,9 @@ def patterns_kernel(
     position = own0 + a * TILE + offs
     inside = position < n
     position = tl.minimum(position, n - 1)
-    same_begin = tl.load(same_begin_ptr + position) - other0  # in the super-tile
+    same_begin = tl.load(same_begin_ptr + position) - other0  # within the super-tile
     same_end = tl.load(same_end_ptr + position) - other0
-    # The tiles that hold the block's classes: a band.
+    # The band of tiles that holds the block's classes.
     last_row = tl.minimum(own0 + a * TILE + TILE, n) - 1
     least = tl.load(same_begin_ptr + own0 + a * TILE) - other0
     most = tl.load(same_end_ptr + last_row) - other0
@@ -149,7 +148,7 @@ def patterns_kernel(
                 block_sum = tl.load(sum_ptr + offs_d, mask=offs_d < DIM, other=0.0)
                 acc += tl.where(takes_whole(of_row, other_rows)[:, None], block_sum[None, :], 0.0)
             else:
-                # A word of every row at a time: it holds the pattern of 32 columns.
+                # One word of every row at a time: the pattern of 32 columns.
                 for w in range(0, TILE // 32):
                     column = b * TILE + w * 32
                     hard = tl.load(of_block + offs * words_a_row + w)

@@ -1,8 +1,8 @@
-"""How a similarity matrix is gone through: in one launch, or screened or not, and in which super-tiles.
+"""How a similarity matrix is processed: by small.py, or in super-tiles, which are screened or not.
 
-A super-tile is as much of the matrix as the pool has bits for, one a pair and direction: 16,384 rows and
+A super-tile is as much of the matrix as the pool has bits for, one per pair and direction: 16,384 rows and
 columns in 64 MiB. A smaller pool means more super-tiles, hence more launches and more passes over P and Q,
-and the same result.
+with the same result.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ SUPER_TILES = (2, 1024)  # fewest and most tiles along a super-tile, whatever th
 
 
 def super_tile_tiles() -> int:
-    """Tiles along the edge of a super-tile: what the pool has two bits a pair for."""
+    """Tiles along the edge of a super-tile, for which the pool has two bits per pair."""
     fewest, most = SUPER_TILES
     return min(most, max(fewest, int((pool_bytes() * 4) ** 0.5) // tiles.TILE))
 
 
 def is_small(rows: int, columns: int, row_bytes: int) -> bool:
-    """Whether one launch does it all, without order, screening and directory."""
+    """Whether small.py takes the matrix; not where TCM_KERNELS_GPU_SCREENING asks for a screening."""
     return not asked_screening() and small.takes(rows, columns, row_bytes)
 
 
@@ -36,7 +36,7 @@ def screens(rows: int, columns: int, dim: int) -> bool:
 
 
 class SuperTile(NamedTuple):
-    """A part of the matrix: first tile and number of tiles of either side."""
+    """A part of the matrix: the first tile and the number of tiles on each side."""
 
     row: int
     rows: int

@@ -1,14 +1,13 @@
-"""Prepare: label order, 1/norm, int8 codes with their certified errors. Two passes over N x D.
+"""Prepare: norms, class ranges, and int8 codes with their certified errors. Two passes over N x D.
 
-The first knows of each row its norm, its largest element and the positions of its class; the second codes
-all rows of a tile of positions with one scale, that of their largest element. One scale costs a row a third
-more error than its own, but then all products of a tile mean the same, and the sweep can take the pair's own
-bound for nothing (screen.py): of 8,192 clustered rows 1.1 to 1.6 times the pairs are left that codes with a
-scale a row would leave, where one threshold a row for all scales of a tile left 3 to 150 times as many.
+The first pass finds each row's norm, its largest element and the position range of its class. The second
+codes all rows of a tile with one scale, that of the tile's largest element. A shared scale costs a row a
+third more error than a scale of its own. In return all products of two tiles have one unit, and the sweep
+compares each pair with its own bound at no extra cost (screen.py): of 8,192 clustered rows it leaves 1.1 to
+1.6 times the pairs that codes with one scale per row would leave.
 
-Bytes: each embedding is read from memory, then from the L2 cache, and a byte an element written: 3 N D bytes
-for bfloat16, 5 N D for float32. Nothing is copied but the codes: all other kernels read embeddings where they
-lie, through the label order.
+Bytes: each embedding is read from memory, then from the L2 cache, and one byte per element is written: 3 N D
+bytes for bfloat16, 5 N D for float32. Embeddings are not moved: other kernels read them through label order.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from .rules import CODE_LIMIT, ROUND_UP, ROUND_UP_TINY, SMALLEST_TILE_SCALE, nor
 
 
 class Side(NamedTuple):
-    """One side of the similarity matrix. Positions are places in label order.
+    """One side of the similarity matrix. A position is an index in label order.
 
     Attributes:
         x: (N, D) embeddings, dense rows.
         order: (N,) int64, the row of x at each position.
         inverse: (N,) float32 by position, 1/norm; NaN where the norm is not finite.
-        code: (>= N, K) int8 by position, K >= D; whole tiles of rows, or none where nothing is screened.
-        scale: (tiles,) float32, of the codes of a tile of positions.
-        error: (N,) float32 by position, rounded up.
+        code: (>= N, K) int8 by position, K >= D, in whole tiles of rows; (0, 0) without screening.
+        scale: (tiles,) float32, the scale of the codes of each tile; empty without screening.
+        error: (N,) float32 by position, rounded up; not set without screening.
         same_begin: (N,) int32, positions [same_begin, same_end) of the other side are of the row's class.
         same_end: (N,) int32.
         self_index: (N,) int32, the position of the same sample on the other side, or -1.
@@ -59,7 +58,7 @@ class Side(NamedTuple):
 
 @triton.jit
 def rows_of(x_ptr, row, inside, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Rows `row` of x (n, DIM) as float64 (ROWS, BLOCK_D), zeros where there are none."""
+    """Rows `row` of x (n, DIM) as float64 (ROWS, BLOCK_D), zeros where not `inside` and beyond DIM."""
     k = tl.arange(0, BLOCK_D)
     at = row[:, None] * DIM + k[None, :]
     return tl.load(x_ptr + at, mask=inside[:, None] & (k < DIM)[None, :], other=0.0).to(tl.float64)
@@ -67,7 +66,7 @@ def rows_of(x_ptr, row, inside, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
 
 @triton.jit
 def unit_rows(x):
-    """Unit rows of x, zeros where a row is not finite; their float32 1/norm; and whether they are finite."""
+    """Unit rows of x, zeros where a norm is not finite; their float32 1/norm; whether norms are finite."""
     _, inverse, finite = norms(x)
     inverse = inverse.to(tl.float32)
     return tl.where(finite[:, None], x, 0.0) * inverse.to(tl.float64)[:, None], inverse, finite
@@ -79,7 +78,7 @@ def range_of_label(labels_ptr, m, label):
     begin = tl.zeros_like(label).to(tl.int32)
     end, begin_most, end_most = begin, begin + m, begin + m
     left = m
-    while left > 0:  # each step halves what is left, for begin and end at once
+    while left > 0:  # binary search for begin and end at once
         middle_begin, middle_end = (begin + begin_most) // 2, (end + end_most) // 2
         below = tl.load(labels_ptr + tl.minimum(middle_begin, m - 1)) < label
         not_above = tl.load(labels_ptr + tl.minimum(middle_end, m - 1)) <= label
@@ -107,12 +106,12 @@ def norms_kernel(
     self_index_ptr,  # (n,) int32, written where SELF
     DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, SELF: tl.constexpr,
 ):  # fmt: skip
-    """What is known of ROWS positions by themselves: 1/norm, largest element, range of their class."""
+    """1/norm, largest element and class range of ROWS positions."""
     position = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = position < n
     x = rows_of(x_ptr, tl.load(order_ptr + position, mask=inside, other=0), inside, DIM, BLOCK_D)
     label = tl.load(label_ptr + position, mask=inside, other=0)
-    same_begin, same_end = range_of_label(other_label_ptr, m, label)  # while the rows are on their way
+    same_begin, same_end = range_of_label(other_label_ptr, m, label)  # overlaps with the loads of x
     tl.store(same_begin_ptr + position, same_begin, mask=inside)
     tl.store(same_end_ptr + position, same_end, mask=inside)
     unit, inverse, finite = unit_rows(x)
@@ -134,9 +133,9 @@ def codes_kernel(
     DIM: tl.constexpr, CODE_DIM: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,  # >= CODE_DIM
 ):  # fmt: skip
-    """Codes of ROWS positions of one tile, in float64: the certificate's derivation asks for that.
+    """Codes of ROWS positions of one tile, in float32; their errors in float64, as the certificate requires.
 
-    Positions behind the last row have codes of 0: the sweep reads whole tiles.
+    Positions after the last row get codes of 0, because the sweep reads whole tiles.
     """
     first = tl.program_id(0) * ROWS
     of_tile = first // TILE * TILE + tl.arange(0, TILE)
@@ -150,7 +149,7 @@ def codes_kernel(
     inside = position < n
     x = rows_of(x_ptr, tl.load(order_ptr + position, mask=inside, other=0), inside, DIM, BLOCK_D)
     unit, _, _ = unit_rows(x)
-    # Whichever way a tie falls, the error is taken from the code that it gave.
+    # However this rounds, the error below is that of the resulting code.
     q = tl.floor(unit.to(tl.float32) * step + 0.5)
     q = tl.minimum(tl.maximum(q, -CODE_LIMIT), CODE_LIMIT)
     rest = unit - scale.to(tl.float64) * q.to(tl.float64)
@@ -162,7 +161,7 @@ def codes_kernel(
 
 
 def prepare(x: Tensor, of: LabelOrder, other_label: Tensor, *, codes: bool) -> Side:
-    """A side of x (N, D), against rows with `other_label` (M,), ascending."""
+    """The Side of x (N, D); `other_label` (M,) are the sorted labels of the other side."""
     n, dim = x.shape
     code_dim = padded(dim) if codes else 0
     number_of_tiles = triton.cdiv(n, tiles.TILE)
@@ -176,7 +175,7 @@ def prepare(x: Tensor, of: LabelOrder, other_label: Tensor, *, codes: bool) -> S
         return side
     block = triton.next_power_of_2(max(dim, code_dim, 1))
     rows, warps = rows_and_warps(block)
-    rows = min(rows, tiles.TILE)  # which a program's rows do not leave
+    rows = min(rows, tiles.TILE)  # a program's rows are all of one tile
     norms_kernel[(triton.cdiv(n, rows),)](
         x, of.order, of.label, n, other_label, len(other_label),
         inverse, largest, same_begin, same_end, self_index,

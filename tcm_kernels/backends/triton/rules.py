@@ -1,9 +1,9 @@
-"""THE hard-pair rule and THE certificate in Triton's language.
+"""The hard-pair rule and the certificate in Triton.
 
-They are derived in csrc/common/hard_pair.h and certificate.h; the constants are those, and a test compares
-them. Float32 similarities are compared with margins rounded inward (m+ down, m- up): such a similarity lies
-on the same side of the rounded margin as of the margin itself. One hinge serves decision and penalty, so that
-a tile of them takes the registers of its similarities.
+They are derived in csrc/common/hard_pair.h and certificate.h. The constants have the values there; a test
+compares most of them. Float32 similarities are compared with thresholds, the margins rounded to float32 (m+
+down, m- up): a float32 similarity lies on the same side of the threshold as of the margin. `hinge` is both
+decision and penalty, so that a tile of them needs no more registers than its similarities.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ CODE_LIMIT = tl.constexpr(127.0)
 ROUND_UP = tl.constexpr(1.0 + 4e-6)
 ROUND_UP_TINY = tl.constexpr(1e-37)
 SLACK = tl.constexpr(2e-6)
-LARGEST_SCREENED_DIM = 32768  # of codes whose products fit into 30 bits, and so into 32 with an offset
-SMALLEST_TILE_SCALE = tl.constexpr(1e-6)  # of a tile
-FARTHEST_THRESHOLD = tl.constexpr(1073741824.0)  # more than any product of codes with its offset
-INVERSE_OF_NO_SCALE = tl.constexpr(1048576.0)  # for products that are all 0
+LARGEST_SCREENED_DIM = 32768  # products of codes plus their offset then stay within 2^30
+SMALLEST_TILE_SCALE = tl.constexpr(1e-6)  # below it a tile's codes and scale are 0
+FARTHEST_THRESHOLD = tl.constexpr(1073741824.0)  # no product of codes with its offset is larger
+INVERSE_OF_NO_SCALE = tl.constexpr(1048576.0)  # where a scale is 0, and all products with it
 NORM_FLOOR = tl.constexpr(1e-12)  # as torch.nn.functional.normalize
 LARGEST_FLOAT32 = tl.constexpr(3.4028235677973366e38)  # from here on, a float64 is infinite in float32
 
 
 @triton.jit
 def hinge(s, same, threshold_plus, threshold_minus):
-    """How far pairs of similarity s are beyond their threshold; `same`: of one class.
+    """How far pairs of similarity s are beyond their threshold; `same`: whether they are of one class.
 
-    A pair is hard where this is at least 0, and this is then its penalty. Not a number, it is not hard.
+    A pair is hard where this is at least 0; it is then the penalty from the threshold. NaN is not hard.
     """
     return tl.where(same, threshold_plus - s, s - threshold_minus)
 
 
 @triton.jit
 def inverse_scale(scale_i, scale_j):
-    """What a similarity is multiplied with to be a product of codes of two tiles with these scales."""
+    """1 / (scale_i · scale_j): the factor from similarities to products of codes of two tiles."""
     product = scale_i * scale_j
     return tl.where(product > 0, 1.0 / tl.where(product > 0, product, 1.0), INVERSE_OF_NO_SCALE)
 
 
 @triton.jit
 def errors_at_most(scale, DIM: tl.constexpr):
-    """More than the error of any row of a tile with this scale."""
+    """An upper bound of the error of every row of a tile with this scale."""
     return tl.sqrt(DIM + 0.0) * tl.maximum(0.51 * scale, 128.0 * SMALLEST_TILE_SCALE)
 
 
@@ -53,7 +53,7 @@ def column_offset(error, inverse):
 
 @triton.jit
 def row_threshold(error, errors_of_columns, inverse, threshold_minus):
-    """The least product and offset at which a pair of two classes may be hard, rounded down: int32 (n,)."""
+    """The least product plus offset at which a pair of two classes may be hard, rounded down: int32 (n,)."""
     x = (threshold_minus - SLACK - error * (1.0 + errors_of_columns)) * inverse
     x = tl.floor(x - tl.abs(x) * 2e-6 - 1.0)
     is_number = x == x  # noqa: PLR0124
@@ -76,7 +76,8 @@ def norms(x):
 def inverse_norms(x):
     """1 / max(norm, floor) of each row of x (n, D) float32, in float32; NaN where it is not finite.
 
-    Squares of norms from 1e-12 to 1.8e19 are float32 numbers, and one below is raised to the floor.
+    Squares of norms from 1e-12 to 1.8e19 are float32 numbers: a larger norm counts as not finite, a smaller
+    one is raised to the floor.
     """
     squares = tl.sum(x * x, axis=1)
     inverse = tl.div_rn(1.0, tl.maximum(tl.sqrt_rn(squares), NORM_FLOOR))
@@ -85,7 +86,7 @@ def inverse_norms(x):
 
 @triton.jit
 def not_finite(inverse):
-    """How many of the inverse norms (n,) are those of rows that are not finite."""
+    """How many of the inverse norms (n,) are NaN: those of rows that are not finite."""
     return tl.sum((inverse != inverse).to(tl.int32), axis=0)  # noqa: PLR0124
 
 
@@ -99,7 +100,7 @@ def _step_down(x):
 
 @triton.jit
 def thresholds(margins_ptr):
-    """What float32 similarities are compared with, of the float64 margins [m+, m-]."""
+    """The float32 thresholds of the float64 margins [m+, m-]: m+ rounded down, m- rounded up."""
     plus, minus = tl.load(margins_ptr), tl.load(margins_ptr + 1)
     narrow_plus, narrow_minus = plus.to(tl.float32), minus.to(tl.float32)
     threshold_plus = tl.where(narrow_plus.to(tl.float64) > plus, _step_down(narrow_plus), narrow_plus)
@@ -109,7 +110,7 @@ def thresholds(margins_ptr):
 
 @triton.jit
 def beyond_margins(margins_ptr):
-    """What penalties measured from the thresholds are off those measured from the margins, (2,) float64."""
+    """What a penalty from the margin has beyond that from the threshold, (2,) float64, at least 0."""
     threshold_plus, threshold_minus = thresholds(margins_ptr)
     plus, minus = tl.load(margins_ptr), tl.load(margins_ptr + 1)
     sign = tl.arange(0, 2)

@@ -1,27 +1,26 @@
 """Screen: the int8 sweep. Every pair of a super-tile is proven harmless or becomes a candidate.
 
-Work: N² D int8 operations for the upper half of an N x N matrix, and one comparison a product; codes are
-read from the L2 cache, 2 TILE K bytes a tile. Floor on an H200: half the time of the upper half in bfloat16,
-so 0.25 U for bfloat16 embeddings. Not yet measured.
+Work: N² D int8 operations for the upper half of an N x N matrix, and one comparison per product. Codes are
+read from the L2 cache, 2 TILE K bytes per tile. Floor on an H200: half the time of the upper half in
+bfloat16, so 0.25 U for bfloat16 embeddings. Not yet measured.
 
-Every pair is held against its own bound, and that costs nothing. Codes of a tile share their scale
-(prepare.py), so that in the product of two tiles the bound is a number of the column plus one of the row:
-products get their column's offset and are compared with the least of their row. At N = 8,192 this leaves 1.1
-to 2 times the candidates of codes with a scale a row; one threshold for all scales and errors of a tile left
-3 to 17,600 times as many.
+Each pair is compared with its own bound, at no extra cost. Codes of a tile share one scale (prepare.py), so
+in the product of two tiles the bound is a number per column plus a number per row: the column's offset is
+added to the product, and the sum is compared with the row's threshold. At N = 8,192 this leaves 1.1 to 2
+times the candidates of codes with one scale per row.
 
 Programs are persistent and take tiles in a fixed order, in one loop over tiles and steps along D: the next
-tile's codes are on their way while a tile is looked at. A tile where something is left writes its candidates
-as bits, once by rows and once by columns, and their number into the directory. Which pairs are of one class,
-there at all, or a sample with itself, is a matter of ranges, and so of whole words of bits: masks of the
-tile's shape took 40 registers more. A fixed sample of tiles is screened first: where that leaves more
-candidates than are worth deciding one by one, the sweep does not run at all.
+tile's codes are loaded while a tile is evaluated. A tile with candidates writes them as bits by row, those of
+a list by column, too, and their number into the directory. Which pairs are of one class, outside the matrix,
+or a sample with itself is a range of columns in each row, hence of bits in its words; masks of the tile's
+shape take 40 registers more. A fixed sample of tiles is screened first (the probe): where it has more
+candidates than are worth deciding one by one, the sweep does not run.
 
 As compiled by Triton 3.7 for D = 512 (benchmarks.sass; predictions): nothing spills on sm_80 and sm_90. A
-tile without candidates takes 1,417 instructions a warp, 221 of them for each step, and six barriers behind
-its products; it took 967 and twelve, and waited for its first codes. The products of a tile take 2,048 clocks
-on sm_90. The L2 cache may take 3,869, 0.47 U, if its rate is what others have measured. The order of the loop
-is what keeps registers free: offsets before the products spilled 168 bytes, `tl.range(flatten=True)` 328.
+tile without candidates takes 1,417 instructions per warp, 221 of them for each step, and six barriers after
+its products. The products of a tile take 2,048 clocks on sm_90. The L2 cache may take 3,869, 0.47 U, if its
+rate is what others have measured. The order of the loop keeps registers free: offsets before the products
+spill 168 bytes, `tl.range(flatten=True)` spills 328.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from .rules import column_offset, errors_at_most, inverse_scale, row_threshold, 
 from .tiles import number_of_tiles, of_one_class, tile_at
 
 SAMPLES = 32  # tiles of the sample
-# Share of the sample's pairs that may be candidates for the sweep to pay: as many as a list holds. Not yet
-# measured on a GPU.
+# Largest share of candidates in the sample with which the sweep runs: LIST_MOST per tile. Not yet measured on
+# a GPU.
 USELESS_FROM = 1.0 / 256
 
-NEVER = tl.constexpr(2147483647)  # more than any product and offset
+NEVER = tl.constexpr(2147483647)  # a threshold that no product with its offset reaches
 
 
 @triton.jit
@@ -46,9 +45,9 @@ def add_products(
     acc, row_code_ptr, first_m, column_code_ptr, first_n, step,
     TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr,
 ):  # fmt: skip
-    """Acc (TILE, TILE) int32 plus BLOCK_K terms of products of codes, also of rows that are not there.
+    """Acc (TILE, TILE) int32 plus BLOCK_K terms of the products of codes, those of padding rows included.
 
-    Addresses are one number and constants: that is why codes have whole tiles of rows, and CODE_DIM is known.
+    Codes have whole tiles of rows, and CODE_DIM is a constant, so that addresses are a scalar plus constants.
     """
     offs, offs_k = tl.arange(0, TILE), tl.arange(0, BLOCK_K)
     rows = row_code_ptr + (first_m.to(tl.int64) * CODE_DIM + step * BLOCK_K)
@@ -63,10 +62,10 @@ def offsets_and_least(
     row_scale_ptr, row_error_ptr, first_m, n, column_scale_ptr, column_error_ptr, first_n, m,
     threshold_minus, TILE: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
-    """(TILE,) what is added to the products of a column; (TILE,) the least of a row that is not harmless.
+    """(TILE,) offsets, added to the products of each column, and (TILE,) thresholds of the rows.
 
-    That is, were the pair of two classes. A row that is not there has no such product; columns that are not
-    there have some.
+    A pair of two classes is harmless where product plus offset is below the threshold. Rows beyond n have the
+    threshold NEVER; columns beyond m may reach a threshold, and are masked later.
     """
     offs = tl.arange(0, TILE)
     row_scale, column_scale = (
@@ -82,13 +81,13 @@ def offsets_and_least(
 
 @triton.jit
 def is_useless(samples_ptr, max_candidates, SAMPLES: tl.constexpr):
-    """Whether the sample has left more than so many candidates."""
+    """Whether the sample has more than `max_candidates` candidates."""
     return tl.sum(tl.load(samples_ptr + tl.arange(0, SAMPLES)), axis=0) > max_candidates
 
 
 @triton.jit
 def is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr):
-    """Whether the sweep has run and left no tile of a super-tile to be decided in full precision."""
+    """Whether the sweep has run and found no dense tile, to be decided in full precision, in a super-tile."""
     sparse = False
     if SCREENED:
         sparse = (is_useless(samples_ptr, max_candidates, SAMPLES) == 0) & (tl.load(has_dense_tile_ptr) == 0)
@@ -97,9 +96,9 @@ def is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED: tl.cons
 
 @triton.jit
 def candidates(word, first, same_begin, same_end, self_index, others):
-    """What is left of a word of each row, whose first column is `first`, of so many.
+    """The candidates of one word per row; `first` is the position of its first column, of `others` in all.
 
-    Pairs of one class all stay, for what the sweep proves is that a pair of two classes is harmless.
+    Pairs of one class are all candidates: the sweep proves only pairs of two classes harmless.
     """
     same = bits.between(same_begin - first, same_end - first)
     same_sample = bits.between(self_index - first, self_index + 1 - first)
@@ -118,8 +117,8 @@ def probe_kernel(
     """Candidates of two classes in SAMPLES tiles spread over the matrix."""
     _, threshold_minus = thresholds(margins_ptr)
     p = tl.program_id(0)
-    # Down the rows, and through the columns in steps of the golden ratio. Pairs of one class are left out:
-    # they stand in a band that the sample may meet too often, whose tiles may be decided in full anyway.
+    # Rows are evenly spaced, columns in steps of the golden ratio. Pairs of one class do not count: they fill
+    # a band that may be overrepresented in the sample, and whose tiles may be dense anyway.
     a = p * row_tiles // SAMPLES
     b = (p * 0.6180339887 - tl.floor(p * 0.6180339887)) * column_tiles
     first_m, first_n = a * TILE, tl.minimum(b.to(tl.int32), column_tiles - 1) * TILE
@@ -171,7 +170,7 @@ def sweep_kernel(
     program, programs = tl.program_id(0), tl.num_programs(0)
     visited = number_of_tiles(row_tiles, column_tiles, DIAGONAL)
     acc = tl.zeros((TILE, TILE), tl.int32)
-    # One loop over tiles and steps, so that the next tile's codes are on their way while a tile is looked at.
+    # One loop over tiles and steps, so that the next tile's codes are loaded while a tile is evaluated.
     for i in range((visited - program + programs - 1) // programs * STEPS):
         a, b = tile_at(program + i // STEPS * programs, row_tiles, column_tiles, DIAGONAL)
         first_m, first_n = row0 + a * TILE, column0 + b * TILE
@@ -185,7 +184,7 @@ def sweep_kernel(
             )  # fmt: skip
             product = acc + offset[None, :]
             acc = tl.zeros((TILE, TILE), tl.int32)
-            # Classes stand together, so only tiles in a band can hold pairs of one class.
+            # Rows are sorted by class, so only tiles in a band can hold pairs of one class.
             last_m = tl.minimum(first_m + TILE, n) - 1
             in_band = (tl.load(row_begin_ptr + first_m) < first_n + TILE) & (
                 tl.load(row_end_ptr + last_m) > first_n

@@ -1,10 +1,10 @@
-"""Small batches: the whole forward in one launch.
+"""Small batches: the whole forward in one launch, or in two where ref wants a gradient.
 
-Where the matrix has a few million pairs, what counts is the number of launches: sorting, screening and
-directories are left out. A program owns BLOCK_M rows and goes through all columns once: similarities on
-matrix units, every pair decided, penalties summed, P and Q by a second product with the pattern in
-registers, as attention kernels do. The last program to end adds up the partial sums, in the order of the
-programs.
+With at most a few million pairs the number of launches decides the time, so there is no sorting, screening or
+directory. A program owns BLOCK_M rows and goes through all columns once: similarities on matrix units, every
+pair decided, penalties summed, P and Q by a second product with the pattern in registers, as attention
+kernels do. The last program to end adds up the partial sums, in the order of the programs. A second launch,
+with the sides exchanged, fills P and Q of ref.
 
 Work at N = 2048, D = 128: 6 N² D flops, 3.2e9, 3 us of an H200's bfloat16 units; N / BLOCK_M readings of the
 embeddings from the L2 cache, 67 MB, 12 us. Not yet measured.
@@ -29,12 +29,12 @@ LARGEST_ROW = 512  # bytes, so that P, Q and a block of columns stay in register
 BLOCK_M = 16
 BLOCK_N = 64
 MOST_PROGRAMS = LARGEST_N // BLOCK_M
-NO_SELF = 2 * LARGEST_N  # an offset at which no pair lies
+NO_SELF = 2 * LARGEST_N  # a self_offset that no pair has
 
 
 @triton.jit
 def unit_rows(x_ptr, offs, n, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Rows offs of x (n, DIM), zeros for those that are not there, and 1/norm of each; NaN if not finite."""
+    """Rows offs of x (n, DIM), zeros beyond n, and the 1/norm of each, NaN if not finite."""
     offs_d = tl.arange(0, BLOCK_D)
     mask = (offs < n)[:, None] & (offs_d < DIM)[None, :]
     x = tl.load(x_ptr + offs[:, None] * DIM + offs_d[None, :], mask=mask, other=0.0)
@@ -45,10 +45,10 @@ def unit_rows(x_ptr, offs, n, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
 def inner_products(x, y, IN_PARTS: tl.constexpr, UPCAST: tl.constexpr):
     """(BLOCK_M, BLOCK_N) float32 products of rows.
 
-    Rows of 16 bits give the same bits if x and y change places, so that both sides of a rectangle agree about
-    a pair on a margin, though each decides it by itself. Float32 rows are, IN_PARTS, split into two parts of
-    TF32 with 22 bits together; the two crossed products are then added in another order from the other side,
-    so that sides may disagree about a pair within rounding of a margin.
+    For 16-bit rows the result has the same bits with x and y exchanged, so that the two launches of a
+    rectangle agree about a pair on a margin, though each decides it by itself. With IN_PARTS, float32 rows
+    are split into two TF32 parts with 22 bits together. The exchange then changes the order in which the two
+    crossed products are added, so that the launches may disagree about a pair within rounding of a margin.
     """
     if UPCAST:
         return tl.dot(x.to(tl.float32), tl.trans(y.to(tl.float32)))
@@ -75,7 +75,7 @@ def small_kernel(
     MOST_PROGRAMS: tl.constexpr, IN_PARTS: tl.constexpr, WAY: tl.constexpr, UPCAST: tl.constexpr,
     NEED_GRAD: tl.constexpr, NEED_SUMS: tl.constexpr,
 ):  # fmt: skip
-    """All pairs of BLOCK_M rows; the last program adds up the sums of all."""
+    """All pairs of BLOCK_M rows; the last program to end adds up the sums of all programs."""
     threshold_plus, threshold_minus = thresholds(margins_ptr)
     program = tl.program_id(0)
     offs_m = program * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -124,7 +124,7 @@ def small_kernel(
 
 
 def takes(rows: int, columns: int, row_bytes: int) -> bool:
-    """Whether a matrix is small: some rows and columns, but not more than LARGEST_N of either."""
+    """Whether a matrix is small: 1 to LARGEST_N rows and columns, of 1 to LARGEST_ROW bytes."""
     return min(rows, columns) > 0 and max(rows, columns) <= LARGEST_N and 0 < row_bytes <= LARGEST_ROW
 
 
@@ -152,7 +152,7 @@ def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
     if of_ref is not None:
         sides.append((columns, rows, -self_offset, of_ref, False))
     block_d = max(32, triton.next_power_of_2(dim))
-    stages = 3 if block_d * emb.element_size() <= LARGEST_ROW // 2 else 2  # what shared memory has room for
+    stages = 3 if block_d * emb.element_size() <= LARGEST_ROW // 2 else 2  # what fits into shared memory
     for own, other, offset, sums, need_sums in sides:
         small_kernel[(triton.cdiv(own[2], BLOCK_M),)](
             *own, *other, problem.margins, offset,
@@ -161,6 +161,6 @@ def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
             MOST_PROGRAMS=MOST_PROGRAMS, WAY=way_of_patterns(emb.dtype, problem.precision),
             IN_PARTS=emb.dtype == torch.float32 and problem.precision == "highest", UPCAST=is_interpreted(),
             NEED_GRAD=sums is not None, NEED_SUMS=need_sums, num_warps=8, num_stages=stages,
-            maxnreg=255,  # the assembler stops at 128 by itself, and spills
+            maxnreg=255,  # by default the assembler stops at 128 registers, and spills
         )  # fmt: skip
     return result

@@ -1,14 +1,14 @@
-"""Tiles of a super-tile: the order in which programs take them, and the directory that says what each holds.
+"""Tiles of a super-tile: the order in which programs take them, and the directory of what their bits mean.
 
-The directory has one int32 a tile. The tile's pairs stand in the bit maps, at a place that follows from its
-own, so the directory only says how to read them:
+The directory has one int32 per tile. The address of a tile's bits follows from its place in the super-tile;
+the entry says what they mean:
 
-    0                   nothing
-    n                   n candidates, not yet decided
-    DECIDED | p | n     hard pairs: n of two classes and p of one class
+    0                       nothing
+    n                       n candidates, not yet decided
+    DECIDED | p << 15 | n   hard pairs: p of one class and n of two classes
 
-Of a decided tile, pairs of one sign are a list where they are few, and a pattern where they are not; where
-all but a few pairs of the tile are hard negatives, they are the whole tile less a list.
+The hard pairs of one sign of a decided tile are a list, up to LIST_MOST of them, or else a pattern. Where all
+but at most LIST_MOST pairs of the tile are hard negatives, these are the whole tile less a list.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import triton.language as tl
 
 from . import bits
 
-TILE = 128  # edge of a tile; counts of its pairs fit into 15 bits
-LIST_MOST = 64  # up to so many pairs of a tile are taken one by one (not yet measured on a GPU)
+TILE = 128  # edge of a tile; its numbers of pairs fit into 15 bits
+LIST_MOST = 64  # most pairs of a tile that are taken one by one (not yet measured on a GPU)
 GROUP = tl.constexpr(8)  # rows of tiles taken together, so that their columns stay in the L2 cache
 
 DECIDED = tl.constexpr(1 << 30)
@@ -37,7 +37,7 @@ def number_of_tiles(row_tiles, column_tiles, DIAGONAL: tl.constexpr):
 
 @triton.jit
 def tile_at(t, row_tiles, column_tiles, DIAGONAL: tl.constexpr):
-    """Tile number t of those visited, as (row, column) of tiles: GROUP rows at a time, column by column."""
+    """Visited tile number t as (row, column): GROUP rows of tiles at a time, these column by column."""
     if DIAGONAL:
         return _tile_above(t, row_tiles)
     in_group = GROUP * column_tiles
@@ -54,8 +54,8 @@ def _above_group(g, edge):
 
 @triton.jit
 def _tile_above(t, edge):
-    """The same on the diagonal. A group begins with its own triangle, columns of 1 to GROUP tiles."""
-    # _above_group(g) = t, solved for g; rounding can miss it by one, which is mended in integers.
+    """tile_at on the diagonal. A group begins with a triangle, whose columns have 1 to GROUP tiles."""
+    # _above_group(g) = t, solved for g; rounding can miss g by one, which integers correct below.
     b = 1.0 * GROUP * edge + GROUP // 2
     g = (b - tl.sqrt(tl.maximum(b * b - 2.0 * GROUP * GROUP * t, 0.0))) / (GROUP * GROUP)
     groups = (edge + GROUP - 1) // GROUP
@@ -64,8 +64,8 @@ def _tile_above(t, edge):
     g = tl.where((g + 1 < groups) & (_above_group(g + 1, edge) <= t), g + 1, g)
     first, in_group = g * GROUP, t - _above_group(g, edge)
     rows = tl.minimum(edge - first, GROUP)
-    behind = in_group - rows * (rows + 1) // 2  # behind the group's triangle
-    # Column c of the triangle begins at tile c (c + 1) / 2 of it; the square root need not be exact.
+    behind = in_group - rows * (rows + 1) // 2  # number after the group's triangle, if >= 0
+    # Column c of the triangle begins at its tile c (c + 1) / 2; the square root need not be exact.
     c = ((tl.sqrt(8.0 * in_group + 1.0) - 0.99) * 0.5).to(tl.int32)
     row = tl.where(behind < 0, in_group - c * (c + 1) // 2, behind % rows)
     return first + row, first + tl.where(behind < 0, c, rows + behind // rows)
@@ -73,13 +73,13 @@ def _tile_above(t, edge):
 
 @triton.jit
 def of_one_class(offs_n, same_begin, same_end):
-    """Which pairs of rows with columns offs_n are of one class: those in the row's range of positions."""
+    """Which pairs with columns offs_n are of one class: those in the row's range [same_begin, same_end)."""
     return (offs_n[None, :] >= same_begin[:, None]) & (offs_n[None, :] < same_end[:, None])
 
 
 @triton.jit
 def pairs_of_word(hard, same_begin, same_end):
-    """What a word of hard pairs adds to its tile's entry; [same_begin, same_end) are of the row's class."""
+    """A word's hard positives << 15 | hard negatives; [same_begin, same_end) are of the row's class."""
     same = bits.between(same_begin, same_end)
     return (bits.count(hard & same) << SHIFT_POSITIVES) | bits.count(hard & ~same)
 
@@ -110,20 +110,20 @@ def hard_negatives(entry):
 
 @triton.jit
 def is_list(count, LIST_MOST: tl.constexpr):
-    """Whether so many pairs of one sign are taken one by one."""
+    """Whether `count` pairs of one sign are a list, whose pairs are taken one by one."""
     return (count > 0) & (count <= LIST_MOST)
 
 
 @triton.jit
 def is_whole_less_a_list(negatives, pairs, LIST_MOST: tl.constexpr):
-    """Whether a tile of so many pairs is taken as a whole, less those that are not hard negatives."""
+    """Whether a tile of `pairs` pairs is added as a whole, less those that are not hard negatives."""
     return (negatives > LIST_MOST) & (negatives + LIST_MOST >= pairs)
 
 
 @triton.jit
 def takes_whole(hard, columns):
-    """Whether a row with so many hard pairs takes part where its tile is taken as a whole.
+    """Whether a row with `hard` hard pairs gets the block sum, in a tile that is added as a whole.
 
-    One with few is a list all the same: a sum of none is to be exactly 0.
+    A row with fewer is a list instead: a row without hard pairs must sum to exactly 0.
     """
     return 2 * hard >= columns
