@@ -18,20 +18,13 @@ from .contract import HistogramProblem, Problem
 from .gpu import machine
 from .gpu.backward import gradients
 from .gpu.machine import on_device_of, why_no_gpu
+from .gpu.plan import Plan, plan_of
 from .gpu.residual import PartnerSums, residual_bytes, views_of
-from .gpu.settings import asked_screening, pool_bytes
 from .order import GroupOrder, LabelOrder, group_orders, label_orders, most_groups, self_indices
 
 __all__ = ["pair_histogram", "pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
 
-SCREENINGS = ("", "int8", "full")  # as csrc/cuda/loss/plan.h numbers them
-
-# A list has at most LIST_MOST pairs of a tile. The sweep runs where at most USELESS_FROM of the pairs of
-# SAMPLES tiles are candidates. Neither is measured on a GPU yet. SAMPLES and TILE: csrc's kSamples and kTile.
-LIST_MOST = 64
-USELESS_FROM = 1.0 / 256
-SAMPLES = 32
-TILE = 128
+TILE = 128  # kTile of csrc/cuda/device/tiles.h
 
 
 def emulator() -> str:
@@ -76,34 +69,31 @@ def why_not(device_type: str, dtype: torch.dtype) -> str | None:
     return machine.why_not(device_type, dtype, "TCM_KERNELS_CUDA_EMULATOR is set" if emulator() else None)
 
 
-def _choices() -> tuple[int, int, int, int]:
-    """Bytes of the pool, longest list, most candidates in the sample for a sweep, number of the screening."""
-    max_candidates = int(USELESS_FROM * SAMPLES * TILE**2)
-    return pool_bytes(), LIST_MOST, max_candidates, SCREENINGS.index(asked_screening())
-
-
 def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`."""
     emb = problem.emb.contiguous()
     ref = None if problem.ref is None else problem.ref.contiguous()
-    choices = _choices()
     with on_device_of(emb):
         residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
         of_emb, of_ref, nan_flag = views_of(problem, residual)
         sums = emb.new_empty(2, dtype=torch.float64)
         counts = emb.new_empty(2, dtype=torch.int64)
         rows, columns = label_orders(problem)
-        need_columns = (of_emb if ref is None else of_ref) is not None
+        plan = plan_of(
+            len(emb), len(emb if ref is None else ref), emb.shape[1],
+            is_self=ref is None, need_columns=(of_emb if ref is None else of_ref) is not None,
+            tile=TILE, multiprocessors=_ops()._cuda_multiprocessors(),
+        )  # fmt: skip
         workspace_bytes = _ops()._cuda_workspace_bytes(
-            len(emb), len(emb if ref is None else ref), emb.shape[1], ref is None, need_columns, *choices
+            len(emb), len(emb if ref is None else ref), emb.shape[1], ref is None, *_numbers(plan)
         )
         workspace = emb.new_empty(workspace_bytes, dtype=torch.uint8)
         _ops()._cuda_pair_sums(
-            *_side(emb, rows, of_emb),
-            *_side(ref, columns, of_ref),
+            _side(emb, rows, of_emb),
+            [] if ref is None else _side(ref, columns, of_ref),
             problem.margins,
             problem.precision == "highest",
-            *choices,
+            *_numbers(plan),
             sums,
             counts,
             nan_flag,
@@ -112,11 +102,18 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
     return sums, counts, residual
 
 
-def _side(x: Tensor | None, order: LabelOrder, sums: PartnerSums | None) -> tuple[Tensor | None, ...]:
-    """One side's arguments of the op; None each for the columns of the self case."""
-    if x is None:
-        return (None,) * (1 + len(LabelOrder._fields) + len(PartnerSums._fields))
-    return x, *order, *(sums or (None, None))
+def _side(x: Tensor, order: LabelOrder, sums: PartnerSums | None) -> list[Tensor]:
+    """The op's tensors of one side: self_index where there are two, P and Q where they are wanted."""
+    own = () if order.self_index is None else (order.self_index,)
+    return [x, order.order, order.label, *own, *(sums or ())]
+
+
+def _numbers(plan: Plan) -> tuple[bool, bool, int, int, int, int, list[int]]:
+    """The plan as the ops take it."""
+    parts = [int(number) for part in plan.parts for number in part]
+    return (
+        plan.screened, plan.by_column, plan.edge, plan.programs, plan.list_most, plan.max_candidates, parts
+    )  # fmt: skip
 
 
 def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,8 +142,10 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
             for rows_of_table in (problem.group_count, problem.group_count, 2)
         )
         _ops()._cuda_pair_histogram(
-            *_histogram_side(emb, rows, row_self_indices),
-            *_histogram_side(ref, columns, column_self_indices),
+            _histogram_side(emb, rows, row_self_indices),
+            [] if ref is None else _histogram_side(ref, columns, column_self_indices),
+            most_groups(rows, TILE),
+            0 if ref is None else most_groups(columns, TILE),
             problem.bins,
             problem.lo,
             problem.hi,
@@ -162,14 +161,9 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
     return positives, negatives, pooled
 
 
-def _histogram_side(
-    x: Tensor | None, order: GroupOrder, self_index: Tensor
-) -> tuple[Tensor | int | None, ...]:
-    """One side's arguments of the op; empty ones for the columns of the self case."""
-    if x is None:
-        return (*(None,) * 7, 0, None)
-    inverse = x.new_empty(len(x), dtype=torch.float32)
-    return x, *order, _tile_facts(order), self_index, most_groups(order, TILE), inverse
+def _histogram_side(x: Tensor, order: GroupOrder, self_index: Tensor) -> list[Tensor]:
+    """The op's tensors of one side, the last of them to be written."""
+    return [x, *order, _tile_facts(order), self_index, x.new_empty(len(x), dtype=torch.float32)]
 
 
 def _tile_facts(order: GroupOrder) -> Tensor:

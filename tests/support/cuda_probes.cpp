@@ -84,19 +84,27 @@ int64_t probe_walk(int rows, int columns, int diagonal, int first, int step, int
   return count;
 }
 
-// out: bytes, bytes to be zeroed, programs, partial sums, super-tiles, tiles along one, screened, read by
-// column; then the first byte and the bytes (-1 and 0 where null) of samples, has_dense_tile, not_finite,
-// sums, counts, the rows' same_begin, same_end, inverse, own_scale, code, error and scale, the columns'
-// likewise, directory, row_bits, column_bits and block_sums.
-void probe_plan(int64_t rows, int64_t columns, int64_t dim, int is_self, int need_columns, int64_t pool_bytes,
-                int screening, int multiprocessors, int64_t* out) {
-  const Choices choices{pool_bytes, 64, 2048, static_cast<decltype(Choices::screening)>(screening)};
-  const Plan plan = Plan::make(rows, columns, dim, is_self != 0, need_columns != 0, choices, multiprocessors);
+// out: bytes, bytes to be zeroed, partial sums; then the first byte and the bytes (-1 and 0 where null) of samples,
+// has_dense_tile, not_finite, sums, counts, the rows' same_begin, same_end, inverse, own_scale, code, error and
+// scale, the columns' likewise, directory, row_bits, column_bits and block_sums. The workspace depends on the number
+// of super-tiles alone, not on where they are.
+void probe_workspace(int64_t rows, int64_t columns, int64_t dim, int is_self, int screened, int by_column,
+                     int edge, int64_t programs, int64_t parts, int64_t* out) {
+  Plan plan{rows,
+            columns,
+            static_cast<int>(dim),
+            is_self != 0,
+            screened != 0,
+            by_column != 0,
+            edge,
+            programs,
+            64,
+            2048,
+            std::vector<SuperTile>(static_cast<size_t>(parts))};
   char* base = reinterpret_cast<char*>(uintptr_t{1} << 40);
   Workspace work;
   const int64_t bytes = work.carve(plan, base);
-  const int64_t head[] = {bytes,     work.zeroed,   plan.programs, plan.partials, int64_t(plan.parts.size()),
-                          plan.edge, plan.screened, plan.by_column};
+  const int64_t head[] = {bytes, work.zeroed, plan.partials()};
   out = std::copy(std::begin(head), std::end(head), out);
   const auto put = [&](const void* at, int64_t size) {
     *out++ = at == nullptr ? -1 : static_cast<const char*>(at) - base;
@@ -107,17 +115,16 @@ void probe_plan(int64_t rows, int64_t columns, int64_t dim, int is_self, int nee
     put(side.same_end, 4 * n);
     put(side.inverse, 4 * n);
     put(side.own_scale, 4 * n);
-    put(side.code, tiles_of(n) * kTile * plan.code_dim);
+    put(side.code, tiles_of(n) * kTile * plan.code_dim());
     put(side.error, 4 * tiles_of(n) * kTile);
     put(side.scale, 4 * tiles_of(n));
   };
-  const int64_t r = std::min<int64_t>(plan.edge, tiles_of(rows)),
-                c = std::min<int64_t>(plan.edge, tiles_of(columns));
+  const int64_t r = plan.row_tiles(), c = plan.column_tiles();
   put(work.samples, 4 * kSamples);
   put(work.has_dense_tile, 4 * static_cast<int64_t>(plan.parts.size()));
   put(work.not_finite, 4);
-  put(work.partial.sums, 16 * plan.partials);
-  put(work.partial.counts, 16 * plan.partials);
+  put(work.partial.sums, 16 * plan.partials());
+  put(work.partial.counts, 16 * plan.partials());
   put_side(work.of_rows, rows);
   put_side(work.of_columns, columns);
   put(work.directory, 4 * r * c);

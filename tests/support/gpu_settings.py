@@ -41,16 +41,14 @@ class Setting:
             ("USELESS_FROM", self.useless_from),
         ):
             if value is not None:
-                monkeypatch.setattr(importlib.import_module(PLACES[self.backend, name]), name, value)
+                monkeypatch.setattr(importlib.import_module(PLACES[name]), name, value)
 
 
-# Where the kernels' launchers look a number up.
+# Where a number is looked up.
 PLACES = {
-    ("triton", "TILE"): "tcm_kernels.backends.triton.tiles",
-    ("triton", "LIST_MOST"): "tcm_kernels.backends.triton.tiles",
-    ("triton", "USELESS_FROM"): "tcm_kernels.backends.triton.forward",
-    ("cuda", "LIST_MOST"): "tcm_kernels.backends.cuda",
-    ("cuda", "USELESS_FROM"): "tcm_kernels.backends.cuda",
+    "TILE": "tcm_kernels.backends.triton.tiles",
+    "LIST_MOST": "tcm_kernels.backends.gpu.plan",
+    "USELESS_FROM": "tcm_kernels.backends.gpu.plan",
 }
 
 _triton = functools.partial(Setting, "triton")

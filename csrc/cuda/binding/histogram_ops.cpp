@@ -1,6 +1,6 @@
 // The private op of the histogram in the CUDA backend. How it is bound: loss_ops.cpp.
 #include <cstdint>
-#include <optional>
+#include <vector>
 
 #include "checks.h"
 #include "cuda/histogram/histogram.h"
@@ -10,9 +10,11 @@ namespace {
 
 constexpr int64_t kMostBins = 30000;  // MOST_BINS of tcm_kernels/backends/contract.py
 
-HistogramSide side_of(const Tensor& x, const Tensor& order, const Tensor& group, const Tensor& rank,
-                      const Tensor& label, const Tensor& tiles, const Tensor& self_index, int64_t most_groups,
-                      Tensor inverse) {
+// A side's tensors: x, order, group, rank, label, tiles, self_index, and inverse, which is written.
+HistogramSide side_of(const std::vector<Tensor>& tensors, int64_t most_groups) {
+  STD_TORCH_CHECK(tensors.size() == 8, "rows and columns: expected 8 tensors each, got ", tensors.size());
+  const Tensor &x = tensors[0], &order = tensors[1], &group = tensors[2], &rank = tensors[3],
+               &label = tensors[4], &tiles = tensors[5], &self_index = tensors[6], &inverse = tensors[7];
   check_rows(x, "embeddings");
   const int64_t n = x.size(0);
   check_vector(order, "order", ScalarType::Long, n, x);
@@ -37,30 +39,21 @@ HistogramSide side_of(const Tensor& x, const Tensor& order, const Tensor& group,
           static_cast<int>(most_groups)};
 }
 
-void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label, Tensor tiles,
-                       Tensor self_index, int64_t most_groups, Tensor inverse, std::optional<Tensor> ref,
-                       std::optional<Tensor> ref_order, std::optional<Tensor> ref_group,
-                       std::optional<Tensor> ref_rank, std::optional<Tensor> ref_label,
-                       std::optional<Tensor> ref_tiles, std::optional<Tensor> ref_self_index,
-                       int64_t ref_most_groups, std::optional<Tensor> ref_inverse, int64_t bins, double lo,
-                       double hi, bool highest, Tensor edges, Tensor not_finite, Tensor positives,
-                       Tensor negatives, Tensor of_one_group) {
-  const Device device = device_of(emb);
-  const Dtype dtype = dtype_of(emb);
+void pair_histogram_op(std::vector<Tensor> row_side, std::vector<Tensor> column_side, int64_t row_most_groups,
+                       int64_t column_most_groups, int64_t bins, double lo, double hi, bool highest,
+                       Tensor edges, Tensor not_finite, Tensor positives, Tensor negatives,
+                       Tensor of_one_group) {
+  const bool is_self = column_side.empty();
   STD_TORCH_CHECK(bins > 0 && bins <= kMostBins && lo < hi, "bins, lo, hi: out of range");
   const Bins rule = Bins::make(lo, hi, bins);
-  const HistogramSide rows = side_of(emb, order, group, rank, label, tiles, self_index, most_groups, inverse);
-  HistogramSide columns = rows;
-  if (ref) {
-    STD_TORCH_CHECK(
-        ref_order && ref_group && ref_rank && ref_label && ref_tiles && ref_self_index && ref_inverse,
-        "ref: expected its order, its groups and its labels");
-    STD_TORCH_CHECK(ref->scalar_type() == emb.scalar_type() && on_one_device(*ref, emb) && ref->dim() == 2 &&
-                        ref->size(1) == emb.size(1),
-                    "ref: expected the columns, dtype and device of emb");
-    columns = side_of(*ref, *ref_order, *ref_group, *ref_rank, *ref_label, *ref_tiles, *ref_self_index,
-                      ref_most_groups, *ref_inverse);
-  }
+  const HistogramSide rows = side_of(row_side, row_most_groups);
+  const HistogramSide columns = is_self ? rows : side_of(column_side, column_most_groups);
+  const Tensor &emb = row_side[0], &other = is_self ? emb : column_side[0];
+  STD_TORCH_CHECK(
+      other.scalar_type() == emb.scalar_type() && on_one_device(other, emb) && other.size(1) == emb.size(1),
+      "columns: expected the width, dtype and device of the rows");
+  const Device device = device_of(emb);
+  const Dtype dtype = dtype_of(emb);
   check_vector(edges, "edges", ScalarType::Float, bins + 3, emb);
   check_vector(not_finite, "not_finite", ScalarType::Int, 1, emb);
   STD_TORCH_CHECK(positives.dim() == 2, "positives: expected a matrix");
@@ -68,7 +61,7 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
   check_vector(positives, "positives", ScalarType::Long, cells, emb);
   check_vector(negatives, "negatives", ScalarType::Long, cells, emb);
   check_vector(of_one_group, "of_one_group", ScalarType::Long, 2 * int64_t{rule.columns()}, emb);
-  pair_histogram(device, dtype, highest ? Precision::highest : Precision::lower, rule, rows, columns, !ref,
+  pair_histogram(device, dtype, highest ? Precision::highest : Precision::lower, rule, rows, columns, is_self,
                  emb.size(1), edges.mutable_data_ptr<float>(), not_finite.mutable_data_ptr<int32_t>(),
                  {positives.mutable_data_ptr<int64_t>(), negatives.mutable_data_ptr<int64_t>(),
                   of_one_group.mutable_data_ptr<int64_t>(), rule.columns()});
@@ -79,11 +72,8 @@ void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tens
 
 STABLE_TORCH_LIBRARY_FRAGMENT(TCM_OPS, m) {
   m.def(
-      "_cuda_pair_histogram(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label, Tensor tiles, "
-      "Tensor self_index, int most_groups, Tensor(a!) inverse, Tensor? ref, Tensor? ref_order, Tensor? "
-      "ref_group, "
-      "Tensor? ref_rank, Tensor? ref_label, Tensor? ref_tiles, Tensor? ref_self_index, int ref_most_groups, "
-      "Tensor(b!)? ref_inverse, int bins, float lo, float hi, bool highest, Tensor(c!) edges, "
+      "_cuda_pair_histogram(Tensor(a!)[] rows, Tensor(b!)[] columns, int row_most_groups, "
+      "int column_most_groups, int bins, float lo, float hi, bool highest, Tensor(c!) edges, "
       "Tensor(d!) not_finite, Tensor(e!) positives, Tensor(f!) negatives, Tensor(g!) of_one_group) -> ()");
 }
 

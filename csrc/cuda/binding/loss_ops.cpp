@@ -11,7 +11,8 @@
 #include <Python.h>
 #endif
 #include <cstdint>
-#include <optional>
+#include <limits>
+#include <vector>
 
 #include "checks.h"
 #include "cuda/loss/forward.h"
@@ -19,74 +20,91 @@
 namespace tcm::cuda {
 namespace {
 
-PartnerSums sums_of(const std::optional<Tensor>& p, const std::optional<Tensor>& q, const Tensor& x) {
-  STD_TORCH_CHECK(p.has_value() == q.has_value(), "p and q: expected both or neither");
-  if (!p) return {nullptr, nullptr};
-  check_vector(*p, "p", ScalarType::Float, x.numel(), x);
-  check_vector(*q, "q", ScalarType::Float, x.numel(), x);
-  return {p->mutable_data_ptr<float>(), q->mutable_data_ptr<float>()};
+PartnerSums sums_of(const Tensor& p, const Tensor& q, const Tensor& x) {
+  check_vector(p, "p", ScalarType::Float, x.numel(), x);
+  check_vector(q, "q", ScalarType::Float, x.numel(), x);
+  return {p.mutable_data_ptr<float>(), q.mutable_data_ptr<float>()};
 }
 
-SideInput side_input(const Tensor& x, const Tensor& order, const Tensor& label,
-                     const std::optional<Tensor>& self_index, const std::optional<Tensor>& p,
-                     const std::optional<Tensor>& q) {
+// A side's tensors: x, order, label, with a reference set self_index, and where the gradient is wanted P and Q.
+SideInput side_input(const std::vector<Tensor>& side, bool is_self) {
+  const size_t first_sum = is_self ? 3 : 4;
+  STD_TORCH_CHECK(side.size() == first_sum || side.size() == first_sum + 2, "rows and columns: expected ",
+                  first_sum, " or ", first_sum + 2, " tensors each, got ", side.size());
+  const Tensor &x = side[0], &order = side[1], &label = side[2];
   check_rows(x, "embeddings");
   const int64_t n = x.size(0);
   check_vector(order, "order", ScalarType::Long, n, x);
   check_vector(label, "label", ScalarType::Long, n, x);
-  if (self_index) check_vector(*self_index, "self_index", ScalarType::Int, n, x);
-  return {x.const_data_ptr(), order.const_data_ptr<int64_t>(), label.const_data_ptr<int64_t>(),
-          self_index ? self_index->const_data_ptr<int32_t>() : nullptr, sums_of(p, q, x)};
+  SideInput input{x.const_data_ptr(),
+                  order.const_data_ptr<int64_t>(),
+                  label.const_data_ptr<int64_t>(),
+                  nullptr,
+                  {nullptr, nullptr}};
+  if (!is_self) {
+    check_vector(side[3], "self_index", ScalarType::Int, n, x);
+    input.self_index = side[3].const_data_ptr<int32_t>();
+  }
+  if (side.size() > first_sum) input.sums = sums_of(side[first_sum], side[first_sum + 1], x);
+  return input;
 }
 
-Choices choices_of(int64_t pool_bytes, int64_t list_most, int64_t max_candidates, int64_t screening) {
-  STD_TORCH_CHECK(pool_bytes > 0 && list_most >= 0 && list_most <= kTile * kTile && max_candidates >= 0 &&
-                      screening >= 0 && screening <= Choices::full,
-                  "pool_bytes, list_most, max_candidates or screening: out of range");
-  return {pool_bytes, static_cast<int>(list_most), static_cast<int>(max_candidates),
-          static_cast<decltype(Choices::screening)>(screening)};
+// `parts` has five numbers for each super-tile: first tile and number of tiles of its rows, likewise of its
+// columns, and whether it lies on the diagonal.
+Plan plan_of(int64_t rows, int64_t columns, int64_t dim, bool is_self, bool screened, bool by_column,
+             int64_t edge, int64_t programs, int64_t list_most, int64_t max_candidates,
+             const std::vector<int64_t>& parts) {
+  constexpr size_t kNumbers = 5;
+  STD_TORCH_CHECK(parts.size() % kNumbers == 0, "parts: expected ", kNumbers, " numbers for each");
+  const auto narrow = [](int64_t number) {
+    STD_TORCH_CHECK(number >= 0 && number <= std::numeric_limits<int32_t>::max(), "plan: got ", number);
+    return static_cast<int>(number);
+  };
+  Plan plan{rows,      columns,      narrow(dim), is_self,           screened,
+            by_column, narrow(edge), programs,    narrow(list_most), narrow(max_candidates),
+            {}};
+  for (size_t i = 0; i < parts.size(); i += kNumbers) {
+    plan.parts.push_back({narrow(parts[i]), narrow(parts[i + 1]), narrow(parts[i + 2]), narrow(parts[i + 3]),
+                          parts[i + 4] != 0});
+  }
+  const char* fault = plan.fault();
+  STD_TORCH_CHECK(fault == nullptr, "plan: ", fault);
+  return plan;
 }
 
-int64_t workspace_bytes_op(int64_t rows, int64_t columns, int64_t dim, bool is_self, bool need_columns,
-                           int64_t pool_bytes, int64_t list_most, int64_t max_candidates, int64_t screening) {
-  const Choices choices = choices_of(pool_bytes, list_most, max_candidates, screening);
+int64_t multiprocessors_op() { return count_multiprocessors(); }
+
+int64_t workspace_bytes_op(int64_t rows, int64_t columns, int64_t dim, bool is_self, bool screened,
+                           bool by_column, int64_t edge, int64_t programs, int64_t list_most,
+                           int64_t max_candidates, std::vector<int64_t> parts) {
   Workspace work;
-  return work.carve(Plan::make(rows, columns, dim, is_self, need_columns, choices, count_multiprocessors()),
+  return work.carve(plan_of(rows, columns, dim, is_self, screened, by_column, edge, programs, list_most,
+                            max_candidates, parts),
                     nullptr);
 }
 
-void pair_sums_op(Tensor emb, Tensor order, Tensor label, std::optional<Tensor> self_index,
-                  std::optional<Tensor> p, std::optional<Tensor> q, std::optional<Tensor> ref,
-                  std::optional<Tensor> ref_order, std::optional<Tensor> ref_label,
-                  std::optional<Tensor> ref_self_index, std::optional<Tensor> ref_p,
-                  std::optional<Tensor> ref_q, Tensor margins, bool highest, int64_t pool_bytes,
-                  int64_t list_most, int64_t max_candidates, int64_t screening, Tensor sums, Tensor counts,
+void pair_sums_op(std::vector<Tensor> row_side, std::vector<Tensor> column_side, Tensor margins, bool highest,
+                  bool screened, bool by_column, int64_t edge, int64_t programs, int64_t list_most,
+                  int64_t max_candidates, std::vector<int64_t> parts, Tensor sums, Tensor counts,
                   Tensor nan_flag, Tensor workspace) {
+  const bool is_self = column_side.empty();
+  const SideInput rows = side_input(row_side, is_self);
+  const SideInput columns = is_self ? rows : side_input(column_side, false);
+  const Tensor &emb = row_side[0], &other = is_self ? emb : column_side[0];
+  STD_TORCH_CHECK(
+      other.scalar_type() == emb.scalar_type() && on_one_device(other, emb) && other.size(1) == emb.size(1),
+      "columns: expected the width, dtype and device of the rows");
   const Device device = device_of(emb);
   const Dtype dtype = dtype_of(emb);
-  // Without a reference set a sample has the same position on both sides.
-  STD_TORCH_CHECK(ref.has_value() == self_index.has_value(),
-                  "self_index: expected with a reference set, and only then");
-  const SideInput rows = side_input(emb, order, label, self_index, p, q);
-  SideInput columns = rows;
-  if (ref) {
-    STD_TORCH_CHECK(ref_order && ref_label && ref_self_index,
-                    "ref: expected its order, its labels and self_index");
-    STD_TORCH_CHECK(ref->scalar_type() == emb.scalar_type() && on_one_device(*ref, emb) && ref->dim() == 2 &&
-                        ref->size(1) == emb.size(1),
-                    "ref: expected the columns, dtype and device of emb");
-    columns = side_input(*ref, *ref_order, *ref_label, ref_self_index, ref_p, ref_q);
-  }
   check_vector(margins, "margins", ScalarType::Double, 2, emb);
   check_vector(sums, "sums", ScalarType::Double, 2, emb);
   check_vector(counts, "counts", ScalarType::Long, 2, emb);
   check_vector(nan_flag, "nan_flag", ScalarType::Double, 1, emb);
-  const Choices choices = choices_of(pool_bytes, list_most, max_candidates, screening);
-  const Plan plan = Plan::make(emb.size(0), ref ? ref->size(0) : emb.size(0), emb.size(1), !ref,
-                               (ref ? ref_p : p).has_value(), choices, device.multiprocessors);
+  const Plan plan = plan_of(emb.size(0), other.size(0), emb.size(1), is_self, screened, by_column, edge,
+                            programs, list_most, max_candidates, parts);
   Workspace work;
   check_vector(workspace, "workspace", ScalarType::Byte, work.carve(plan, nullptr), emb);
-  forward(device, plan, choices, dtype, highest ? Precision::highest : Precision::lower, rows, columns,
+  forward(device, plan, dtype, highest ? Precision::highest : Precision::lower, rows, columns,
           margins.const_data_ptr<double>(), workspace.mutable_data_ptr(),
           {sums.mutable_data_ptr<double>(), counts.mutable_data_ptr<int64_t>(),
            nan_flag.mutable_data_ptr<double>()});
@@ -111,16 +129,14 @@ void pair_sums_backward_op(Tensor grad_sums, Tensor nan_flag, Tensor x, Tensor p
 }  // namespace tcm::cuda
 
 STABLE_TORCH_LIBRARY_FRAGMENT(TCM_OPS, m) {
+  m.def("_cuda_multiprocessors() -> int");
   m.def(
-      "_cuda_workspace_bytes(int rows, int columns, int dim, bool is_self, bool need_columns, "
-      "int pool_bytes, int list_most, int max_candidates, int screening) -> int");
+      "_cuda_workspace_bytes(int rows, int columns, int dim, bool is_self, bool screened, bool by_column, "
+      "int edge, int programs, int list_most, int max_candidates, int[] parts) -> int");
   m.def(
-      "_cuda_pair_sums(Tensor emb, Tensor order, Tensor label, Tensor? self_index, Tensor(a!)? p, "
-      "Tensor(b!)? q, "
-      "Tensor? ref, Tensor? ref_order, Tensor? ref_label, Tensor? ref_self_index, Tensor(c!)? ref_p, "
-      "Tensor(d!)? ref_q, Tensor margins, "
-      "bool highest, int pool_bytes, int list_most, int max_candidates, int screening, Tensor(e!) sums, "
-      "Tensor(f!) counts, Tensor(g!) nan_flag, Tensor(h!) workspace) -> ()");
+      "_cuda_pair_sums(Tensor(a!)[] rows, Tensor(b!)[] columns, Tensor margins, bool highest, bool screened, "
+      "bool by_column, int edge, int programs, int list_most, int max_candidates, int[] parts, "
+      "Tensor(c!) sums, Tensor(d!) counts, Tensor(e!) nan_flag, Tensor(f!) workspace) -> ()");
   m.def(
       "_cuda_pair_sums_backward(Tensor grad_sums, Tensor nan_flag, Tensor x, Tensor p, Tensor q, int "
       "ordered, "
@@ -133,6 +149,7 @@ STABLE_TORCH_LIBRARY_IMPL(TCM_OPS, TCM_DISPATCH_KEY, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(TCM_OPS, CompositeExplicitAutograd, m) {
+  m.impl("_cuda_multiprocessors", TORCH_BOX(&tcm::cuda::multiprocessors_op));
   m.impl("_cuda_workspace_bytes", TORCH_BOX(&tcm::cuda::workspace_bytes_op));
 }
 

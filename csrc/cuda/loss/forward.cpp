@@ -28,20 +28,15 @@ Side side_of(const SideInput& input, const Workspace::OfSide& work, int64_t n) {
 
 class Forward {
  public:
-  Forward(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype, Precision precision,
-          const SideInput& rows, const SideInput& columns, const double* margins, void* workspace)
-      : device_(device),
-        plan_(plan),
-        choices_(choices),
-        dtype_(dtype),
-        precision_(precision),
-        margins_(margins) {
+  Forward(const Device& device, const Plan& plan, Dtype dtype, Precision precision, const SideInput& rows,
+          const SideInput& columns, const double* margins, void* workspace)
+      : device_(device), plan_(plan), dtype_(dtype), precision_(precision), margins_(margins) {
     work_.carve(plan, workspace);
     rows_ = side_of(rows, work_.of_rows, plan.rows);
     columns_ = side_of(columns, work_.of_columns, plan.columns);
     shape_ = shape_of(rows.x, plan.dim, dtype);
     shape_.granule = std::min(shape_.granule, shape_of(columns.x, plan.dim, dtype).granule);
-    shape_.code_dim = plan.code_dim;
+    shape_.code_dim = plan.code_dim();
   }
 
   void run(const Result& result) {
@@ -50,7 +45,7 @@ class Forward {
     if (!plan_.is_self) prepare(columns_, rows_);
     if (plan_.screened) launch_probe(device_, rows_, columns_, shape_, margins_, work_.samples);
     for (size_t number = 0; number < plan_.parts.size(); ++number) visit(plan_.parts[number], number);
-    launch_finalize(device_, work_.partial, plan_.partials, work_.not_finite, margins_, result.sums,
+    launch_finalize(device_, work_.partial, plan_.partials(), work_.not_finite, margins_, result.sums,
                     result.counts, result.nan_flag);
   }
 
@@ -61,8 +56,8 @@ class Forward {
   }
 
   void visit(const SuperTile& part, size_t number) {
-    const ScreenState state{work_.samples, work_.has_dense_tile + number, choices_.max_candidates,
-                            choices_.list_most, plan_.screened};
+    const ScreenState state{work_.samples, work_.has_dense_tile + number, plan_.max_candidates,
+                            plan_.list_most, plan_.screened};
     uint32_t* column_bits = part.diagonal ? work_.row_bits : work_.column_bits;
     const Decisions decisions{work_.row_bits, column_bits, work_.directory};
     if (plan_.screened) {
@@ -94,7 +89,6 @@ class Forward {
 
   Device device_;
   const Plan& plan_;
-  Choices choices_;
   Dtype dtype_;
   Precision precision_;
   const double* margins_;
@@ -105,10 +99,9 @@ class Forward {
 
 }  // namespace
 
-void forward(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype, Precision precision,
-             const SideInput& rows, const SideInput& columns, const double* margins, void* workspace,
-             const Result& result) {
-  Forward(device, plan, choices, dtype, precision, rows, columns, margins, workspace).run(result);
+void forward(const Device& device, const Plan& plan, Dtype dtype, Precision precision, const SideInput& rows,
+             const SideInput& columns, const double* margins, void* workspace, const Result& result) {
+  Forward(device, plan, dtype, precision, rows, columns, margins, workspace).run(result);
 }
 
 }  // namespace tcm::cuda

@@ -23,8 +23,7 @@ struct Result {
 
 // Queues the whole forward and returns. In the self case `columns` equals `rows`. Sums, counts and nan_flag
 // are written; P and Q are added to.
-void forward(const Device& device, const Plan& plan, const Choices& choices, Dtype dtype, Precision precision,
-             const SideInput& rows, const SideInput& columns, const double* margins, void* workspace,
-             const Result& result);
+void forward(const Device& device, const Plan& plan, Dtype dtype, Precision precision, const SideInput& rows,
+             const SideInput& columns, const double* margins, void* workspace, const Result& result);
 
 }  // namespace tcm::cuda

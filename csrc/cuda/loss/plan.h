@@ -1,8 +1,4 @@
-// How a similarity matrix is divided, and the memory that takes: host arithmetic.
-//
-// The matrix is cut into super-tiles, each as large as the pool has bits for, one bit per pair and direction:
-// 16,384 rows and columns in 64 MiB. A smaller pool means more super-tiles, hence more launches and more
-// passes over P and Q, with the same result.
+// The plan of a forward, as tcm_kernels/backends/gpu/plan.py makes it, and the memory that a forward takes here.
 #pragma once
 
 #include <cstdint>
@@ -12,29 +8,27 @@
 
 namespace tcm::cuda {
 
-// The caller's choices. `automatic` screens large matrices, `int8` all that can be screened, `full` none.
-struct Choices {
-  int64_t pool_bytes;
-  int list_most;       // at most this many pairs of a tile are taken one by one
-  int max_candidates;  // largest number of candidates of the sample for the sweep to run
-  enum { automatic, int8, full } screening;
-};
-
 struct Plan {
   int64_t rows, columns;
   int dim;
   bool is_self;
   bool screened;
-  bool by_column;    // whether some super-tile is read by columns
-  int code_dim;      // dim up to a multiple of kCodeStep, 0 where nothing is screened
-  int edge;          // tiles along a super-tile
-  int64_t programs;  // persistent blocks, at most two per multiprocessor
-  int64_t partials;  // elements of partial sums: one per program, then one per block of lists
+  bool by_column;      // whether some super-tile is read by columns
+  int edge;            // most tiles along a super-tile
+  int64_t programs;    // persistent blocks
+  int list_most;       // at most this many pairs of a tile are taken one by one
+  int max_candidates;  // largest number of candidates of the sample for the sweep to run
   std::vector<SuperTile> parts;
 
-  // need_columns: whether P and Q of the columns' side are wanted.
-  static Plan make(int64_t rows, int64_t columns, int64_t dim, bool is_self, bool need_columns,
-                   const Choices& choices, int multiprocessors);
+  // dim up to a multiple of kCodeStep, 0 where nothing is screened.
+  int code_dim() const;
+  // Tiles of rows and of columns in the largest super-tile.
+  int64_t row_tiles() const;
+  int64_t column_tiles() const;
+  // Elements of partial sums: one per program, then one per block of lists.
+  int64_t partials() const;
+  // What is wrong with it, for the matrix that it is of; null if nothing is.
+  const char* fault() const;
 };
 
 // Arrays in one block of memory. The first `zeroed` bytes have to be zero when the first kernel runs.
@@ -42,7 +36,7 @@ struct Workspace {
   int* samples;         // (kSamples,)
   int* has_dense_tile;  // one per super-tile
   int* not_finite;
-  Partial partial;  // (plan.partials, 2) each
+  Partial partial;  // (plan.partials(), 2) each
   int64_t zeroed;   // bytes up to here
 
   struct OfSide {

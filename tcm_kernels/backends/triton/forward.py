@@ -11,8 +11,8 @@ Label order (order.py), prepare and probe; for each super-tile screen and accumu
                  pairs of decided tiles added, or subtracted from whole tiles
     finalize     partial sums into the result                                finalize.py
 
-`plan.py` says what a super-tile is. Beside the pool of bits a forward holds P and Q, codes, block sums, and a
-few numbers per row.
+`gpu/plan.py` says what a super-tile is. Beside the pool of bits a forward holds P and Q, codes, block sums,
+and a few numbers per row.
 
 Every launch is made whatever the data are, and no number comes back to the host. A kernel without work sees
 that on the device: lists in the directory, the others in the sample's counts and has_dense_tile. Sums are
@@ -31,17 +31,17 @@ from torch import Tensor
 
 from ..contract import Problem
 from ..gpu.machine import on_device_of
+from ..gpu.plan import SAMPLES, SuperTile, plan_of
 from ..gpu.residual import PartnerSums, counter_of, residual_bytes, views_of
 from ..order import label_orders
-from . import autotune, finalize, plan, small, tiles
+from . import autotune, finalize, small, tiles
 from .configs import Configs, configs_for, is_interpreted, warps_of_a_row
 from .dense_tiles import dense_tiles_kernel
 from .finalize import finalize_kernel
 from .lists import lists_kernel
 from .patterns import block_sums_kernel, patterns_kernel, way_of_patterns
-from .plan import SuperTile
 from .prepare import Side, prepare
-from .screen import SAMPLES, USELESS_FROM, probe_kernel, sweep_kernel
+from .screen import probe_kernel, sweep_kernel
 
 TUNING_ROWS = 8192  # of the batches that autotuning times
 
@@ -66,28 +66,26 @@ class Forward:
         self.is_self = problem.ref is None
         other = emb if problem.ref is None else problem.ref.contiguous()
         self.dim = emb.shape[1]
-        self.screened = plan.screens(emb.shape[0], other.shape[0], self.dim)
-        self.rows, self.columns = _sides(problem, emb, other, codes=self.screened)
         self.of_rows, self.of_columns, self.nan_flag = views_of(problem, residual)
         if self.is_self:
             self.of_columns = self.of_rows
+        self.plan = plan_of(
+            emb.shape[0], other.shape[0], self.dim,
+            is_self=self.is_self, need_columns=self.of_columns is not None,
+            tile=tiles.TILE, multiprocessors=_multiprocessors(emb),
+        )  # fmt: skip
+        self.rows, self.columns = _sides(problem, emb, other, codes=self.plan.screened)
 
-        edge = plan.super_tile_tiles()
-        row_tiles = triton.cdiv(emb.shape[0], tiles.TILE)
-        column_tiles = triton.cdiv(other.shape[0], tiles.TILE)
-        self.parts = plan.super_tiles(row_tiles, column_tiles, edge, is_self=self.is_self)
-        r, c = min(edge, row_tiles), min(edge, column_tiles)
+        r = min(self.plan.edge, triton.cdiv(emb.shape[0], tiles.TILE))
+        c = min(self.plan.edge, triton.cdiv(other.shape[0], tiles.TILE))
         words = tiles.TILE * tiles.TILE // 32
-        self.by_column = self.of_columns is not None and not (self.is_self and len(self.parts) == 1)
         integers = functools.partial(emb.new_empty, dtype=torch.int32)
         self.directory, self.row_bits = integers(r * c), integers(r * c * words)
-        self.column_bits = integers(r * c * words) if self.by_column else self.row_bits
-        self.max_candidates = int(USELESS_FROM * SAMPLES * tiles.TILE**2)
+        self.column_bits = integers(r * c * words) if self.plan.by_column else self.row_bits
 
-        self.programs = _programs(emb, r * c)
-        self.partials = self.programs + emb.shape[0]  # one per program, then one per row of lists
+        self.partials = self.plan.programs + emb.shape[0]  # one per program, then one per row of lists
         self.ended = counter_of(residual)
-        zeros = emb.new_zeros(8 * 4 * self.partials + 4 * (SAMPLES + len(self.parts)), dtype=torch.uint8)
+        zeros = emb.new_zeros(8 * 4 * self.partials + 4 * (SAMPLES + len(self.plan.parts)), dtype=torch.uint8)
         sums, counts, flags = zeros.tensor_split((16 * self.partials, 32 * self.partials))
         self.sums = sums.view(torch.float64).view(self.partials, 2)
         self.counts = counts.view(torch.int64).view(self.partials, 2)
@@ -97,12 +95,12 @@ class Forward:
 
     def run(self) -> tuple[Tensor, Tensor]:
         """Sums (2,) float64 and counts (2,) int64; P and Q are in the residual."""
-        if self.screened and self.parts:
+        if self.plan.screened and self.plan.parts:
             self._probe()
-        for number, part in enumerate(self.parts):
+        for number, part in enumerate(self.plan.parts):
             # From what the sweep has found every later kernel sees whether it has work.
-            found = (self.samples, self.max_candidates, self.has_dense_tile[number:])
-            if self.screened:
+            found = (self.samples, self.plan.max_candidates, self.has_dense_tile[number:])
+            if self.plan.screened:
                 self._sweep(part, found)
             self._dense_tiles(part, found)
             self._accumulate(part, found)
@@ -132,27 +130,27 @@ class Forward:
 
     def _sweep(self, part: SuperTile, found: Found) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.sweep
-        sweep_kernel[(min(self.programs, part.rows * part.columns),)](
+        sweep_kernel[(min(self.plan.programs, part.rows * part.columns),)](
             *self._screening(rows), rows.same_begin, rows.same_end, rows.self_index, rows.rows,
             *self._screening(columns), columns.same_begin, columns.same_end, columns.self_index, columns.rows,
             self.problem.margins, *found,
             *self._outputs(part),
             TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIM=self.dim,
             DIAGONAL=part.diagonal,
-            BY_COLUMN=part.diagonal or self.by_column, LIST_MOST=tiles.LIST_MOST, SAMPLES=SAMPLES,
+            BY_COLUMN=part.diagonal or self.plan.by_column, LIST_MOST=self.plan.list_most, SAMPLES=SAMPLES,
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
 
     def _dense_tiles(self, part: SuperTile, found: Found) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.dense_tiles
-        dense_tiles_kernel[(min(self.programs, part.rows * part.columns),)](
+        dense_tiles_kernel[(min(self.plan.programs, part.rows * part.columns),)](
             rows.x, rows.order, rows.inverse, rows.same_begin, rows.same_end, rows.self_index, rows.rows,
             columns.x, columns.order, columns.inverse, columns.rows,
             self.problem.margins, *found,
             *self._outputs(part), 2 if self.is_self else 1, self.sums, self.counts,
             DIM=self.dim, TILE=tiles.TILE, BLOCK_K=config.block,
-            DIAGONAL=part.diagonal, BY_COLUMN=part.diagonal or self.by_column,
-            SCREENED=self.screened, LIST_MOST=tiles.LIST_MOST, SAMPLES=SAMPLES,
+            DIAGONAL=part.diagonal, BY_COLUMN=part.diagonal or self.plan.by_column,
+            SCREENED=self.plan.screened, LIST_MOST=self.plan.list_most, SAMPLES=SAMPLES,
             PRECISION=_similarity_precision(rows.x, self.problem.precision), UPCAST=is_interpreted(),
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
@@ -164,7 +162,7 @@ class Forward:
         ordered = 2 if self.is_self and not part.diagonal else 1
         by_row = (self.row_bits, part.columns * words, self.directory, part.columns, 1)
         self._accumulate_into(rows, columns, found, by_row, ordered)
-        if self.by_column and not part.diagonal:
+        if self.plan.by_column and not part.diagonal:
             by_column = (self.column_bits, part.rows * words, self.directory, 1, part.columns)
             self._accumulate_into(columns, rows, found, by_column, 0)
 
@@ -190,8 +188,8 @@ class Forward:
             other_side.x, other_side.order, other_side.inverse, other0,
             min(other_count * tiles.TILE, other_side.rows - other0),
             self.problem.margins, *pairs, p, q,
-            weight, self.sums[self.programs :], self.counts[self.programs :],
-            DIM=self.dim, TILE=tiles.TILE, BLOCK_D=block, LIST_MOST=tiles.LIST_MOST,
+            weight, self.sums[self.plan.programs :], self.counts[self.plan.programs :],
+            DIM=self.dim, TILE=tiles.TILE, BLOCK_D=block, LIST_MOST=self.plan.list_most,
             NEED_GRAD=sums is not None,
             num_warps=warps_of_a_row(block),
         )  # fmt: skip
@@ -209,16 +207,16 @@ class Forward:
         blocks = triton.cdiv(self.dim, config.block)
         block_sums_kernel[(other.tiles, blocks)](
             *of_other, other.first * tiles.TILE, other_side.rows, *found, self.block_sums,
-            DIM=self.dim, TILE=tiles.TILE, BLOCK_D=config.block, SCREENED=self.screened, SAMPLES=SAMPLES,
+            DIM=self.dim, TILE=tiles.TILE, BLOCK_D=config.block, SCREENED=self.plan.screened, SAMPLES=SAMPLES,
             num_warps=config.num_warps,
         )  # fmt: skip
         patterns_kernel[(own.tiles, blocks, 2)](
             side.order, side.same_begin, side.same_end, own.first * tiles.TILE, side.rows,
             *of_other, self.block_sums, other.first * tiles.TILE, other_side.rows,
             other.tiles, *found, *pairs, *sums,
-            DIM=self.dim, TILE=tiles.TILE, BLOCK_D=config.block, LIST_MOST=tiles.LIST_MOST,
+            DIM=self.dim, TILE=tiles.TILE, BLOCK_D=config.block, LIST_MOST=self.plan.list_most,
             WAY=way_of_patterns(side.x.dtype, self.problem.precision), UPCAST=is_interpreted(),
-            SCREENED=self.screened, SAMPLES=SAMPLES,
+            SCREENED=self.plan.screened, SAMPLES=SAMPLES,
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
 
@@ -243,11 +241,9 @@ def _sides(problem: Problem, emb: Tensor, other: Tensor, *, codes: bool) -> tupl
     return rows, prepare(other, of_columns, of_rows.label, codes=codes)
 
 
-def _programs(x: Tensor, most: int) -> int:
-    """Persistent programs: two per multiprocessor, but not more than `most`, the number of tiles."""
-    if not x.is_cuda:
-        return min(max(most, 1), 4)
-    return min(max(most, 1), 2 * torch.cuda.get_device_properties(x.device).multi_processor_count)
+def _multiprocessors(x: Tensor) -> int:
+    """Of the device that x is on; two in the interpreter."""
+    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 2
 
 
 def _configs(x: Tensor, precision: str) -> Configs:
@@ -285,7 +281,7 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
     columns = emb.shape[0] if ref is None else ref.shape[0]
     with on_device_of(emb):
         residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
-        if plan.is_small(emb.shape[0], columns, emb.shape[1] * emb.element_size()):
+        if small.takes(emb.shape[0], columns, emb.shape[1] * emb.element_size()):
             sums, counts = small.pair_sums(problem, residual)
         else:
             sums, counts = Forward(problem, residual).run()

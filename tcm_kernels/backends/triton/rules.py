@@ -15,7 +15,6 @@ CODE_LIMIT = tl.constexpr(127.0)
 ROUND_UP = tl.constexpr(1.0 + 4e-6)
 ROUND_UP_TINY = tl.constexpr(1e-37)
 SLACK = tl.constexpr(2e-6)
-LARGEST_SCREENED_DIM = 32768  # products of codes plus their offset then stay within 2^30
 SMALLEST_TILE_SCALE = tl.constexpr(1e-6)  # below it a tile's codes and scale are 0
 FARTHEST_THRESHOLD = tl.constexpr(1073741824.0)  # no product of codes with its offset is larger
 INVERSE_OF_NO_SCALE = tl.constexpr(1048576.0)  # where a scale is 0, and all products with it

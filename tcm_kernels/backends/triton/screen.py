@@ -32,11 +32,6 @@ from . import bits
 from .rules import column_offset, errors_at_most, inverse_scale, row_threshold, thresholds
 from .tiles import number_of_tiles, of_one_class, tile_at
 
-SAMPLES = 32  # tiles of the sample
-# Largest share of candidates in the sample with which the sweep runs: LIST_MOST per tile. Not yet measured on
-# a GPU.
-USELESS_FROM = 1.0 / 256
-
 NEVER = tl.constexpr(2147483647)  # a threshold that no product with its offset reaches
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..contract import Problem
 from ..gpu.residual import counter_of, views_of
+from ..gpu.settings import asked_screening
 from .configs import is_interpreted
 from .finalize import end_program
 from .patterns import add_product, way_of_patterns
@@ -124,7 +125,12 @@ def small_kernel(
 
 
 def takes(rows: int, columns: int, row_bytes: int) -> bool:
-    """Whether a matrix is small: 1 to LARGEST_N rows and columns, of 1 to LARGEST_ROW bytes."""
+    """Whether a matrix is small: 1 to LARGEST_N rows and columns, of 1 to LARGEST_ROW bytes.
+
+    None is where TCM_KERNELS_GPU_SCREENING asks for a screening.
+    """
+    if asked_screening():
+        return False
     return min(rows, columns) > 0 and max(rows, columns) <= LARGEST_N and 0 < row_bytes <= LARGEST_ROW
 
 

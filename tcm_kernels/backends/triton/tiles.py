@@ -19,7 +19,6 @@ import triton.language as tl
 from . import bits
 
 TILE = 128  # edge of a tile; its numbers of pairs fit into 15 bits
-LIST_MOST = 64  # most pairs of a tile that are taken one by one (not yet measured on a GPU)
 GROUP = tl.constexpr(8)  # rows of tiles taken together, so that their columns stay in the L2 cache
 
 DECIDED = tl.constexpr(1 << 30)

@@ -30,12 +30,9 @@ load = {
 }
 for name in sys.argv[1].split("-then-"):
     load[name]()
-arguments = (5000, 5000, 64, True, True, 1 << 26, 64, 2048, 0)
-emulated = torch.ops.tcm_kernels_on_cpu._cuda_workspace_bytes(*arguments)
-assert emulated > 5000 * 64
+assert torch.ops.tcm_kernels_on_cpu._cuda_multiprocessors() == 2
 try:
-    # More multiprocessors, and so more partial sums, than the two of the emulator.
-    assert torch.ops.tcm_kernels._cuda_workspace_bytes(*arguments) > emulated, "the emulator has answered"
+    assert torch.ops.tcm_kernels._cuda_multiprocessors() > 2, "the emulator has answered"
 except RuntimeError as error:
     assert "CUDA kernel preparation: cudaError" in str(error), error
 sums = torch.zeros(2, dtype=torch.float64)

@@ -66,7 +66,7 @@ WITHOUT_GPU = """
 import importlib, torch
 importlib.import_module("tcm_kernels._cuda")
 try:
-    torch.ops.tcm_kernels._cuda_workspace_bytes(10, 10, 4, True, True, 1 << 26, 64, 2048, 0)
+    torch.ops.tcm_kernels._cuda_multiprocessors()
 except RuntimeError as error:
     print(error)
 try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
+from typing import Any
 
 import cuda_emulator
 import numpy as np
@@ -186,35 +187,40 @@ def test_opcheck_of_counting(relation: str) -> None:
     torch.library.opcheck(torch.ops.tcm_kernels.pair_histogram.default, (*problem, "cuda"))
 
 
+ROWS, COLUMNS, MOST_GROUPS, BIN_COUNT, HI, EDGES, POSITIVES, NEGATIVES = 0, 1, 2, 4, 6, 8, 10, 11
+# Of an argument, or of one of a side's tensors.
 WRONG = {
-    "a transposed matrix": (0, lambda x: x.T.contiguous().T),
-    "float64 embeddings": (0, lambda x: x.double()),
-    "too short an order": (1, lambda x: x[:-1]),
-    "groups of 64 bits": (2, lambda x: x.long()),
-    "no facts of tiles": (5, lambda x: x[:0]),
-    "more groups than a tile has rows": (7, lambda x: 129),
-    "a reference set of other width": (9, lambda x: x[:, :-1].contiguous()),
-    "a reference set of other dtype": (9, lambda x: x.half()),
-    "no labels for the reference set": (13, lambda x: None),
-    "no bins": (18, lambda x: 0),
-    "too many bins": (18, lambda x: MOST_BINS + 1),
-    "an empty range": (20, lambda x: -1.0),
-    "no room for edges": (22, lambda x: x[:-1]),
-    "too small a table": (25, lambda x: x[:-1]),
-    "a table of 32 bits": (24, lambda x: x.int()),
+    "a transposed matrix": (ROWS, 0, lambda x: x.T.contiguous().T),
+    "float64 embeddings": (ROWS, 0, lambda x: x.double()),
+    "too short an order": (ROWS, 1, lambda x: x[:-1]),
+    "groups of 64 bits": (ROWS, 2, lambda x: x.long()),
+    "no facts of tiles": (ROWS, 5, lambda x: x[:0]),
+    "more groups than a tile has rows": (MOST_GROUPS, None, lambda x: 129),
+    "a reference set of other width": (COLUMNS, 0, lambda x: x[:, :-1].contiguous()),
+    "a reference set of other dtype": (COLUMNS, 0, lambda x: x.half()),
+    "too few tensors of the reference set": (COLUMNS, None, lambda side: side[:-1]),
+    "no bins": (BIN_COUNT, None, lambda x: 0),
+    "too many bins": (BIN_COUNT, None, lambda x: MOST_BINS + 1),
+    "an empty range": (HI, None, lambda x: -1.0),
+    "no room for edges": (EDGES, None, lambda x: x[:-1]),
+    "too small a table": (NEGATIVES, None, lambda x: x[:-1]),
+    "a table of 32 bits": (POSITIVES, None, lambda x: x.int()),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_the_private_op_refuses(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever Python hands it: bad input must not crash the process."""
-    seen: list[object] = []
+    seen: list[Any] = []
     right = torch.ops.tcm_kernels_on_cpu._cuda_pair_histogram
     monkeypatch.setattr(torch.ops.tcm_kernels_on_cpu, "_cuda_pair_histogram", lambda *args: seen.extend(args))
     dispatch.histogram_module("cuda").pair_histogram(exact_problem("rectangular", 20, 16, bins=5))
     right(*seen)
-    place, change = WRONG[wrong]
-    seen[place] = change(seen[place])
+    place, of_side, change = WRONG[wrong]
+    if of_side is None:
+        seen[place] = change(seen[place])
+    else:
+        seen[place] = [change(x) if i == of_side else x for i, x in enumerate(seen[place])]
     with pytest.raises(RuntimeError):
         right(*seen)
 

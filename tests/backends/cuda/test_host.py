@@ -1,4 +1,4 @@
-"""Host arithmetic of the CUDA backend: order of tiles, super-tiles, workspace and addresses, at any size."""
+"""Host arithmetic of the CUDA backend: order of tiles, workspace and addresses, at any size."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import cuda_emulator
 import pytest
 import torch
 
+from tcm_kernels.backends import cuda
+from tcm_kernels.backends.gpu.plan import plan_of
+
 cuda_emulator.skip_module_unless_here(beside_a_gpu=True)
 
 POOL = 64 * 2**20
 MILLION = 2**20
-AUTOMATIC, INT8, FULL = range(3)
-HEAD = ("bytes", "zeroed", "programs", "partials", "parts", "edge", "screened", "by_column")
+HEAD = ("bytes", "zeroed", "partials")
 OF_SIDE = ("same_begin", "same_end", "inverse", "own_scale", "code", "error", "scale")
 OF_COLUMNS = tuple(f"column_{name}" for name in OF_SIDE)
 ARRAYS = (
@@ -59,22 +61,23 @@ def test_a_walk_through_half_a_million_tiles_misses_none() -> None:
     assert len(walk(1024, 1024, True, 0, 1)) == 1024 * 1025 // 2
 
 
-def plan(
-    rows: int,
-    columns: int | None,
-    dim: int,
-    *,
-    pool: int = POOL,
-    need_columns: bool = True,
-    screening: int = AUTOMATIC,
+def workspace(
+    rows: int, columns: int | None, dim: int, *, pool: int = POOL
 ) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
-    """The plan's numbers, and first byte and size of each array of its workspace."""
+    """Numbers of the workspace of a screened forward, and first byte and size of each of its arrays."""
     out = (ctypes.c_int64 * 64)()
     c64 = ctypes.c_int64
     is_self = columns is None
-    cuda_emulator.probes().probe_plan(
-        c64(rows), c64(rows if columns is None else columns), c64(dim), is_self, need_columns,
-        c64(pool), screening, 132, out,
+    columns = rows if columns is None else columns
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TCM_KERNELS_GPU_POOL_MIB", str(pool / 2**20))
+        patch.setenv("TCM_KERNELS_GPU_SCREENING", "int8")
+        made = plan_of(
+            rows, columns, dim, is_self=is_self, need_columns=True, tile=cuda.TILE, multiprocessors=132
+        )
+    cuda_emulator.probes().probe_workspace(
+        c64(rows), c64(columns), c64(dim), is_self, made.screened, made.by_column, made.edge,
+        c64(made.programs), c64(len(made.parts)), out,
     )  # fmt: skip
     numbers = dict(zip(HEAD, out, strict=False))
     places = list(out)[len(HEAD) :]
@@ -94,9 +97,9 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("pool", [1, 2**20, POOL])
+@pytest.mark.parametrize("pool", [2**20, POOL])
 def test_arrays_lie_in_the_workspace_side_by_side(shape: tuple[int, int | None, int], pool: int) -> None:
-    numbers, arrays = plan(*shape, pool=pool, screening=INT8)
+    numbers, arrays = workspace(*shape, pool=pool)
     if shape[1] is None:
         arrays = {name: at for name, at in arrays.items() if name not in OF_COLUMNS}
     spans = sorted((at, at + size) for at, size in arrays.values() if at >= 0 and size > 0)
@@ -112,33 +115,8 @@ def test_arrays_lie_in_the_workspace_side_by_side(shape: tuple[int, int | None, 
 @pytest.mark.parametrize(("n", "dim"), [(32768, 512), (131072, 512), (MILLION, 128)])
 def test_memory_stays_within_the_budget(n: int, dim: int) -> None:
     """2.5 float32 buffers of the embeddings and 64 MiB, of which P and Q take two."""
-    numbers, _ = plan(n, None, dim)
+    numbers, _ = workspace(n, None, dim)
     assert numbers["bytes"] <= 0.5 * 4 * n * dim + POOL + 2**20
-
-
-@pytest.mark.parametrize(("mib", "rows"), [(64, 16384), (16, 8192), (1e-6, 256), (1e9, 131072)])
-def test_the_pool_decides_how_large_a_super_tile_is(mib: float, rows: int) -> None:
-    numbers, _ = plan(MILLION, None, 128, pool=max(1, int(mib * 2**20)))
-    assert numbers["edge"] * 128 == rows
-
-
-def test_a_million_rows_take_the_upper_half_of_their_super_tiles() -> None:
-    numbers, _ = plan(MILLION, None, 128)
-    assert numbers["parts"] == 64 * 65 // 2
-    assert numbers["by_column"], "super-tiles off the diagonal are read both ways"
-    assert plan(MILLION, None, 128, need_columns=False)[0]["by_column"] == 0
-    assert plan(16384, None, 128)[0]["by_column"] == 0
-    assert plan(64, 64, 16)[0]["by_column"]
-
-
-def test_small_matrices_and_endless_rows_are_not_screened() -> None:
-    assert plan(2048, None, 64)[0]["screened"]
-    assert not plan(2047, None, 64)[0]["screened"]
-    assert plan(100, None, 64, screening=INT8)[0]["screened"]
-    assert not plan(100000, None, 64, screening=FULL)[0]["screened"]
-    assert plan(4096, None, 32768)[0]["screened"]
-    assert not plan(4096, None, 32769)[0]["screened"], "products of such codes may not fit into 30 bits"
-    assert not plan(4096, None, 0, screening=INT8)[0]["screened"], "there are no codes"
 
 
 def test_addresses_of_bits_do_not_wrap_at_the_largest_super_tile() -> None:

@@ -27,11 +27,11 @@ sys.path.insert(0, "tests/support")
 from agreement import assert_agrees, run
 from cases import Case
 from engines import Engine
-from tcm_kernels.backends import cuda
-cuda.USELESS_FROM = 1.0
+from tcm_kernels.backends.gpu import plan
+plan.USELESS_FROM = 1.0
 for screening, list_most in (("int8", 64), ("int8", 128 * 128), ("full", 8)):
     os.environ["TCM_KERNELS_GPU_SCREENING"] = screening
-    cuda.LIST_MOST = list_most
+    plan.LIST_MOST = list_most
     for relation in ("self", "rectangular_with_self_offset"):
         for look, labels in (("random", "unbalanced"), ("clustered", "shuffled")):
             inputs = Case(relation=relation, n=140, d=70, look=look, labels=labels, extra=9).build()
@@ -59,9 +59,9 @@ sys.path.insert(0, "tests/support")
 from agreement import assert_agrees, run
 from cases import Case
 from engines import Engine
-from tcm_kernels.backends import cuda
+from tcm_kernels.backends.gpu import plan
 os.environ["TCM_KERNELS_GPU_SCREENING"] = "int8"
-cuda.USELESS_FROM, cuda.LIST_MOST = 1.0, 128 * 128
+plan.USELESS_FROM, plan.LIST_MOST = 1.0, 128 * 128
 inputs = Case(relation="rectangular_with_self_offset", n=3, d=8, look="random", extra=4450).build()
 assert_agrees(run(Engine("cuda", "cpu"), inputs), inputs)
 """

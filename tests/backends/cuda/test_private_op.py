@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cuda_emulator
 import pytest
 import torch
@@ -17,9 +19,9 @@ pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
 
 
 @pytest.fixture
-def arguments_of_the_op(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+def arguments_of_the_op(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the Python side hands to the private op."""
-    seen: list[object] = []
+    seen: list[Any] = []
     ops = torch.ops.tcm_kernels_on_cpu
     right = ops._cuda_pair_sums
     dispatch.why_not_here("cuda")
@@ -31,32 +33,40 @@ def arguments_of_the_op(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return seen
 
 
+ROWS, COLUMNS, MARGINS, EDGE, PROGRAMS, PARTS, WORKSPACE = 0, 1, 2, 6, 7, 10, 14
+# Of an argument, or of one of a side's tensors.
 WRONG = {
-    "a transposed matrix": (0, lambda x: x.T.contiguous().T),
-    "float64 embeddings": (0, lambda x: x.double()),
-    "too short an order": (1, lambda x: x[:-1]),
-    "an order of 32 bits": (1, lambda x: x.to(torch.int32)),
-    "too few labels": (2, lambda x: x[:-1]),
-    "no self_index beside a reference set": (3, lambda x: None),
-    "self_index of 64 bits": (3, lambda x: x.long()),
-    "a reference set of other width": (6, lambda x: x[:, :-1].contiguous()),
-    "a reference set of other dtype": (6, lambda x: x.half()),
-    "no order of the reference set": (7, lambda x: None),
-    "no labels of the reference set": (8, lambda x: None),
-    "no self_index of the reference set": (9, lambda x: None),
-    "float32 margins": (12, lambda x: x.float()),
-    "a negative pool": (14, lambda x: -1),
-    "an unknown screening": (17, lambda x: 3),
-    "too small a workspace": (21, lambda x: x[:-1]),
+    "a transposed matrix": (ROWS, 0, lambda x: x.T.contiguous().T),
+    "float64 embeddings": (ROWS, 0, lambda x: x.double()),
+    "too short an order": (ROWS, 1, lambda x: x[:-1]),
+    "an order of 32 bits": (ROWS, 1, lambda x: x.to(torch.int32)),
+    "too few labels": (ROWS, 2, lambda x: x[:-1]),
+    "self_index of 64 bits": (ROWS, 3, lambda x: x.long()),
+    "a reference set of other width": (COLUMNS, 0, lambda x: x[:, :-1].contiguous()),
+    "a reference set of other dtype": (COLUMNS, 0, lambda x: x.half()),
+    "too few tensors of a side": (ROWS, None, lambda side: side[:3]),
+    "no rows": (ROWS, None, lambda side: []),
+    "an order, but no labels of the reference set": (COLUMNS, None, lambda side: side[:2]),
+    "float32 margins": (MARGINS, None, lambda x: x.float()),
+    "super-tiles without tiles": (EDGE, None, lambda _: 0),
+    "more programs than tiles": (PROGRAMS, None, lambda _: 2**40),
+    "half a super-tile": (PARTS, None, lambda parts: parts[:-1]),
+    "a super-tile outside of the matrix": (PARTS, None, lambda parts: [1, *parts[1:]]),
+    "a number of 64 bits": (PARTS, None, lambda parts: [2**40, *parts[1:]]),
+    "too small a workspace": (WORKSPACE, None, lambda x: x[:-1]),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_the_private_op_refuses(wrong: str, arguments_of_the_op: list[object]) -> None:
+def test_the_private_op_refuses(wrong: str, arguments_of_the_op: list[Any]) -> None:
     """Whatever Python hands it: bad input must not crash the process."""
-    place, change = WRONG[wrong]
+    place, of_side, change = WRONG[wrong]
     torch.ops.tcm_kernels_on_cpu._cuda_pair_sums(*arguments_of_the_op)
-    arguments_of_the_op[place] = change(arguments_of_the_op[place])
+    argument = arguments_of_the_op[place]
+    if of_side is None:
+        arguments_of_the_op[place] = change(argument)
+    else:
+        arguments_of_the_op[place] = [change(x) if i == of_side else x for i, x in enumerate(argument)]
     with pytest.raises(RuntimeError):
         torch.ops.tcm_kernels_on_cpu._cuda_pair_sums(*arguments_of_the_op)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks.harness import workload
 from benchmarks.harness.workload import Case
 from tcm_kernels.backends.contract import Problem
+from tcm_kernels.backends.gpu import plan
 
 N = 8192
 KINDS = ("clusters", "correlated", "spectrum")
@@ -52,15 +53,14 @@ ROW_TILES = (3, 11, 19, 40)
 def left_by_triton(emb: Tensor, labels: Tensor, margin_minus: float, patch: pytest.MonkeyPatch) -> Tensor:
     """(N, N) candidates of the interpreted kernels, in whole tiles on and above the diagonal."""
     forward = importlib.import_module("tcm_kernels.backends.triton.forward")
-    tiles = importlib.import_module("tcm_kernels.backends.triton.tiles")
     residual = importlib.import_module("tcm_kernels.backends.gpu.residual")
     patch.setenv("TCM_KERNELS_GPU_SCREENING", "int8")
-    patch.setattr(tiles, "LIST_MOST", TILE**2)  # no tile is dense, so that all bits are written both ways
+    patch.setattr(plan, "LIST_MOST", TILE**2)  # no tile is dense, so that all bits are written both ways
     margins = torch.tensor([0.9, margin_minus], dtype=torch.float64)
     problem = Problem(emb, labels, None, None, margins, None, False, False, "highest")
     call = forward.Forward(problem, torch.zeros(residual.residual_bytes(problem), dtype=torch.uint8))
-    (part,) = call.parts
-    call._sweep(part, (call.samples, call.max_candidates, call.has_dense_tile))
+    (part,) = call.plan.parts
+    call._sweep(part, (call.samples, call.plan.max_candidates, call.has_dense_tile))
     filled = in_pairs(call.directory.view(part.rows, part.rows) != 0)
     words = call.row_bits.view(part.rows * TILE, -1)
     return (words[:, :, None] >> torch.arange(32, dtype=torch.int32) & 1).bool().flatten(1) & filled

@@ -30,9 +30,7 @@ from op_arguments import pair_sums_arguments, residual_size
 if not interprets_triton():
     pytest.skip("the kernels run on a GPU here, or triton is not installed", allow_module_level=True)
 
-plan, small, tiles = (
-    importlib.import_module(f"tcm_kernels.backends.triton.{name}") for name in ("plan", "small", "tiles")
-)
+small = importlib.import_module("tcm_kernels.backends.triton.small")
 ENGINE = Engine("triton", "cpu")
 pytestmark = [
     pytest.mark.no_cover,
@@ -74,7 +72,7 @@ def test_agrees_with_the_float64_reference(case: Case, monkeypatch: pytest.Monke
 
 def is_small_batch(case: Case) -> bool:
     m = case.n if case.relation == "self" else case.m
-    small_enough = plan.is_small(case.n, m, case.d * case.dtype.itemsize) and pairs_of(case) <= 140**2
+    small_enough = small.takes(case.n, m, case.d * case.dtype.itemsize) and pairs_of(case) <= 140**2
     return small_enough and case.dtype != torch.float64
 
 
@@ -144,21 +142,3 @@ def test_a_setting_that_makes_no_sense_is_refused(
     inputs = Case(n=4, d=small.LARGEST_ROW).build()  # small batches have no pool
     with pytest.raises(ValueError, match=f"{name}: got '{value}'"):
         run(ENGINE, inputs)
-
-
-def test_the_pool_decides_how_large_a_super_tile_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    for mib, rows in ((64, 16384), (16, 8192), (1e-9, 256), (1e9, 131072)):
-        monkeypatch.setenv("TCM_KERNELS_GPU_POOL_MIB", str(mib))
-        assert plan.super_tile_tiles() * tiles.TILE == rows
-
-
-@pytest.mark.parametrize("is_self", [True, False])
-def test_super_tiles_hold_every_tile_once(is_self: bool) -> None:
-    seen = torch.zeros(11, 11, dtype=torch.int32)
-    for part in plan.super_tiles(11, 11, 4, is_self=is_self):
-        seen[part.row : part.row + part.rows, part.column : part.column + part.columns] += 1
-    expected = torch.ones_like(seen)
-    if is_self:  # whole super-tiles above the diagonal, of which those on it are halved later
-        block = torch.arange(11) // 4
-        expected = (block[:, None] <= block[None, :]).to(torch.int32)
-    assert torch.equal(seen, expected)

@@ -21,6 +21,7 @@ from gpu_kernels import (
     wild_rows,
 )
 
+from tcm_kernels.backends.gpu import plan
 from tcm_kernels.backends.order import LabelOrder
 from tcm_kernels.backends.torch_tiled import thresholds_of
 
@@ -46,7 +47,6 @@ CERTIFICATE = (ROOT / "csrc/common/certificate.h").read_text()
         ("ROUND_UP_TINY", "kRoundUpTiny"),
         ("SLACK", "kSlack"),
         ("SMALLEST_TILE_SCALE", "kSmallestTileScale"),
-        ("LARGEST_SCREENED_DIM", "kLargestScreenedDim"),
     ],
 )
 def test_the_certificate_has_the_constants_of_its_derivation(ours: str, theirs: str) -> None:
@@ -224,10 +224,9 @@ def test_the_certificate_is_not_vacuous() -> None:
 
 @pytest.mark.parametrize("rows", ADVERSARIES.values(), ids=ADVERSARIES)
 def test_no_pair_is_lost_with_margins_where_the_bound_bites(rows, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = importlib.import_module("tcm_kernels.backends.triton.forward")
     monkeypatch.setenv("TCM_KERNELS_GPU_SCREENING", "int8")
-    monkeypatch.setattr(forward, "USELESS_FROM", 1.0)  # whatever is left is decided one by one
-    monkeypatch.setattr(tiles, "LIST_MOST", 32 * 32)
+    monkeypatch.setattr(plan, "USELESS_FROM", 1.0)  # whatever is left is decided one by one
+    monkeypatch.setattr(plan, "LIST_MOST", 32 * 32)
     monkeypatch.setattr(tiles, "TILE", 32)
     labels = torch.randint(12, (34,), generator=generator(7))
     assert_no_pair_is_lost(Engine("triton", "cpu"), rows(34, 96), labels, ranks=(2, 20))
@@ -250,6 +249,6 @@ def test_the_sample_tells_a_model_that_has_learnt_from_one_that_has_not(
     for look in ("random", "collapsed"):
         inputs = Case(n=128, d=64, look=look, labels="all_different").build()
         run(Engine("triton", "cpu"), dataclasses.replace(inputs, margin_minus=0.5))
-    learnt, untrained = (int(call.samples.sum()) > call.max_candidates for call in calls)
+    learnt, untrained = (int(call.samples.sum()) > call.plan.max_candidates for call in calls)
     assert not learnt
     assert untrained
