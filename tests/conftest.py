@@ -45,11 +45,29 @@ LONG = (
     "backends/cuda/test_planted_faults.py",
     "benchmarks/quality/test_direction.py",
 )
+# What `make check` leaves to `make test`, beside tests that are marked so one by one: kernels that are
+# interpreted, emulated or compiled, whole trainings, browsers.
+SLOW = (
+    "backends/triton/",
+    "backends/cuda/",
+    "backends/gpu/test_settings.py",
+    "backends/gpu/test_screening_candidates.py",
+    "backends/gpu/test_compile_for_gpu.py",
+    "backends/cpu/test_class_screening.py",
+    "benchmarks/",
+    "demo/",
+    "evaluation/test_report_in_browser.py",
+)
 # Whether a GPU's results are right is to be known before how it gets there: streams, graphs, memory, time.
 LAST = ("backends/gpu/test_gpu.py",)
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` asks for markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(f"/tests/{name}" in item.path.as_posix() for name in SLOW):
+            item.add_marker(pytest.mark.slow)
+
     def turn(item: pytest.Item) -> tuple[bool, bool]:
         file = item.path.as_posix()
         return file.endswith(LAST), not file.endswith(LONG)
