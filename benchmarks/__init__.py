@@ -16,6 +16,7 @@
         result_files.py  the files of records: merged, replaced at once
         attempts.py      what is not measured, why, and how often it was tried
         table.py         records -> Markdown
+        quoted.py        figures in documents, each between comments that name it
         launches.py      what the `triton` backend would launch, recorded and compiled without a GPU
     suites/     what is measured, each `python -m benchmarks.suites.<name>`
         grid.py          the loss over all sweeps -> results/<device>.json and .md
@@ -25,7 +26,7 @@
         test_loss.py     `pytest benchmarks/ --benchmark-only`
     reports/    from the files of results alone
         figures.py       pictures: `python -m benchmarks.reports.figures`
-        readme.py        the figures in README.md
+        readme.py        README's figures of speed and memory
     quality/    `python -m benchmarks.quality`: what TCM adds to a base loss
     gpu/        `python -m benchmarks.gpu`: all of this and the tests on a machine with a GPU, in minutes
     sass/       `python -m benchmarks.sass`: clocks predicted from compiled code; no measurement

@@ -6,28 +6,15 @@ row and round; times are medians, in brackets the quartiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import collections
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from benchmarks.harness import attempts, measure, opponents, stages, sweeps, workload
 
+Record = dict[str, Any]
 Cell = dict[str, Any]
-
-HEADINGS = (
-    "case",
-    "hard density",
-    "U",
-    "U, allocating",
-    "ours, forward",
-    "ours, forward+backward",
-    "dense PyTorch, forward+backward",
-    "torch.compile, forward+backward",
-    "pytorch-metric-learning, forward+backward",
-    "peak memory, ours",
-    "peak memory, dense",
-    "error of loss / gradient, ours",
-    "error of loss / gradient, dense",
-)
+Column = Callable[[Record], str]
 
 NOTES = """\
 U is one bare `torch.mm(x, x.T, out=...)` in the same dtype and shape. All columns of a row were measured
@@ -50,28 +37,17 @@ Shares of one forward and backward of ours; medians over some calls, beside the 
 here also collects what the backward needs. "{stages.CALLING}" is the forward outside the kernel's stages:
 Python, and the allocation of tensors."""
 
-DESCRIPTIONS = {
-    "batches": "Batches of several sizes",
-    "density": "Over the hard density",
-    "N": "Over the batch size",
-    "D": "Over the dimension",
-    "samples a class": "Over the samples a class",
-    "kinds": "Over kinds of embeddings",
-    "training": "Over the epochs of the demo's training",
-    "GPU, small batches": "On a GPU: small batches",
-    "GPU, headline": "On a GPU: headline shapes",
-    "GPU, large shapes": "On a GPU: large shapes",
-    "GPU, density": "On a GPU: over the hard density",
-}
-"""Headings, by sweep."""
-
 
 def markdown(results: dict[str, Any]) -> str:
     """The table of what `benchmarks.suites.grid` wrote: {"records": [...], ...}."""
     records = results["records"]
     lines = [f"# Benchmarks: {results['slug']}", ""]
     if records:
-        lines += _measured(records)
+        lines += _environment(records)
+        for heading, members in _sections(records):
+            rows = ([text(record) for text in COLUMNS.values()] for record in members)
+            lines += ["", f"## {heading}", "", *grid(COLUMNS, rows)]
+        lines += ["", NOTES, *_replays(records), "", "## Where the time goes", "", *_stages(records)]
     else:
         lines += ["No case was measured."]
     lines += gpu_sections(results)
@@ -82,21 +58,12 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _measured(records: list[dict[str, Any]]) -> list[str]:
-    lines = _environment(records)
-    for heading, members in _sections(records):
-        lines += ["", f"## {heading}", "", *grid(HEADINGS, (_row(record) for record in members))]
-    lines += ["", NOTES]
-    lines += _replays(records)
-    return [*lines, "", "## Where the time goes", "", *_stages(records)]
-
-
 def gpu_sections(results: dict[str, Any]) -> list[str]:
     """What benchmarks/gpu leaves beside the records: kernels' counters, and how its steps went."""
     lines = []
     if profiles := results.get("profile"):
         rows = [
-            [f"`{backend}`", kernel["kernel"], *(_counter(kernel, name) for name in PROFILE_HEADINGS)]
+            [f"`{backend}`", kernel["kernel"], *(_counter(kernel.get(name)) for name in PROFILE_HEADINGS)]
             for backend, kernels in profiles.items()
             for kernel in kernels
         ]
@@ -108,23 +75,20 @@ def gpu_sections(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _counter(kernel: dict[str, Any], name: str) -> str:
-    value = kernel.get(name)
+def _counter(value: dict[str, float] | float | None) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{part} {share:.3g}" for part, share in value.items())
     return "not measured" if value is None else f"{value:.4g}"
 
 
-def _sections(records: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _sections(records: list[Record]) -> Iterator[tuple[str, list[Record]]]:
     """A heading and its records for each sweep that has some; a record may be in several."""
-    by_title: dict[str, list[dict[str, Any]]] = {}  # in it a record for each backend
-    for record in records:
-        by_title.setdefault(record["case"]["title"], []).append(record)
-    for name in sweeps.SWEEPS:
-        members = [record for title in sweeps.titles(name) for record in by_title.get(title, ())]
-        if members:
-            yield DESCRIPTIONS[name], members
-    in_a_sweep = {case.title for case in sweeps.cases()}
+    titles = {name: sweeps.titles(name) for name in sweeps.SWEEPS}
+    for name, of_sweep in titles.items():
+        members = [record for record in records if record["case"]["title"] in of_sweep]
+        if members:  # in the order of the sweep; the records of a case, one a backend, as they stand
+            yield f"Sweep: {name}", sorted(members, key=lambda each: of_sweep.index(each["case"]["title"]))
+    in_a_sweep = set().union(*titles.values())
     others = [record for record in records if record["case"]["title"] not in in_a_sweep]
     if others:
         yield "Other cases", others
@@ -137,7 +101,7 @@ def grid(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def _stages(records: list[dict[str, Any]]) -> list[str]:
+def _stages(records: list[Record]) -> list[str]:
     """A row a case: the seconds of one forward and backward, and the share of each part."""
     measured = [record for record in records if _get(record, "stages", "status") == "measured"]
     if not measured:
@@ -145,52 +109,46 @@ def _stages(records: list[dict[str, Any]]) -> list[str]:
     parts = list(dict.fromkeys(part for record in measured for part in record["stages"]["seconds"]))
     rows = []
     for record in records:
-        start = [f"{record['case']['title']} (`{record['backend']}`)", f"{record['hard_density']:.2g}"]
-        if record not in measured:
-            rows.append([*start, _get(record, "stages", "status") or "not measured", *("" for _ in parts)])
-            continue
-        times = record["stages"]["seconds"]
-        whole = sum(times.values())
-        shares = [f"{times[part] / whole:.0%}" if part in times else "" for part in parts]
-        rows.append([*start, seconds(whole), *shares])
+        rows.append([_case_and_backend(record), f"{record['hard_density']:.2g}"])
+        if record in measured:
+            times = record["stages"]["seconds"]
+            whole = sum(times.values())
+            shares = (f"{times[part] / whole:.0%}" if part in times else "" for part in parts)
+            rows[-1] += [seconds(whole), *shares]
+        else:
+            rows[-1] += [_get(record, "stages", "status") or "not measured", *("" for _ in parts)]
     return [*grid(["case", "hard density", "forward+backward", *parts], rows), "", STAGE_NOTES]
 
 
-def _replays(records: list[dict[str, Any]]) -> list[str]:
+def _replays(records: list[Record]) -> list[str]:
     """A row for each case that was also measured as CUDA-graph replays; no section without one."""
-    rows = []
-    for record in records:
-        unit = _get(record, "units", measure.UNIT_REPLAYED)
-        if unit is None:
-            continue
-        case = f"{record['case']['title']} (`{record['backend']}`)"
-        row = [case, f"{record['hard_density']:.2g}", _time(unit)]
-        for name in (opponents.OURS, opponents.DENSE, opponents.COMPILED):
-            row += [_time(_get(record, "competitors", name, "replays", step)) for step in workload.STEPS]
-        rows.append(row)
-    if not rows:
+    columns: dict[str, Column] = {
+        "case": _case_and_backend,
+        "hard density": lambda record: f"{record['hard_density']:.2g}",
+        "U": _time("units", measure.UNIT_REPLAYED),
+    }
+    for name in (opponents.OURS, opponents.DENSE, opponents.COMPILED):
+        for step in workload.STEPS:
+            called = "ours" if name == opponents.OURS else name
+            columns[f"{called}, {step}"] = _time("competitors", name, "replays", step)
+    replayed = [record for record in records if _get(record, "units", measure.UNIT_REPLAYED)]
+    if not replayed:
         return []
-    names = ("ours", "dense PyTorch", "torch.compile")
-    headings = [f"{name}, {step}" for name in names for step in workload.STEPS]
-    lines = grid(["case", "hard density", "U", *headings], rows)
+    lines = grid(columns, ([text(record) for text in columns.values()] for record in replayed))
     return ["", "## As CUDA-graph replays", "", *lines, "", REPLAY_NOTES]
 
 
-def _environment(records: list[dict[str, Any]]) -> list[str]:
+def _environment(records: list[Record]) -> list[str]:
     """A line a fact; where records of several runs differ, every value with how many it holds for."""
     lines = []
     for name in _facts(records[0]):
-        values = [_facts(record)[name] for record in records]
-        counts = {value: values.count(value) for value in dict.fromkeys(values)}
-        if len(counts) == 1:
-            lines.append(f"- {name}: {values[0]}")
-        else:
-            each = "; ".join(f"{value} ({count} cases)" for value, count in counts.items())
-            lines.append(f"- {name}: {each}")
+        counts = collections.Counter(_facts(record)[name] for record in records)
+        several = "; ".join(f"{value} ({count} cases)" for value, count in counts.items())
+        lines.append(f"- {name}: {several if len(counts) > 1 else next(iter(counts))}")
     return lines
 
 
-def _facts(record: dict[str, Any]) -> dict[str, str]:
+def _facts(record: Record) -> dict[str, str]:
     there = record["environment"]
     units = ", ".join(there["cpu_int8_units"]) or "none"
     return {
@@ -213,30 +171,13 @@ def commit(environment: dict[str, Any]) -> str:
     return at["hash"][:12] + (" with local changes" if at["dirty"] else "")
 
 
-def _row(record: dict[str, Any]) -> list[str]:
-    cells = record["competitors"]
+def _case_and_backend(record: Record) -> str:
+    return f"{record['case']['title']} (`{record['backend']}`)"
 
-    def both(name: str) -> str:
-        return _time(_get(cells, name, "steps", "forward+backward"))
 
-    at_a_margin = " (†)" if record.get("share_of_hard_pairs_at_a_margin") else ""
-    said = [record[key] for key in ("backend_simd", "backend_screening") if record.get(key)]
-    backend = ", ".join([f"`{record['backend']}`", *said])
-    return [
-        f"{record['case']['title']} ({backend})",
-        f"{record['hard_density']:.2g}",
-        _time(_get(record, "units", measure.UNIT)),
-        _time(_get(record, "units", measure.UNIT_ALLOCATING)),
-        _time(_get(cells, opponents.OURS, "steps", "forward")),
-        both(opponents.OURS),
-        both(opponents.DENSE),
-        both(opponents.COMPILED),
-        both(opponents.METRIC_LEARNING),
-        _memory(_get(cells, opponents.OURS, "memory")),
-        _memory(_get(cells, opponents.DENSE, "memory")),
-        _errors(_get(cells, opponents.OURS, "error"), at_a_margin),
-        _errors(_get(cells, opponents.DENSE, "error"), at_a_margin),
-    ]
+def _case_and_way(record: Record) -> str:
+    said = [f"`{record['backend']}`", record.get("backend_simd"), record.get("backend_screening")]
+    return f"{record['case']['title']} ({', '.join(filter(None, said))})"
 
 
 def _get(value: Any, *keys: str) -> Any:
@@ -257,36 +198,69 @@ def _no_figure(cell: Cell | None) -> str | None:
     return None if cell["status"] == "measured" else cell["status"]
 
 
-def _time(cell: Cell | None) -> str:
+def _time(*keys: str) -> Column:
     """Like "12.3 ms, 0.21 × U [0.20, 0.23]"; U itself with quartiles of its time."""
-    no_figure = _no_figure(cell)
-    if no_figure is not None or cell is None:
-        return no_figure or ""
-    text = seconds(cell["seconds"]["median"])
-    ratio = cell["ratio_to_unit"]
-    if ratio is None:
-        return text + " (no U to compare with)"
-    if ratio["median"] == ratio["q1"] == ratio["q3"] == 1:  # U itself: its own quartiles say more
-        return f"{text} [{seconds(cell['seconds']['q1'])}, {seconds(cell['seconds']['q3'])}]"
-    median, q1, q3 = (
-        f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-        for value in (ratio["median"], ratio["q1"], ratio["q3"])
-    )
-    return f"{text}, {median} × U [{q1}, {q3}]"
+
+    def text(record: Record) -> str:
+        cell = _get(record, *keys)
+        if no_figure := _no_figure(cell):
+            return no_figure
+        time, ratio = cell["seconds"], cell["ratio_to_unit"]
+        if ratio is None:
+            return f"{seconds(time['median'])} (no U to compare with)"
+        if ratio["median"] == ratio["q1"] == ratio["q3"] == 1:  # U itself: its own quartiles say more
+            return f"{seconds(time['median'])} [{seconds(time['q1'])}, {seconds(time['q3'])}]"
+        median, q1, q3 = (
+            f"{ratio[key]:.3g}" if ratio[key] < 1000 else f"{ratio[key]:,.0f}"
+            for key in ("median", "q1", "q3")
+        )
+        return f"{seconds(time['median'])}, {median} × U [{q1}, {q3}]"
+
+    return text
 
 
-def _memory(cell: Cell | None) -> str:
-    no_figure = _no_figure(cell)
-    return no_figure if no_figure is not None or cell is None else size(cell["peak_bytes"])
+def _both(name: str) -> Column:
+    return _time("competitors", name, "steps", "forward+backward")
 
 
-def _errors(errors: dict[str, float | None] | None, mark: str) -> str:
-    if errors is None:
-        return "not measured"
-    return " / ".join("not measured" if e is None else f"{e:.1e}" for e in errors.values()) + mark
+def _memory(name: str) -> Column:
+    def text(record: Record) -> str:
+        cell = _get(record, "competitors", name, "memory")
+        return _no_figure(cell) or size(cell["peak_bytes"])
+
+    return text
 
 
-def _reasons(record: dict[str, Any]) -> list[str]:
+def _errors(name: str) -> Column:
+    def text(record: Record) -> str:
+        errors = _get(record, "competitors", name, "error")
+        if errors is None:
+            return "not measured"
+        mark = " (†)" if record.get("share_of_hard_pairs_at_a_margin") else ""
+        return " / ".join("not measured" if e is None else f"{e:.1e}" for e in errors.values()) + mark
+
+    return text
+
+
+COLUMNS: dict[str, Column] = {
+    "case": _case_and_way,
+    "hard density": lambda record: f"{record['hard_density']:.2g}",
+    "U": _time("units", measure.UNIT),
+    "U, allocating": _time("units", measure.UNIT_ALLOCATING),
+    "ours, forward": _time("competitors", opponents.OURS, "steps", "forward"),
+    "ours, forward+backward": _both(opponents.OURS),
+    "dense PyTorch, forward+backward": _both(opponents.DENSE),
+    "torch.compile, forward+backward": _both(opponents.COMPILED),
+    "pytorch-metric-learning, forward+backward": _both(opponents.METRIC_LEARNING),
+    "peak memory, ours": _memory(opponents.OURS),
+    "peak memory, dense": _memory(opponents.DENSE),
+    "error of loss / gradient, ours": _errors(opponents.OURS),
+    "error of loss / gradient, dense": _errors(opponents.DENSE),
+}
+"""Heading and text of each column of a sweep's table."""
+
+
+def _reasons(record: Record) -> list[str]:
     """Why cells of this record have no figure, for those that did not say so themselves."""
     found = []
     for name, cell in record["competitors"].items():

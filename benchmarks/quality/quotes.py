@@ -3,11 +3,11 @@
     python -m benchmarks.quality.quotes          put the figures in their places
     python -m benchmarks.quality.quotes --check  exit 1 if a document shows others
 
-A figure stands between two comments that a reader of the page does not see:
+A figure stands between two comments (benchmarks/harness/quoted.py):
 
     <!--study random-0/supcon opis change-->-17 % (-20 to -14)<!--/study-->
 
-The first names a split and a base loss, which are the first two parts of the key of every run behind it in
+The name gives a split and a base loss, which are the first two parts of the key of every run behind it in
 runs.csv; a measure, a column there; and what is told of it:
 
     without              the mean over the seeds of the base alone
@@ -25,14 +25,13 @@ it is for: of a run of a search those to choose by.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from benchmarks import ROOT
+from benchmarks.harness import quoted
+from benchmarks.harness.quoted import QuoteError
 from benchmarks.harness.result_files import FOLDER
 
 from . import summary
@@ -42,15 +41,10 @@ from .records import Records, Row
 from .summary import Compared
 from .table import change_text, matched_text, settings_text, value_text
 
+KIND = "study"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "recipe.md")
-_OPEN, _CLOSE = "<!--study ", "<!--/study-->"
-_QUOTE = re.compile(rf"({_OPEN}([^>]+?)-->)((?:(?!{_OPEN}).)*?)({_CLOSE})", re.DOTALL)
 _ARMS: dict[str, Arm] = {"tuned": "tcm", "default": "tcm_default", "alone": "alone"}
 _ACCURACIES = {"at-equal-recall": "recall_at_1", "at-equal-tar": "tar_at_1e-3"}
-
-
-class QuoteError(ValueError):
-    """A document quotes what the study does not have; the message names it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,29 +63,6 @@ class Study:
     def of(cls, records: Records, size: Size) -> Study:
         """From the records."""
         return cls(summary.compared(records, size), records.runs())
-
-
-def updated(text: str, study: Study) -> str:
-    """A document with its figures in place.
-
-    Raises:
-        QuoteError: figures that there are not, all of them, or a comment without the one that closes it.
-    """
-    if len(_QUOTE.findall(text)) != text.count(_OPEN):
-        raise QuoteError(f"a figure without its {_CLOSE}")
-    wrong = []
-
-    def put(found: re.Match[str]) -> str:
-        try:
-            return f"{found[1]}{quote(found[2], study)}{found[4]}"
-        except QuoteError as error:
-            wrong.append(str(error))
-            return found[0]
-
-    text = _QUOTE.sub(put, text)
-    if wrong:
-        raise QuoteError("; ".join(dict.fromkeys(wrong)))
-    return text
 
 
 def quote(named: str, study: Study) -> str:
@@ -138,32 +109,12 @@ def _of_measure(row: Compared, measure: str, form: str, arm: Arm | None, named: 
     raise QuoteError(f"no such figure: {named!r}")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.quality.quotes", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if figures differ")
-    parser.add_argument("documents", nargs="*", type=Path, default=list(DOCUMENTS), metavar="FILE")
-    options = parser.parse_args(arguments)
     study = Study.of(Records(FOLDER / "quality"), FULL)
-    failed = False
-    for document in options.documents:
-        before = document.read_text(encoding="utf-8")
-        try:
-            after = updated(before, study)
-        except QuoteError as error:
-            print(f"{document}: {error}", file=sys.stderr)
-            failed = True
-            continue
-        if options.check:
-            for old, new in zip(_QUOTE.findall(before), _QUOTE.findall(after), strict=True):
-                if old != new:
-                    print(f"{document}: {old[1]}: is {old[2]!r}, the study has {new[2]!r}", file=sys.stderr)
-                    failed = True
-        else:
-            document.write_text(after, encoding="utf-8")
-    return int(failed)
+    return quoted.main(
+        "benchmarks.quality.quotes", __doc__, KIND, lambda name: quote(name, study), DOCUMENTS, arguments
+    )
 
 
 if __name__ == "__main__":

@@ -1,36 +1,46 @@
-"""README's figures, made from files under benchmarks/results/ and from nothing else.
+"""README's figures of speed and memory, made from files under benchmarks/results/ and from nothing else.
 
-    python -m benchmarks.reports.readme          put the figures between the markers of README.md
+    python -m benchmarks.reports.readme          put the figures in their places
     python -m benchmarks.reports.readme --check  exit 1 if README.md shows others
 
-A test runs the check, so that README cannot keep a figure that no file has. What there is no file for, or
-no record, README does not mention: pictures, screening without 8-bit units, the training step.
+A figure stands between two comments (benchmarks/harness/quoted.py). Its name gives a record, one of those
+below, and the way to the figure within it:
+
+    <!--bench headline competitors/tcm_kernels/steps/forward+backward-->0.18<!--/bench-->
+
+    headline, full-precision   the headline case as `benchmarks.suites.grid` measured it, the second with
+                               full-precision screening
+    histogram                  the largest that `benchmarks.suites.histogram` counted
+    step-1024-0, ...           `benchmarks.suites.training_step`, by batch size and epoch
+
+`<!--bench table-->` is the table of ROWS, `<!--bench cases-->` how many cases its file has.
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import math
-import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
-from benchmarks.harness import digits, opponents, result_files, table
-from benchmarks.harness.result_files import FOLDER, Results, load, load_if_there
+from benchmarks.harness import digits, opponents, quoted, result_files, table
+from benchmarks.harness.quoted import QuoteError
+from benchmarks.harness.result_files import FOLDER, Results
 from benchmarks.harness.workload import STEPS, Case
-from benchmarks.reports import figures
 from benchmarks.suites import grid, histogram, training_step
 
+KIND = "bench"
 README = ROOT / "README.md"
 SLUG = "cpu-intel-xeon-2-threads"
-RESULTS = FOLDER / f"{SLUG}.json"
-FULL_PRECISION = FOLDER / f"{SLUG}{grid.SUFFIXES['full']}.json"
-TRAINING_STEP = training_step.path(FOLDER, SLUG)
-HISTOGRAM = histogram.path(FOLDER, SLUG)
 FORWARD, BOTH = STEPS
+FILES = {
+    "headline": FOLDER / f"{SLUG}.json",
+    "full-precision": FOLDER / f"{SLUG}{grid.SUFFIXES['full']}.json",
+    "histogram": histogram.path(FOLDER, SLUG),
+    "step": training_step.path(FOLDER, SLUG),
+}
 
 HEADLINE = Case(8192, 512, density=1e-3)
 # The table stays short: sizes, then densities, then kinds. Everything is in the Markdown file of the results.
@@ -50,6 +60,65 @@ ROWS = (
     Case(8192, digits.D, kind="demo", epoch=digits.LAST_EPOCH),
 )
 SIMILAR = 3.0  # times as dense or as sparse: still the case that a row means
+
+
+def figure(name: str, files: dict[str, Results]) -> str:
+    """The figure of a name as above, out of files by the names of FILES.
+
+    Raises:
+        QuoteError: there is no such figure.
+    """
+    if name == "cases":
+        return str(len(result_files.preferred(files["headline"]["records"])))
+    if name == "table":
+        return f"\n{rows(files['headline'])}\n"
+    which, _, way = name.partition(" ")
+    value: Any = _record(which, files)
+    for key in way.split("/"):
+        if not isinstance(value, dict) or key not in value:
+            raise QuoteError(f"no such figure: {name!r}")
+        value = value[key]
+    text = _text(value, way)
+    if text is None:
+        raise QuoteError(f"no such figure: {name!r}")
+    return text
+
+
+def _text(value: Any, way: str) -> str | None:
+    """A value as README shows it; None for what is no figure."""
+    match value:
+        case {"ratio_to_unit": _}:
+            text = _ratio(value)
+        case {"peak_bytes": _}:
+            text = _memory(value)
+        case {"median": median}:
+            forms = {"seconds": table.seconds, "ratio": "{:.2f}".format, "share": "{:.0%}".format}
+            text = forms[way.split("/", maxsplit=1)[0]](median)
+        case float():
+            text = f"{value:.1e}"
+        case int():
+            text = table.size(value) if way.endswith("_bytes") else f"{value:,}"
+        case str():
+            text = value
+        case _:
+            return None
+    return text
+
+
+def _record(which: str, files: dict[str, Results]) -> dict[str, Any]:
+    match which.split("-"):
+        case ["headline"] | ["full", "precision"]:
+            record = find(files[which], HEADLINE)
+            screening = "int8" if which == "headline" else "full-precision"
+            if record is not None and record["backend_screening"] == screening:
+                return record
+        case ["histogram"]:
+            return max(files[which]["records"], key=lambda record: record["case"]["n"])
+        case ["step", batch_size, epoch]:
+            for record in files["step"]["records"]:
+                if (str(record["batch_size"]), str(record["epoch"])) == (batch_size, epoch):
+                    return record
+    raise QuoteError(f"no such record: {which!r}")
 
 
 def find(results: Results, case: Case) -> dict[str, Any] | None:
@@ -72,73 +141,24 @@ def find(results: Results, case: Case) -> dict[str, Any] | None:
     return min(alike, key=distance, default=None)
 
 
-def headline(results: Results) -> str:
-    """One sentence on the headline case: times against U and dense PyTorch, memory."""
-    record = find(results, HEADLINE)
-    if record is None:
-        raise ValueError(f"{RESULTS.name} has no record like {HEADLINE.title!r}, README's headline")
-    ours, dense = (record["competitors"][name] for name in (opponents.OURS, opponents.DENSE))
-    case = record["case"]
-    return (
-        f"On {record['environment']['threads']} cores of an Intel Xeon, {case['n']:,} float32 embeddings of "
-        f"{case['d']} dimensions take {_ratio(ours, BOTH)} of the time of a bare `x @ x.T`, forward and "
-        f"backward together; dense PyTorch takes {_ratio(dense, BOTH)} times as long as that product. Peak "
-        f"memory: {table.size(ours['memory']['peak_bytes'])} against "
-        f"{table.size(dense['memory']['peak_bytes'])}."
-    )
-
-
-def measured(
-    results: Results,
-    full_precision: Results | None = None,
-    step: Results | None = None,
-    pictures: Sequence[str] = (),
-) -> str:
-    """The table of ROWS, the pictures, and what the other files say."""
-    parts = [
-        _table(results),
-        _conditions(results),
-        "\n".join(pictures),
-        _without_8_bit_units(full_precision) if full_precision else "",
-        _in_training(step) if step else "",
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _table(results: Results) -> str:
-    """Medians of the ratios to U, for the rows that were measured."""
-    heading = (
-        "N × D",
-        "hard pairs",
-        "U",
-        FORWARD,
-        BOTH,
-        f"dense PyTorch, {BOTH}",
-        f"torch.compile, {BOTH}",
-        "peak memory",
-        "dense PyTorch's",
-    )
-    rows = []
-    for record in (find(results, case) for case in ROWS):
-        if record is None:
-            continue
-        cells = record["competitors"]
-        ours, dense, compiled = (
-            cells[name] for name in (opponents.OURS, opponents.DENSE, opponents.COMPILED)
-        )
-        row = (
+def rows(results: Results) -> str:
+    """Medians of the ratios to U, for those of ROWS that were measured."""
+    names = {opponents.OURS: "", opponents.DENSE: "dense PyTorch, ", opponents.COMPILED: "torch.compile, "}
+    both = [f"{name}{BOTH}" for name in names.values()]
+    heading = ("N × D", "hard pairs", "U", FORWARD, *both, "peak memory", "dense PyTorch's")
+    lines = []
+    for record in filter(None, (find(results, case) for case in ROWS)):
+        ours, dense, compiled = (record["competitors"][name] for name in names)
+        line = (
             f"{record['case']['n']:,} × {record['case']['d']}{_kind(record['case'])}",
             f"{record['hard_density']:.1e}",
             table.seconds(record["units"]["U"]["seconds"]["median"]),
-            f"**{_ratio(ours, FORWARD)} U**",
-            f"**{_ratio(ours, BOTH)} U**",
-            _ratio(dense, BOTH, " U"),
-            _ratio(compiled, BOTH, " U"),
-            _memory(ours["memory"]),
-            _memory(dense["memory"]),
+            *(f"**{_ratio(ours['steps'][step], ' U')}**" for step in STEPS),
+            *(_ratio(cells["steps"][BOTH], " U") for cells in (dense, compiled)),
+            *(_memory(cells["memory"]) for cells in (ours, dense)),
         )
-        rows.append(row)
-    return "\n".join(table.grid(heading, rows))
+        lines.append(line)
+    return "\n".join(table.grid(heading, lines))
 
 
 def _kind(case: dict[str, Any]) -> str:
@@ -147,85 +167,7 @@ def _kind(case: dict[str, Any]) -> str:
     return "" if case["kind"] == "clusters" else f", {case['kind']}"
 
 
-def _conditions(results: Results) -> str:
-    record = find(results, HEADLINE)
-    assert record is not None  # or there were no headline
-    environment = record["environment"]
-    demo, details = "", "quartiles and accuracy"
-    if any(each["case"]["kind"] == "demo" for each in results["records"]):
-        demo = ", or digits as the network of `tcm-kernels demo --data digits` embeds them (five classes)"
-    if any("stages" in each for each in results["records"]):
-        details = "quartiles, accuracy and where the time goes"
-    return (
-        f"{environment['cpu_model']}, {environment['cpu_capability']}, {environment['threads']} threads, "
-        f"torch {environment['torch']}, float32, {record['case']['per_class']} samples a "
-        "class, labels shuffled; clusters in random directions unless named: correlated as from an untrained "
-        f"network (all cosines about 0.3 to 0.9), a spectrum falling as 1/k{demo}. "
-        "U is one bare `torch.mm(x, x.T, out=...)`, measured in turns with "
-        "everything else; figures are medians, memory is beyond the inputs and includes the gradient. "
-        f"All {len(result_files.preferred(results['records']))} cases, with {details}: "
-        f"{_link(RESULTS.with_suffix('.md'))}."
-    )
-
-
-def _without_8_bit_units(results: Results) -> str:
-    record = find(results, HEADLINE)
-    if record is None or record.get("backend_screening") != "full-precision":
-        return ""
-    ours, case = record["competitors"][opponents.OURS], record["case"]
-    return (
-        "Screening in full precision, as on a processor without 8-bit units, the same "
-        f"{case['n']:,} × {case['d']} with {record['hard_density']:.1e} hard pairs takes "
-        f"{_ratio(ours, FORWARD)} U forward and {_ratio(ours, BOTH)} U forward and backward "
-        f"({_link(FULL_PRECISION.with_suffix('.md'))})."
-    )
-
-
-def _in_training(step: Results) -> str:
-    """One sentence, a part for each batch size, over the epochs that were measured."""
-    parts = []
-    for batch_size in sorted({record["batch_size"] for record in step["records"]}):
-        records = [record for record in step["records"] if record["batch_size"] == batch_size]
-        ours = " and ".join(
-            f"{record['share'][opponents.OURS]['median']:.0%} "
-            + ("before training" if record["epoch"] == 0 else f"after {record['epoch']} epochs")
-            for record in records
-        )
-        dense = " and ".join(f"{record['share'][opponents.DENSE]['median']:.0%}" for record in records)
-        parts.append(f"with {batch_size:,} images, {ours} (written densely, {dense})")
-    return (
-        "Of a whole training step on digits (their network, base loss, optimiser, augmentation) the loss "
-        f"takes, {'; '.join(parts)} ({_link(TRAINING_STEP)})."
-    )
-
-
-def evaluation(counted: Results | None) -> str:
-    """What it costs to count all pairs, at the largest N that was measured; nothing without a file."""
-    if counted is None:
-        return ""
-    record = max(counted["records"], key=lambda record: record["case"]["n"])
-    case = record["case"]
-    picture = HISTOGRAM.with_suffix(".png")
-    ours_s, ratio = table.seconds(record["seconds"]["ours"]["median"]), record["ratio"]["median"]
-    peak, matrix = (table.size(record[f"{name}_bytes"]) for name in ("peak", "matrix"))
-    return (
-        f"All pairs of {case['n']:,} float32 embeddings of {case['d']} dimensions in {case['classes']:,} "
-        f"classes, {case['bins']:,} bins: {ours_s} on {record['environment']['threads']} cores of an Intel "
-        f"Xeon, {ratio:.2f} of the time of a bare product that computes the same similarities in tiles, with "
-        f"{peak} beyond the embeddings, most of it the counts; the matrix would take {matrix} "
-        f"({_link(HISTOGRAM)}).\n\n"
-        "![Time and memory of counting all pairs over the number of embeddings]"
-        f"(benchmarks/results/{picture.name})"
-    )
-
-
-def _link(path: Path) -> str:
-    """To a file of the results."""
-    return f"[`{path.name}`](benchmarks/results/{path.name})"
-
-
-def _ratio(competitor: dict[str, Any], step: str, unit: str = "") -> str:
-    cell = competitor["steps"][step]
+def _ratio(cell: dict[str, Any], unit: str = "") -> str:
     if cell["status"] != "measured":
         return cell["status"]
     if cell["ratio_to_unit"] is None:
@@ -238,51 +180,11 @@ def _memory(cell: dict[str, Any]) -> str:
     return table.size(cell["peak_bytes"]) if cell["status"] == "measured" else cell["status"]
 
 
-def updated(text: str, results: Results, counted: Results | None = None, **others: Any) -> str:
-    """README's text with its figures in place; its markers must be there. `others` as for `measured`."""
-    made = {
-        "headline": headline(results),
-        "evaluation": evaluation(counted),
-        "measured": measured(results, **others),
-    }
-    for name, figure in made.items():
-        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
-        text, count = pattern.subn(lambda found, new=figure: f"{found[1]}{new}\n{found[2]}", text)
-        if count != 1:
-            raise ValueError(f"README.md: expected one pair of markers for {name!r}, found {count}")
-    return text
-
-
-def _pictures() -> list[str]:
-    """Markdown of the pictures that there are."""
-    paths = [figures.path(FOLDER, SLUG, name) for name in figures.FIGURES]
-    return [
-        f"![{figure.alt}](benchmarks/results/{path.name})"
-        for figure, path in zip(figures.FIGURES.values(), paths, strict=True)
-        if path.exists()
-    ]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.reports.readme", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if figures differ")
-    options = parser.parse_args(arguments)
-    before = README.read_text(encoding="utf-8")
-    after = updated(
-        before,
-        load(RESULTS),
-        counted=load_if_there(HISTOGRAM),
-        full_precision=load_if_there(FULL_PRECISION),
-        step=load_if_there(TRAINING_STEP),
-        pictures=_pictures(),
-    )
-    if options.check:
-        return int(before != after)
-    README.write_text(after, encoding="utf-8")
-    return 0
+    files = {name: result_files.load(path) for name, path in FILES.items()}
+    of_name = functools.partial(figure, files=files)
+    return quoted.main("benchmarks.reports.readme", __doc__, KIND, of_name, [README], arguments)
 
 
 if __name__ == "__main__":

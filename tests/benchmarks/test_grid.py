@@ -80,9 +80,6 @@ class TestSweeps:
         assert 1 < epochs[2] < epochs[3] == digits.LAST_EPOCH
         assert {(case.n, case.d, case.margins) for case in on_cpu("training")} == {(8192, 32, digits.MARGINS)}
 
-    def test_every_sweep_has_a_heading_in_the_table(self) -> None:
-        assert table.DESCRIPTIONS.keys() == sweeps.SWEEPS.keys()
-
 
 class TestFiles:
     def test_merging_replaces_by_title_and_keeps_the_rest(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import struct
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 
 from benchmark_records import record
 
-from benchmarks.harness import digits, opponents, result_files, sweeps
-from benchmarks.harness.workload import Case
+from benchmarks.harness import digits, opponents, quoted, result_files, sweeps
 from benchmarks.reports import figures, readme
 
 
@@ -66,7 +67,7 @@ class TestFigures:
     def test_the_caption_names_machine_torch_shape_dtype_and_every_commit(self) -> None:
         records = results("density")["records"]
         records[0]["environment"] = records[0]["environment"] | {"commit": None}
-        caption = figures._caption(figures.FIGURES["ratio-over-density"], records)
+        caption = figures.caption(figures.FIGURES["ratio-over-density"], records)
         for word in ("A Processor", "2 threads", "torch 2.13.0", "D = 512", "float32", "not a git checkout"):
             assert word in caption
         assert "0123456789ab" in caption
@@ -78,13 +79,21 @@ class TestFigures:
         assert "none.json: not there" in capsys.readouterr().err
 
 
+def as_files(content: dict, **others: dict) -> dict:
+    """The files of README's figures, the first of them `content`."""
+    return {"headline": content, **others}
+
+
+HEADLINE_RATIO = "headline competitors/tcm_kernels/steps/forward+backward"
+
+
 class TestReadme:
     def test_of_several_backends_the_one_that_auto_takes_is_shown(self, tmp_path: Path) -> None:
         content = results("N", "density")
         slow = [record(case, ours=5.0) | {"backend": "torch"} for case in sweeps.cases(("N", "density"))]
         mixed = content | {"records": [*slow, *content["records"]]}
-        assert readme.headline(mixed) == readme.headline(content)
-        assert readme.measured(mixed) == readme.measured(content)
+        for name in ("table", "cases", HEADLINE_RATIO):
+            assert readme.figure(name, as_files(mixed)) == readme.figure(name, as_files(content))
         for folder, drawn in (("mixed", mixed), ("plain", content)):
             figures.make(drawn, tmp_path / folder)
         for name in figures.FIGURES:
@@ -92,7 +101,7 @@ class TestReadme:
             assert paths[0].read_bytes() == paths[1].read_bytes()
 
     def test_it_shows_its_rows_and_not_the_whole_grid(self) -> None:
-        text = readme.measured(results(*sweeps.SWEEPS))
+        text = readme.rows(results(*sweeps.SWEEPS))
         rows = [line for line in text.splitlines() if line.startswith("| ") and " × " in line][1:]
         assert len(rows) == len(readme.ROWS)
         assert "digits untrained" in text
@@ -103,33 +112,72 @@ class TestReadme:
         for each in content["records"]:
             ours = 0.25 if each["hard_density"] == 1e-3 else 0.75
             each["competitors"]["tcm_kernels"] = record(readme.HEADLINE, ours)["competitors"]["tcm_kernels"]
-        assert "take 0.25 of the time" in readme.headline(content)
+        assert readme.figure(HEADLINE_RATIO, as_files(content)) == "0.25"
 
     def test_a_file_without_the_headline_case_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="no record like 'N=8192 D=512"):
-            readme.headline(results("D"))
+        with pytest.raises(quoted.QuoteError, match="no such record: 'headline'"):
+            readme.figure(HEADLINE_RATIO, as_files(results("D")))
 
     def test_a_density_far_from_the_one_meant_is_another_case(self) -> None:
         content = {"records": [record(dataclasses.replace(readme.HEADLINE, density=1e-4))]}
         assert readme.find(content, readme.HEADLINE) is None
 
-    def test_screening_in_full_precision_is_named_where_it_was_used(self) -> None:
+    def test_full_precision_is_only_what_was_screened_in_full_precision(self) -> None:
+        name = HEADLINE_RATIO.replace("headline", "full-precision")
         records = [record(readme.HEADLINE, ours=0.5, screening="full-precision")]
-        text = readme.measured(results("density"), full_precision={"records": records})
-        assert "without 8-bit units" in text
-        assert "0.5 U forward" in text
-        same_as_before = readme.measured(results("density"), full_precision=results("density"))
-        assert "without 8-bit units" not in same_as_before
+        assert readme.figure(name, {"full-precision": {"records": records}}) == "0.5"
+        with pytest.raises(quoted.QuoteError, match="full-precision"):
+            readme.figure(name, {"full-precision": results("density")})
 
-    def test_the_training_step_is_a_sentence(self) -> None:
-        shares = {opponents.OURS: {"median": 0.031}, opponents.DENSE: {"median": 0.42}}
-        records = [{"batch_size": 1024, "epoch": epoch, "share": shares} for epoch in (0, 20)]
-        text = readme.measured(results("density"), step={"records": records})
-        assert "with 1,024 images, 3% before training and 3% after 20 epochs" in text
-        assert "(written densely, 42% and 42%)" in text
+    def test_a_share_of_the_training_step_is_found_by_batch_size_and_epoch(self) -> None:
+        records = [
+            {"batch_size": 1024, "epoch": epoch, "share": {"tcm_kernels": {"median": 0.031 + epoch}}}
+            for epoch in (0, 20)
+        ]
+        step = {"step": {"records": records}}
+        assert readme.figure("step-1024-0 share/tcm_kernels", step) == "3%"
+        with pytest.raises(quoted.QuoteError, match="step-4096-0"):
+            readme.figure("step-4096-0 share/tcm_kernels", step)
 
-    def test_without_other_files_it_says_nothing_of_them(self) -> None:
-        text = readme.measured({"records": [record(Case(8192, 512, density=1e-3))]})
-        assert "training step" not in text
-        assert "8-bit" not in text
-        assert "![" not in text
+    def test_a_case_that_does_not_fit_says_so_where_its_figure_would_stand(self) -> None:
+        (line,) = (line for line in readme.rows(results("N")).splitlines() if line.startswith("| 65,536"))
+        assert line.count("does not fit") == 3  # two times and the dense memory
+
+    @pytest.mark.parametrize(
+        "name", ["headline", "headline beauty", "headline case/n/of", "headline units", "?"]
+    )
+    def test_a_figure_that_no_file_has_is_refused_by_name(self, name: str) -> None:
+        with pytest.raises(quoted.QuoteError, match=re.escape(name.split(maxsplit=1)[0])):
+            readme.figure(name, as_files(results("density")))
+
+
+class TestQuoted:
+    def figure(self, name: str) -> str:
+        if name == "wrong":
+            raise quoted.QuoteError("no 'wrong'")
+        return name.upper()
+
+    def test_a_figure_may_fill_lines_and_other_kinds_are_left_alone(self) -> None:
+        text = "<!--k a-->\nold\n<!--/k-->, <!--other b-->kept<!--/other-->"
+        expected = "<!--k a-->A<!--/k-->, <!--other b-->kept<!--/other-->"
+        assert quoted.updated(text, "k", self.figure) == expected
+
+    def test_a_check_changes_nothing_and_names_what_differs(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        document = tmp_path / "a.md"
+        document.write_text("<!--k a-->old<!--/k-->")
+        run = partial(quoted.main, "module", "What it does.", "k", self.figure, [document])
+        assert run(["--check"]) == 1
+        assert "a.md: a: is 'old', the files have 'A'" in capsys.readouterr().err
+        assert document.read_text() == "<!--k a-->old<!--/k-->"
+        assert (run([]), run(["--check"])) == (0, 0)
+
+    def test_a_document_with_a_wrong_figure_stays_as_it_was(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        document = tmp_path / "a.md"
+        document.write_text("<!--k a-->old<!--/k--><!--k wrong--><!--/k-->")
+        assert quoted.main("module", "What it does.", "k", self.figure, [document], []) == 1
+        assert "no 'wrong'" in capsys.readouterr().err
+        assert "old" in document.read_text()

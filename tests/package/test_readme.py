@@ -1,6 +1,5 @@
 """README promises nothing that a file or a target does not hold."""
 
-import json
 import re
 
 import pytest
@@ -15,18 +14,19 @@ def test_its_figures_are_those_of_the_results_file():
     assert readme.main(["--check"]) == 0, "out of date: run python -m benchmarks.reports.readme"
 
 
-def test_other_figures_are_noticed():
-    results = json.loads(readme.RESULTS.read_text(encoding="utf-8"))
-    for record in results["records"]:
-        for step in record["competitors"]["tcm_kernels"]["steps"].values():
-            step["ratio_to_unit"]["median"] /= 2
-    assert readme.updated(TEXT, results) != TEXT
+def test_other_figures_are_noticed(tmp_path, capsys):
+    document = tmp_path / "README.md"
+    changed, count = re.subn(r"(forward\+backward-->)0\.18<", r"\g<1>0.09<", TEXT)
+    assert count == 1
+    document.write_text(changed, encoding="utf-8")
+    assert readme.main(["--check", str(document)]) == 1
+    assert "is '0.09', the files have '0.18'" in capsys.readouterr().err
 
 
-def test_figures_without_a_place_are_an_error():
-    results = json.loads(readme.RESULTS.read_text(encoding="utf-8"))
-    with pytest.raises(ValueError, match="markers for 'headline'"):
-        readme.updated("no markers", results)
+def test_every_figure_of_speed_and_memory_is_quoted_from_a_file():
+    """Words in between are free, a number with a unit of ours is not."""
+    without_quotes = re.sub(r"<!--bench .*?<!--/bench-->", "", TEXT, flags=re.DOTALL)
+    assert not re.findall(r"\d (?:U|GB|ms|µs)\b", without_quotes)
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make (\w+)", TEXT))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -13,6 +14,7 @@ for package in ("matplotlib", "pytorch_metric_learning", "scipy", "tqdm"):
 
 from quality_in_miniature import TINY, few_classes, walked  # noqa: E402, F401  # fixtures
 
+from benchmarks.harness import quoted  # noqa: E402
 from benchmarks.harness.result_files import FOLDER  # noqa: E402
 from benchmarks.quality import quotes, summary  # noqa: E402
 from benchmarks.quality.intervals import Difference  # noqa: E402
@@ -26,6 +28,10 @@ from benchmarks.quality.table import matched_text  # noqa: E402
 @pytest.fixture(scope="module")
 def study(walked: Records) -> quotes.Study:
     return quotes.Study.of(walked, TINY)
+
+
+def updated(text: str, study: quotes.Study) -> str:
+    return quoted.updated(text, quotes.KIND, partial(quotes.quote, study=study))
 
 
 class TestMatchedText:
@@ -66,10 +72,10 @@ class TestQuotes:
     def test_a_figure_is_that_of_its_rows(
         self, study: quotes.Study, named: str, of: Callable[[summary.Compared], str]
     ) -> None:
-        found = quotes.updated(f"so <!--study random-0/smooth_ap {named}-->?<!--/study-->.", study)
+        found = updated(f"so <!--study random-0/smooth_ap {named}-->?<!--/study-->.", study)
         assert found.startswith(f"so <!--study random-0/smooth_ap {named}-->{of(study.rows[0])}")
         assert found.endswith("<!--/study-->.")
-        assert quotes.updated(found, study) == found
+        assert updated(found, study) == found
 
     def test_what_was_hoped_for_is_told_as_it_came(self, study: quotes.Study) -> None:
         figures = summary.figures_to_reach(study.rows)
@@ -89,8 +95,8 @@ class TestQuotes:
     def test_all_that_is_wrong_is_told_at_once(self, study: quotes.Study) -> None:
         end = "<!--/study-->"
         text = f"<!--study hoped random-0 99-->1{end} and <!--study random-9/supcon settings-->2{end}"
-        with pytest.raises(quotes.QuoteError, match=r"random-0 99.*random-9"):
-            quotes.updated(text, study)
+        with pytest.raises(quoted.QuoteError, match=r"random-0 99.*random-9"):
+            updated(text, study)
 
     @pytest.mark.parametrize(
         "text",
@@ -100,13 +106,13 @@ class TestQuotes:
         ],
     )
     def test_a_figure_without_an_end_is_refused(self, study: quotes.Study, text: str) -> None:
-        with pytest.raises(quotes.QuoteError, match="without its <!--/study-->"):
-            quotes.updated(text, study)
+        with pytest.raises(quoted.QuoteError, match="without its <!--/study-->"):
+            updated(text, study)
 
     @pytest.mark.parametrize("column", ["processor", "beauty"])
     def test_a_column_that_is_no_number_is_refused(self, study: quotes.Study, column: str) -> None:
         key = next(iter(study.runs))
-        with pytest.raises(quotes.QuoteError, match=column):
+        with pytest.raises(quoted.QuoteError, match=column):
             quotes.quote(f"row {key} {column}", study)
 
     @pytest.mark.parametrize(
@@ -128,7 +134,7 @@ class TestQuotes:
     def test_a_figure_that_the_study_does_not_have_is_refused_by_name(
         self, study: quotes.Study, named: str
     ) -> None:
-        with pytest.raises(quotes.QuoteError, match=re.escape(named.split(maxsplit=1)[0])):
+        with pytest.raises(quoted.QuoteError, match=re.escape(named.split(maxsplit=1)[0])):
             quotes.quote(named, study)
 
 
