@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from . import bits, totals
-from .rules import hinge, thresholds
+from .rules import is_hard, penalty, thresholds
 from .screen import is_sparse, is_useless
 from .tiles import (
     decided,
@@ -104,11 +104,10 @@ def dense_tiles_kernel(
             same_begin, same_end = tl.load(same_begin_ptr + position), tl.load(same_end_ptr + position)
             same = of_one_class(offs_n, same_begin, same_end)
             s = tl.where(offs_n[None, :] == tl.load(self_index_ptr + position)[:, None], float("nan"), s)
-            beyond = hinge(s, same, threshold_plus, threshold_minus)
-            hard = beyond >= 0
-            violation = tl.where(hard, beyond, 0.0)
-            pulls = totals.of_tile(tl.where(same, violation, 0.0))
-            pushes = totals.of_tile(tl.where(same, 0.0, violation))
+            hard = is_hard(s, same, threshold_plus, threshold_minus)
+            beyond = penalty(s, same, threshold_plus, threshold_minus)
+            pulls = totals.of_tile(tl.where(same, beyond, 0.0))
+            pushes = totals.of_tile(tl.where(same, 0.0, beyond))
             hard_pairs = tl.zeros((TILE,), tl.int32)
             by_row = row_bits_ptr + a * TILE * column_words + b * (TILE // 32)
             for w in tl.static_range(TILE // 32):

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from . import bits, totals
-from .rules import hinge, thresholds
+from .rules import is_hard, penalty, thresholds
 from .tiles import (
     hard_negatives,
     hard_positives,
@@ -137,13 +137,12 @@ def lists_kernel(
                 times_q = tl.where(too_much, -1.0, tl.where(same, 0.0, 1.0))
                 if is_decided(of_tile) == 0:
                     s = tl.sum(own * x, axis=0) * (own_inverse * inverse)
-                    beyond = hinge(s, same, threshold_plus, threshold_minus)
-                    hard = beyond >= 0
+                    hard = is_hard(s, same, threshold_plus, threshold_minus)
                     times_p = (hard & same).to(tl.float32)
                     times_q = (hard & (same == 0)).to(tl.float32)
-                    violation = tl.where(hard, beyond, 0.0)
-                    pulls += tl.where(same, violation, 0.0).to(tl.float64)
-                    pushes += tl.where(same, 0.0, violation).to(tl.float64)
+                    beyond = penalty(s, same, threshold_plus, threshold_minus)
+                    pulls += tl.where(same, beyond, 0.0).to(tl.float64)
+                    pushes += tl.where(same, 0.0, beyond).to(tl.float64)
                     positives += (hard & same).to(tl.int64)
                     negatives += (hard & (same == 0)).to(tl.int64)
                 if NEED_GRAD:

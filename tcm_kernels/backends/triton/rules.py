@@ -2,8 +2,7 @@
 
 They are derived in csrc/common/hard_pair.h and certificate.h. The constants have the values there; a test
 compares most of them. Float32 similarities are compared with thresholds, the margins rounded to float32 (m+
-down, m- up): a float32 similarity lies on the same side of the threshold as of the margin. `hinge` is both
-decision and penalty, so that a tile of them needs no more registers than its similarities.
+down, m- up): a float32 similarity lies on the same side of the threshold as of the margin.
 """
 
 from __future__ import annotations
@@ -23,12 +22,20 @@ LARGEST_FLOAT32 = tl.constexpr(3.4028235677973366e38)  # from here on, a float64
 
 
 @triton.jit
-def hinge(s, same, threshold_plus, threshold_minus):
-    """How far pairs of similarity s are beyond their threshold; `same`: whether they are of one class.
+def is_hard(s, same, threshold_plus, threshold_minus):
+    """Whether pairs of similarity s are hard; `same`: whether they are of one class. NaN is not hard."""
+    return tl.where(same, s <= threshold_plus, s >= threshold_minus)
 
-    A pair is hard where this is at least 0; it is then the penalty from the threshold. NaN is not hard.
+
+@triton.jit
+def penalty(s, same, threshold_plus, threshold_minus):
+    """The penalty of pairs from their threshold: 0 of those that are not hard, NaN among them.
+
+    Deciding by its sign instead takes fewer instructions (a bfloat16 tile 3 % fewer on sm_90a, 17 % on sm_80)
+    and 50 registers more on sm_90a.
     """
-    return tl.where(same, threshold_plus - s, s - threshold_minus)
+    beyond = tl.where(same, threshold_plus - s, s - threshold_minus)
+    return tl.where(beyond > 0, beyond, 0.0)
 
 
 @triton.jit

@@ -23,7 +23,7 @@ from ..gpu.settings import asked_screening
 from .configs import is_interpreted
 from .finalize import end_program
 from .patterns import add_product, way_of_patterns
-from .rules import hinge, inverse_norms, not_finite, thresholds
+from .rules import inverse_norms, is_hard, not_finite, penalty, thresholds
 
 LARGEST_N = 2048  # rows or columns (not yet measured)
 LARGEST_ROW = 512  # bytes, so that P, Q and a block of columns stay in registers
@@ -93,11 +93,13 @@ def small_kernel(
         s = inner_products(x, y, IN_PARTS, UPCAST)
         s = s * (inverse[:, None] * other_inverse[None, :])
         same = labels[:, None] == tl.load(other_labels_ptr + offs_n, mask=offs_n < m, other=0)[None, :]
-        beyond = hinge(s, same, threshold_plus, threshold_minus)
-        hard = (beyond >= 0) & (offs_n[None, :] != offs_m[:, None] + self_offset)
+        hard = is_hard(s, same, threshold_plus, threshold_minus) & (
+            offs_n[None, :] != offs_m[:, None] + self_offset
+        )
         hard = hard & (offs_m < n)[:, None] & (offs_n < m)[None, :]
         pull, push = hard & same, hard & (same == 0)
         if NEED_SUMS:
+            beyond = penalty(s, same, threshold_plus, threshold_minus)
             pulls += tl.where(pull, beyond, 0.0)
             pushes += tl.where(push, beyond, 0.0)
             positives += pull.to(tl.int32)
