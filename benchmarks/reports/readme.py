@@ -59,6 +59,7 @@ ROWS = (
     Case(8192, digits.D, kind="demo", epoch=0),
     Case(8192, digits.D, kind="demo", epoch=digits.LAST_EPOCH),
 )
+FORMS = {"seconds": table.seconds, "ratio": "{:.2f}".format, "share": "{:.0%}".format}  # of medians
 SIMILAR = 3.0  # times as dense or as sparse: still the case that a row means
 
 
@@ -91,9 +92,8 @@ def _text(value: Any, way: str) -> str | None:
             text = _ratio(value)
         case {"peak_bytes": _}:
             text = _memory(value)
-        case {"median": median}:
-            forms = {"seconds": table.seconds, "ratio": "{:.2f}".format, "share": "{:.0%}".format}
-            text = forms[way.split("/", maxsplit=1)[0]](median)
+        case {"median": median} if form := FORMS.get(way.split("/", maxsplit=1)[0]):
+            text = form(median)
         case float():
             text = f"{value:.1e}"
         case int():

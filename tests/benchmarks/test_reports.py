@@ -144,7 +144,15 @@ class TestReadme:
         assert line.count("does not fit") == 3  # two times and the dense memory
 
     @pytest.mark.parametrize(
-        "name", ["headline", "headline beauty", "headline case/n/of", "headline units", "?"]
+        "name",
+        [
+            "headline",
+            "headline beauty",
+            "headline case/n/of",
+            "headline units",
+            "headline units/U/seconds",
+            "?",
+        ],
     )
     def test_a_figure_that_no_file_has_is_refused_by_name(self, name: str) -> None:
         with pytest.raises(quoted.QuoteError, match=re.escape(name.split(maxsplit=1)[0])):

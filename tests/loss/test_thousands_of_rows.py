@@ -48,11 +48,7 @@ def build(case: Case, device: str) -> Inputs:
     return dataclasses.replace(inputs, margin_minus=3.4 / case.d**0.5)
 
 
-def pairs_of(case: Case) -> int:
-    return case.n * (case.n if case.relation == "self" else case.m)
-
-
-HERE = {name: case for name, case in CASES.items() if ON_GPU or pairs_of(case) <= MOST_ON_CPU}
+HERE = {name: case for name, case in CASES.items() if ON_GPU or case.pairs <= MOST_ON_CPU}
 
 
 @functools.lru_cache(maxsize=1)
@@ -67,7 +63,7 @@ def _truth_of(case: Case, device: str) -> Truth:
 @pytest.mark.parametrize("case", HERE.values(), ids=HERE)
 def test_agrees_with_the_float64_reference(case: Case, engine: Engine) -> None:
     engine.skip_unless_it_takes(case.dtype)
-    if engine.device == "cpu" and pairs_of(case) > MOST_ON_CPU:
+    if engine.device == "cpu" and case.pairs > MOST_ON_CPU:
         pytest.skip("a GPU does this, and a CPU shows it on fewer rows")
     inputs = build(case, engine.device)
     result = run(engine, inputs)
@@ -78,7 +74,7 @@ def test_agrees_with_the_float64_reference(case: Case, engine: Engine) -> None:
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
 def test_pairs_enough_to_be_screened_meet_every_dtype(dtype: torch.dtype) -> None:
     """From 2,048 rows squared both backends screen: whoever changes that has to change the cases."""
-    screened = [case for case in CASES.values() if case.dtype == dtype and pairs_of(case) >= 2048**2]
+    screened = [case for case in CASES.values() if case.dtype == dtype and case.pairs >= 2048**2]
     assert len(screened) == len(SHAPES)
     assert any(case in screened for case in HERE.values())
 

@@ -129,6 +129,10 @@ class Case:
         return "-".join(words)
 
     @property
+    def pairs(self) -> int:
+        return self.n * (self.n if self.relation == "self" else self.m)
+
+    @property
     def m(self) -> int:
         """Rows of the reference set."""
         return max(self.n + self.extra, 0)

@@ -52,6 +52,13 @@ inline void check_rows(const Tensor& x, const char* name) {
                   ": expected less than 2^31 rows and at most ", kMostColumns, " columns");
 }
 
+// The reference set of an op whose rows are the embeddings.
+inline void check_columns(const Tensor& columns, const Tensor& rows) {
+  STD_TORCH_CHECK(columns.scalar_type() == rows.scalar_type() && on_one_device(columns, rows) &&
+                      columns.size(1) == rows.size(1),
+                  "columns: expected the width, dtype and device of the rows");
+}
+
 inline void check_vector(const Tensor& x, const char* name, ScalarType dtype, int64_t length,
                          const Tensor& beside) {
   STD_TORCH_CHECK(

@@ -49,9 +49,7 @@ void pair_histogram_op(std::vector<Tensor> row_side, std::vector<Tensor> column_
   const HistogramSide rows = side_of(row_side, row_most_groups);
   const HistogramSide columns = is_self ? rows : side_of(column_side, column_most_groups);
   const Tensor &emb = row_side[0], &other = is_self ? emb : column_side[0];
-  STD_TORCH_CHECK(
-      other.scalar_type() == emb.scalar_type() && on_one_device(other, emb) && other.size(1) == emb.size(1),
-      "columns: expected the width, dtype and device of the rows");
+  check_columns(other, emb);
   const Device device = device_of(emb);
   const Dtype dtype = dtype_of(emb);
   check_vector(edges, "edges", ScalarType::Float, bins + 3, emb);

@@ -91,9 +91,7 @@ void pair_sums_op(std::vector<Tensor> row_side, std::vector<Tensor> column_side,
   const SideInput rows = side_input(row_side, is_self);
   const SideInput columns = is_self ? rows : side_input(column_side, false);
   const Tensor &emb = row_side[0], &other = is_self ? emb : column_side[0];
-  STD_TORCH_CHECK(
-      other.scalar_type() == emb.scalar_type() && on_one_device(other, emb) && other.size(1) == emb.size(1),
-      "columns: expected the width, dtype and device of the rows");
+  check_columns(other, emb);
   const Device device = device_of(emb);
   const Dtype dtype = dtype_of(emb);
   check_vector(margins, "margins", ScalarType::Double, 2, emb);

@@ -46,15 +46,11 @@ def setting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return chosen
 
 
-def pairs_of(case: Case) -> int:
-    return case.n * (case.n if case.relation == "self" else case.m)
-
-
 def is_small(case: Case) -> bool:
     """A program takes milliseconds; and label dtypes are converted before any kernel runs."""
     plain = case.label_dtype in (torch.int64, torch.uint64)
     size = max(case.n, case.m if case.relation != "self" else 0)
-    return size <= 140 and pairs_of(case) <= 66 * 66 and case.dtype != torch.float64 and plain
+    return size <= 140 and case.pairs <= 66 * 66 and case.dtype != torch.float64 and plain
 
 
 SMALL = [case for case in CASES if is_small(case)]
@@ -64,7 +60,7 @@ SMALL = [case for case in CASES if is_small(case)]
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.id)
 def test_agrees_with_the_float64_reference(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each case in one of the settings, all of them in turn."""
-    settings = [setting for setting in SETTINGS.values() if pairs_of(case) <= setting.rows**2]
+    settings = [setting for setting in SETTINGS.values() if case.pairs <= setting.rows**2]
     settings[SMALL.index(case) % len(settings)].apply(monkeypatch)
     inputs = case.build()
     assert_agrees(run(ENGINE, inputs), inputs, truth_of(inputs))
@@ -72,7 +68,7 @@ def test_agrees_with_the_float64_reference(case: Case, monkeypatch: pytest.Monke
 
 def is_small_batch(case: Case) -> bool:
     m = case.n if case.relation == "self" else case.m
-    small_enough = small.takes(case.n, m, case.d * case.dtype.itemsize) and pairs_of(case) <= 140**2
+    small_enough = small.takes(case.n, m, case.d * case.dtype.itemsize) and case.pairs <= 140**2
     return small_enough and case.dtype != torch.float64
 
 
