@@ -185,7 +185,7 @@ class TestRecord:
     def test_a_table_can_be_made_of_it(self, record: dict) -> None:
         text = table.markdown({"slug": "a-device", "records": [record]})
         row = next(line for line in text.splitlines() if TINY.title in line)
-        assert row.count("|") == len(table.HEADINGS) + 1
+        assert row.count("|") == len(table.COLUMNS) + 1
         assert "× U [" in row
         assert "left out of this run" in text
 

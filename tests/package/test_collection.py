@@ -19,8 +19,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("checkout")
     for folder in ("tcm_kernels", "tests", "benchmarks"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("_cuda.*", "__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "csrc"):
-        (copy / name).symlink_to(ROOT / name)
+    for path in ROOT.iterdir():
+        if path.name != "build" and not path.name.startswith(".") and not (copy / path.name).exists():
+            (copy / path.name).symlink_to(path)
     for name in ("nvcc", "g++", "c++", "clang++"):
         compiler = copy / "bin" / name
         compiler.parent.mkdir(exist_ok=True)
