@@ -9,10 +9,11 @@ How many pairs are hard decides what an exact sparse method costs, so a case sta
 wants and `choose_margins` reads the two margins off a sample of similarities. The density a run really
 had is counted by the run and recorded.
 
-Two other kinds are not clusters in random directions. "correlated" is what an untrained network gives: all
+Three other kinds are not clusters in random directions. "correlated" is what an untrained network gives: all
 rows share a direction, all cosines lie between 0.3 and 0.9. "spectrum" is what a trained one gives: classes
-over a common background, variances falling as 1/k along directions that are no coordinate axes. The kind
-"demo" is made by nobody: see digits.py.
+over a common background, variances falling as 1/k along directions that are no coordinate axes. "sorted" has
+these variances along the axes and no background, as after a principal component analysis. The kind "demo" is
+made by nobody: see digits.py.
 
 Data are made, and margins chosen, on the case's device: a million rows take seconds on a GPU that were
 minutes on a CPU. The two have generators of their own, so a case on a GPU has other rows than its like on a
@@ -54,7 +55,7 @@ class Case:
     density: float = 8e-4  # wanted: hard ordered pairs / ordered pairs
     noise: float = 0.4  # distance of a sample from its class centre, in units of the centre's length
     seed: int = 0
-    kind: str = "clusters"  # "clusters", "correlated", "spectrum", "demo"
+    kind: str = "clusters"  # "clusters", "correlated", "spectrum", "sorted", "demo"
     margins: tuple[float, float] | None = None  # (m+, m-) instead of those that give the density
     epoch: int | None = None  # of the demo's training, 0 before the first; for the kind "demo" only
 
@@ -178,14 +179,17 @@ def _correlated(centres: Tensor, offsets: Tensor, case: Case, generator: torch.G
 
 
 def _spectrum(centres: Tensor, offsets: Tensor, case: Case, generator: torch.Generator) -> Tensor:
-    scale = torch.arange(1, case.d + 1, device=generator.device).rsqrt()  # variance 1/k along the k-th
     directions = torch.linalg.qr(_randn(case.d, case.d, generator)).Q
     background = F.normalize(_randn(1, case.d, generator))
-    own = F.normalize(centres * scale) + case.noise * F.normalize(offsets * scale)
-    return 0.5 * background + own @ directions.T
+    return 0.5 * background + _sorted(centres, offsets, case, generator) @ directions.T
 
 
-_SHAPES = {"clusters": _clusters, "correlated": _correlated, "spectrum": _spectrum}
+def _sorted(centres: Tensor, offsets: Tensor, case: Case, generator: torch.Generator) -> Tensor:
+    scale = torch.arange(1, case.d + 1, device=generator.device).rsqrt()  # variance 1/k along the k-th
+    return F.normalize(centres * scale) + case.noise * F.normalize(offsets * scale)
+
+
+_SHAPES = {"clusters": _clusters, "correlated": _correlated, "spectrum": _spectrum, "sorted": _sorted}
 
 
 def choose_margins(

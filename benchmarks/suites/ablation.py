@@ -52,20 +52,27 @@ class Ablation:
 
 
 _FULL = {"TCM_KERNELS_CPU_SCREENING": "full"}
+_AVX2 = {
+    "TCM_KERNELS_CPU_ISA": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+}
+_FEW_A_CLASS = (Case(8192, 512, per_class=2, density=1e-4), Case(8192, 512, density=1e-5))
 ABLATIONS = {
-    "prefix": Ablation((Case(8192, 2048, density=1e-5), Case(4096, 2048, density=1e-3))),
-    "deferred-sums": Ablation((Case(8192, 512, density=0.5), Case(8192, 512, density=0.1))),
+    "prefix": Ablation(
+        (
+            Case(8192, 2048, per_class=2, kind="sorted", margins=(0.9, 0.7)),
+            Case(8192, 1024, per_class=2, margins=(0.9, 0.9)),
+            Case(8192, 2048, density=1e-5),
+        )
+    ),
+    "deferred-sums": Ablation(
+        (Case(8192, 512, kind="correlated", density=0.2), Case(8192, 512, density=0.5))
+    ),
     "huge-pages": Ablation((Case(65536, 128, density=1e-3), Case(16384, 512, density=1e-3))),
-    "7-bit-codes": Ablation(
-        (Case(8192, 512, per_class=2, density=1e-4), Case(8192, 512, density=1e-5)),
-        both={"TCM_KERNELS_CPU_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-        without=_FULL,
-    ),
-    "bfloat16-codes": Ablation(
-        (Case(8192, 512, per_class=2, density=1e-4), Case(8192, 512, density=1e-5)),
-        both={"TCM_KERNELS_CPU_SCREENING": "bfloat16"},
-        without=_FULL,
-    ),
+    "7-bit-codes": Ablation(_FEW_A_CLASS, both=_AVX2, without=_FULL),
+    "bfloat16-codes": Ablation(_FEW_A_CLASS, both={"TCM_KERNELS_CPU_SCREENING": "bfloat16"}, without=_FULL),
 }
 
 # Needs nothing of a checkout but the package.

@@ -102,7 +102,7 @@ class TestWorkload:
         expected = (there["margins"]["plus"], there["margins"]["minus"])
         assert (work.margin_plus, work.margin_minus) == pytest.approx(expected, abs=1e-6)
 
-    @pytest.mark.parametrize("kind", ["clusters", "correlated", "spectrum"])
+    @pytest.mark.parametrize("kind", ["clusters", "correlated", "spectrum", "sorted"])
     def test_data_for_a_gpu_are_made_on_it(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """On a device of tensors without values, which mix with those of a CPU as badly as a GPU's."""
 

@@ -21,6 +21,13 @@ constexpr int64_t kStep = 64;          // K is a multiple of this, or D
 constexpr double kLeftByCodes = 10.0;
 constexpr double kLeft = 5.0;
 constexpr double kMostLeft = 1.0 / 16;  // largest share of undecided pairs
+// A prefix is to leave few pairs undecided even if it were shorter by this share of D, and to cost at most this
+// share of what is best without one: a few columns fewer turn "none undecided" into "all", and the largest tail
+// of a block is larger than that of the sample. Without these two, the prefix took up to a third longer than
+// whole rows do, where it saved an eighth of the product; with them it takes 1.03 times as long at most, on
+// AVX-512 and wider.
+constexpr double kPrefixSpare = 1.0 / 8;
+constexpr double kPrefixFrom = 0.9;
 // Some pairs need an inner product in any case: the open ones, and the hard or not hard ones where these are
 // few. Above this share of them codes are not used: a product of codes takes a quarter of a float32 product,
 // and an inner product as much as five pairs of a float32 product.
@@ -170,9 +177,14 @@ ScreeningPlan cheapest(const Plan& plan, const Seen& seen, double classes) {
     least = cost;
     best = {plan.codes(), by_classes, std::min(step * kStep, plan.dim)};
   };
-  for (int64_t step = plan.codes() ? 1 : steps; step <= steps; ++step) {
-    if (step < steps) consider(false, step, 1.0, seen.share(seen.left_by_rows[step]));
-    consider(true, step, classes, seen.share(seen.left_by_classes[step]));
+  consider(true, steps, classes, seen.share(seen.left_by_classes[steps]));
+  if (!plan.codes()) return best;
+
+  const int64_t spare = std::max<int64_t>(1, int64_t(double(steps) * kPrefixSpare));
+  least *= kPrefixFrom;
+  for (int64_t step = spare + 1; step < steps; ++step) {
+    consider(false, step, 1.0, seen.share(seen.left_by_rows[step - spare]));
+    consider(true, step, classes, seen.share(seen.left_by_classes[step - spare]));
   }
   return best;
 }
