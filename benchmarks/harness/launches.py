@@ -29,9 +29,9 @@ class Launch:
     """A kernel, and what it would be compiled for."""
 
     kernel: Any  # triton.JITFunction
-    signature: dict[str, str]
-    constants: dict[tuple[int], Any]
-    attributes: dict[tuple[int], list[list[Any]]]
+    signature: dict[str, Any]  # types, of a tuple's members in a tuple of its kind
+    constants: dict[tuple[int, ...], Any]
+    attributes: dict[tuple[int, ...], list[list[Any]]]
     options: dict[str, int]
 
     @property
@@ -42,7 +42,11 @@ class Launch:
     @property
     def constants_by_name(self) -> dict[str, Any]:
         """What the kernel is compiled for, by the names of its parameters."""
-        return {self.kernel.params[i].name: value for (i,), value in self.constants.items()}
+        return {
+            self.kernel.params[path[0]].name: value
+            for path, value in self.constants.items()
+            if len(path) == 1
+        }
 
     @property
     def key(self) -> str:
@@ -51,33 +55,37 @@ class Launch:
 
 
 def _launch(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Launch:
-    """As triton specialises: pointers and integers by divisibility by 16, integers also by being 1."""
     names = [parameter.name for parameter in kernel.params]
     options = {name: value for name, value in kwargs.items() if name not in names}
     values = dict(zip(names, args, strict=False)) | {k: v for k, v in kwargs.items() if k in names}
-    signature: dict[str, str] = {}
-    constants: dict[tuple[int], Any] = {}
-    attributes: dict[tuple[int], list[list[Any]]] = {}
+    launch = Launch(kernel, {}, {}, {}, options)
     for index, parameter in enumerate(kernel.params):
-        value = values[parameter.name]
-        specialised = not parameter.do_not_specialize
-        if (
-            parameter.is_constexpr
-            or (value is None)
-            or (specialised and isinstance(value, int) and value == 1)
-        ):
-            signature[parameter.name], constants[(index,)] = "constexpr", value
-        elif isinstance(value, torch.Tensor):
-            signature[parameter.name] = POINTERS[value.dtype]
-            aligned = value.data_ptr() % 16 == 0 and not parameter.do_not_specialize_on_alignment
-            if specialised and aligned:
-                attributes[(index,)] = [["tt.divisibility", 16]]
-        else:
-            assert isinstance(value, int), f"{kernel.__name__}: {parameter.name} is {value!r}"
-            signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            if specialised and value % 16 == 0:
-                attributes[(index,)] = [["tt.divisibility", 16]]
-    return Launch(kernel, signature, constants, attributes, options)
+        launch.signature[parameter.name] = _specialised(launch, parameter, values[parameter.name], (index,))
+    return launch
+
+
+def _specialised(launch: Launch, parameter: Any, value: Any, path: tuple[int, ...]) -> Any:
+    """The type of an argument, or those of a tuple; its constants and attributes go into the launch.
+
+    As triton specialises: pointers and integers by divisibility by 16, integers also by being 1. In a tuple
+    that is all, whatever the parameter is not to be specialised on.
+    """
+    if isinstance(value, tuple):
+        parts = (_specialised(launch, parameter, part, (*path, i)) for i, part in enumerate(value))
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    specialised = not parameter.do_not_specialize or len(path) > 1
+    if parameter.is_constexpr or value is None or (specialised and isinstance(value, int) and value == 1):
+        launch.constants[path] = value
+        return "constexpr"
+    if isinstance(value, torch.Tensor):
+        any_alignment = parameter.do_not_specialize_on_alignment and len(path) == 1
+        if specialised and not any_alignment and value.data_ptr() % 16 == 0:
+            launch.attributes[path] = [["tt.divisibility", 16]]
+        return POINTERS[value.dtype]
+    assert isinstance(value, int), f"{launch.name}: {parameter.name} is {value!r}"
+    if specialised and value % 16 == 0:
+        launch.attributes[path] = [["tt.divisibility", 16]]
+    return "i32" if -(2**31) <= value < 2**31 else "i64"
 
 
 def recorded(call: Callable[[], object]) -> list[Launch]:

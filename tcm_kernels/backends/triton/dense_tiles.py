@@ -28,30 +28,29 @@ from .tiles import (
 
 @triton.jit
 def similarities(
-    row_x_ptr, row_order_ptr, row_inverse_ptr, offs_m, n,
-    column_x_ptr, column_order_ptr, column_inverse_ptr, offs_n, m,
+    rows, offs_m, n, columns, offs_n, m,
     DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """(TILE, TILE) float32 similarities of positions offs_m and offs_n, NaN beyond n and m."""
     offs_k = tl.arange(0, BLOCK_K)
-    row = tl.load(row_order_ptr + offs_m, mask=offs_m < n, other=0)
-    column = tl.load(column_order_ptr + offs_n, mask=offs_n < m, other=0)
-    rows = row_x_ptr + row[:, None] * DIM + offs_k[None, :]
-    columns = column_x_ptr + column[None, :] * DIM + offs_k[:, None]
+    row = tl.load(rows.order + offs_m, mask=offs_m < n, other=0)
+    column = tl.load(columns.order + offs_n, mask=offs_n < m, other=0)
+    x_ptr = rows.x + row[:, None] * DIM + offs_k[None, :]
+    y_ptr = columns.x + column[None, :] * DIM + offs_k[:, None]
     acc = tl.zeros((TILE, TILE), dtype=tl.float32)
     for k in range(0, DIM, BLOCK_K):
         if DIM % BLOCK_K == 0:
-            a, b = tl.load(rows + k), tl.load(columns + k)
+            a, b = tl.load(x_ptr + k), tl.load(y_ptr + k)
         else:
             inside = offs_k < DIM - k
-            a = tl.load(rows + k, mask=inside[None, :], other=0.0)
-            b = tl.load(columns + k, mask=inside[:, None], other=0.0)
+            a = tl.load(x_ptr + k, mask=inside[None, :], other=0.0)
+            b = tl.load(y_ptr + k, mask=inside[:, None], other=0.0)
         if UPCAST:
             a, b = a.to(tl.float32), b.to(tl.float32)
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
-    inverse = tl.load(row_inverse_ptr + offs_m, mask=offs_m < n, other=float("nan"))
-    column_inverse = tl.load(column_inverse_ptr + offs_n, mask=offs_n < m, other=float("nan"))
+    inverse = tl.load(rows.inverse + offs_m, mask=offs_m < n, other=float("nan"))
+    column_inverse = tl.load(columns.inverse + offs_n, mask=offs_n < m, other=float("nan"))
     return acc * (inverse[:, None] * column_inverse[None, :])
 
 
@@ -59,13 +58,11 @@ def similarities(
     do_not_specialize=[
         "n", "m", "row0", "column0", "row_tiles", "column_tiles", "column_words", "row_words", "weight",
     ],
-    do_not_specialize_on_alignment=["has_dense_tile_ptr"],
 )  # fmt: skip
 def dense_tiles_kernel(
-    row_x_ptr, row_order_ptr, row_inverse_ptr, same_begin_ptr, same_end_ptr, self_index_ptr, n,
-    column_x_ptr, column_order_ptr, column_inverse_ptr, m,
-    margins_ptr,
-    samples_ptr, max_candidates, has_dense_tile_ptr,
+    rows, n,
+    columns, m,
+    margins_ptr, state,
     row0, column0, row_tiles, column_tiles,
     row_bits_ptr, column_bits_ptr, column_words, row_words, directory_ptr,  # as for the sweep
     weight,  # ordered pairs per pair of a tile; 1 in tiles on the diagonal
@@ -77,10 +74,10 @@ def dense_tiles_kernel(
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Decides the dense tiles of a super-tile, or all tiles where the sweep has not run."""
-    if is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED, SAMPLES):
+    if is_sparse(state, SCREENED, SAMPLES):
         return
     if SCREENED:
-        every = is_useless(samples_ptr, max_candidates, SAMPLES)
+        every = is_useless(state, SAMPLES)
     threshold_plus, threshold_minus = thresholds(margins_ptr)
     offs = tl.arange(0, TILE)
     program = tl.program_id(0)
@@ -95,15 +92,11 @@ def dense_tiles_kernel(
         if wanted:
             first_m, first_n = row0 + a * TILE, column0 + b * TILE
             offs_m, offs_n = first_m + offs, first_n + offs
-            s = similarities(
-                row_x_ptr, row_order_ptr, row_inverse_ptr, offs_m, n,
-                column_x_ptr, column_order_ptr, column_inverse_ptr, offs_n, m,
-                DIM, TILE, BLOCK_K, PRECISION, UPCAST,
-            )  # fmt: skip
+            s = similarities(rows, offs_m, n, columns, offs_n, m, DIM, TILE, BLOCK_K, PRECISION, UPCAST)
             position = tl.minimum(offs_m, n - 1)
-            same_begin, same_end = tl.load(same_begin_ptr + position), tl.load(same_end_ptr + position)
+            same_begin, same_end = tl.load(rows.same_begin + position), tl.load(rows.same_end + position)
             same = of_one_class(offs_n, same_begin, same_end)
-            s = tl.where(offs_n[None, :] == tl.load(self_index_ptr + position)[:, None], float("nan"), s)
+            s = tl.where(offs_n[None, :] == tl.load(rows.self_index + position)[:, None], float("nan"), s)
             hard = is_hard(s, same, threshold_plus, threshold_minus)
             beyond = penalty(s, same, threshold_plus, threshold_minus)
             pulls = totals.of_tile(tl.where(same, beyond, 0.0))
@@ -128,11 +121,10 @@ def dense_tiles_kernel(
             all_negatives += hard_negatives(entry).to(tl.int64) * times
             if BY_COLUMN:
                 by_column = column_bits_ptr + b * TILE * row_words + a * (TILE // 32)
-                columns = tl.where(
-                    (a != b) | (not DIAGONAL), TILE, 0
-                )  # a mask takes fewer registers than a branch here
+                # A mask takes fewer registers than a branch here.
+                written = tl.where((a != b) | (not DIAGONAL), TILE, 0)
                 for w in tl.static_range(TILE // 32):
                     of_column = bits.word_of_columns(hard, w, TILE)
-                    tl.store(by_column + offs * row_words + w, of_column, mask=offs < columns)
+                    tl.store(by_column + offs * row_words + w, of_column, mask=offs < written)
     totals.add_to(sums_ptr, program, sum_positive, sum_negative)
     totals.add_to(counts_ptr, program, all_positives, all_negatives)

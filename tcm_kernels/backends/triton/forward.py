@@ -41,11 +41,9 @@ from .finalize import finalize_kernel
 from .lists import lists_kernel
 from .patterns import block_sums_kernel, patterns_kernel, way_of_patterns
 from .prepare import Side, prepare
-from .screen import probe_kernel, sweep_kernel
+from .screen import ScreenState, probe_kernel, sweep_kernel
 
 TUNING_ROWS = 8192  # of the batches that autotuning times
-
-Found = tuple[Tensor, int, Tensor]  # samples, max_candidates and has_dense_tile of screen.py
 
 
 class Part(NamedTuple):
@@ -85,11 +83,14 @@ class Forward:
 
         self.partials = self.plan.programs + emb.shape[0]  # one per program, then one per row of lists
         self.ended = counter_of(residual)
-        zeros = emb.new_zeros(8 * 4 * self.partials + 4 * (SAMPLES + len(self.plan.parts)), dtype=torch.uint8)
+        # A flag a super-tile, at 16 bytes each: with one alignment, each kernel is compiled once.
+        integers_zeroed = SAMPLES + 4 * len(self.plan.parts)
+        zeros = emb.new_zeros(8 * 4 * self.partials + 4 * integers_zeroed, dtype=torch.uint8)
         sums, counts, flags = zeros.tensor_split((16 * self.partials, 32 * self.partials))
         self.sums = sums.view(torch.float64).view(self.partials, 2)
         self.counts = counts.view(torch.int64).view(self.partials, 2)
-        self.samples, self.has_dense_tile = flags.view(torch.int32).tensor_split((SAMPLES,))
+        self.samples, has_dense_tile = flags.view(torch.int32).tensor_split((SAMPLES,))
+        self.has_dense_tile = has_dense_tile.view(-1, 4)
         self.configs = _configs(emb, problem.precision) if configs is None else configs
         self.block_sums = emb.new_empty((max(r, c), self.dim), dtype=torch.float32)
 
@@ -98,22 +99,17 @@ class Forward:
         if self.plan.screened and self.plan.parts:
             self._probe()
         for number, part in enumerate(self.plan.parts):
-            # From what the sweep has found every later kernel sees whether it has work.
-            found = (self.samples, self.plan.max_candidates, self.has_dense_tile[number:])
+            state = ScreenState(self.samples, self.plan.max_candidates, self.has_dense_tile[number])
             if self.plan.screened:
-                self._sweep(part, found)
-            self._dense_tiles(part, found)
-            self._accumulate(part, found)
+                self._sweep(part, state)
+            self._dense_tiles(part, state)
+            self._accumulate(part, state)
         return self._finalize()
-
-    def _screening(self, side: Side) -> tuple[Tensor, ...]:
-        return side.code, side.scale, side.error
 
     def _probe(self) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.sweep
         probe_kernel[(SAMPLES,)](
-            *self._screening(rows), rows.same_begin, rows.same_end, rows.rows,
-            *self._screening(columns), columns.rows, self.problem.margins,
+            rows, rows.rows, columns, columns.rows, self.problem.margins,
             triton.cdiv(rows.rows, tiles.TILE), triton.cdiv(columns.rows, tiles.TILE), self.samples,
             TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIM=self.dim, SAMPLES=SAMPLES,
             num_warps=8, num_stages=config.num_stages,
@@ -128,25 +124,20 @@ class Forward:
             part.columns * words, part.rows * words, self.directory,
         )  # fmt: skip
 
-    def _sweep(self, part: SuperTile, found: Found) -> None:
+    def _sweep(self, part: SuperTile, state: ScreenState) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.sweep
         sweep_kernel[(min(self.plan.programs, part.rows * part.columns),)](
-            *self._screening(rows), rows.same_begin, rows.same_end, rows.self_index, rows.rows,
-            *self._screening(columns), columns.same_begin, columns.same_end, columns.self_index, columns.rows,
-            self.problem.margins, *found,
-            *self._outputs(part),
+            rows, rows.rows, columns, columns.rows, self.problem.margins, state, *self._outputs(part),
             TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIM=self.dim,
             DIAGONAL=part.diagonal,
             BY_COLUMN=part.diagonal or self.plan.by_column, LIST_MOST=self.plan.list_most, SAMPLES=SAMPLES,
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
 
-    def _dense_tiles(self, part: SuperTile, found: Found) -> None:
+    def _dense_tiles(self, part: SuperTile, state: ScreenState) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.dense_tiles
         dense_tiles_kernel[(min(self.plan.programs, part.rows * part.columns),)](
-            rows.x, rows.order, rows.inverse, rows.same_begin, rows.same_end, rows.self_index, rows.rows,
-            columns.x, columns.order, columns.inverse, columns.rows,
-            self.problem.margins, *found,
+            rows, rows.rows, columns, columns.rows, self.problem.margins, state,
             *self._outputs(part), 2 if self.is_self else 1, self.sums, self.counts,
             DIM=self.dim, TILE=tiles.TILE, BLOCK_K=config.block,
             DIAGONAL=part.diagonal, BY_COLUMN=part.diagonal or self.plan.by_column,
@@ -155,22 +146,22 @@ class Forward:
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
 
-    def _accumulate(self, part: SuperTile, found: Found) -> None:
+    def _accumulate(self, part: SuperTile, state: ScreenState) -> None:
         words = tiles.TILE // 32
         rows = Part(self.rows, part.row, part.rows, self.of_rows)
         columns = Part(self.columns, part.column, part.columns, self.of_columns)
         ordered = 2 if self.is_self and not part.diagonal else 1
         by_row = (self.row_bits, part.columns * words, self.directory, part.columns, 1)
-        self._accumulate_into(rows, columns, found, by_row, ordered)
+        self._accumulate_into(rows, columns, state, by_row, ordered)
         if self.plan.by_column and not part.diagonal:
             by_column = (self.column_bits, part.rows * words, self.directory, 1, part.columns)
-            self._accumulate_into(columns, rows, found, by_column, 0)
+            self._accumulate_into(columns, rows, state, by_column, 0)
 
     def _accumulate_into(
         self,
         own: Part,
         other: Part,
-        found: Found,
+        state: ScreenState,
         pairs: tuple[Tensor, int, Tensor, int, int],  # bits, words per row; directory and its strides
         weight: int,
     ) -> None:
@@ -180,13 +171,12 @@ class Forward:
         own0, other0 = first * tiles.TILE, other_first * tiles.TILE
         p, q = (self.nan_flag, self.nan_flag) if sums is None else sums
         if sums is not None:
-            self._patterns(own, other, found, pairs, sums)
+            self._patterns(own, other, state, pairs, sums)
         own_rows = min(count * tiles.TILE, side.rows - own0)
         block = triton.next_power_of_2(max(self.dim, 1))
         lists_kernel[(own_rows,)](
-            side.x, side.order, side.inverse, side.same_begin, side.same_end, own0, own_rows,
-            other_side.x, other_side.order, other_side.inverse, other0,
-            min(other_count * tiles.TILE, other_side.rows - other0),
+            side, own0, own_rows,
+            other_side, other0, min(other_count * tiles.TILE, other_side.rows - other0),
             self.problem.margins, *pairs, p, q,
             weight, self.sums[self.plan.programs :], self.counts[self.plan.programs :],
             DIM=self.dim, TILE=tiles.TILE, BLOCK_D=block, LIST_MOST=self.plan.list_most,
@@ -198,22 +188,21 @@ class Forward:
         self,
         own: Part,
         other: Part,
-        found: Found,
+        state: ScreenState,
         pairs: tuple[Tensor, int, Tensor, int, int],
         sums: PartnerSums,
     ) -> None:
         side, other_side, config = own.side, other.side, self.configs.patterns
-        of_other = (other_side.x, other_side.order, other_side.inverse)
         blocks = triton.cdiv(self.dim, config.block)
         block_sums_kernel[(other.tiles, blocks)](
-            *of_other, other.first * tiles.TILE, other_side.rows, *found, self.block_sums,
+            other_side, other.first * tiles.TILE, other_side.rows, state, self.block_sums,
             DIM=self.dim, TILE=tiles.TILE, BLOCK_D=config.block, SCREENED=self.plan.screened, SAMPLES=SAMPLES,
             num_warps=config.num_warps,
         )  # fmt: skip
         patterns_kernel[(own.tiles, blocks, 2)](
-            side.order, side.same_begin, side.same_end, own.first * tiles.TILE, side.rows,
-            *of_other, self.block_sums, other.first * tiles.TILE, other_side.rows,
-            other.tiles, *found, *pairs, *sums,
+            side, own.first * tiles.TILE, side.rows,
+            other_side, self.block_sums, other.first * tiles.TILE, other_side.rows, other.tiles,
+            state, *pairs, *sums,
             DIM=self.dim, TILE=tiles.TILE, BLOCK_D=config.block, LIST_MOST=self.plan.list_most,
             WAY=way_of_patterns(side.x.dtype, self.problem.precision), UPCAST=is_interpreted(),
             SCREENED=self.plan.screened, SAMPLES=SAMPLES,

@@ -74,8 +74,8 @@ def words_to_take(
     ]
 )  # fmt: skip
 def lists_kernel(
-    own_x_ptr, own_order_ptr, own_inverse_ptr, same_begin_ptr, same_end_ptr, own0, own_rows,
-    x_ptr, order_ptr, inverse_ptr, other0, others,  # the other side; first position, rows
+    own, own0, own_rows,  # a side; first position and rows of the super-tile
+    other, other0, others,
     margins_ptr,
     bits_ptr, words_a_row,
     directory_ptr, own_stride, other_stride,
@@ -92,11 +92,11 @@ def lists_kernel(
     threshold_plus, threshold_minus = thresholds(margins_ptr)
     offs_d = tl.arange(0, BLOCK_D)
     in_row = offs_d < DIM
-    own_row = tl.load(own_order_ptr + position)
-    own = tl.load(own_x_ptr + own_row * DIM + offs_d, mask=in_row, other=0.0).to(tl.float32)
-    own_inverse = tl.load(own_inverse_ptr + position)
-    same_begin = tl.load(same_begin_ptr + position) - other0
-    same_end = tl.load(same_end_ptr + position) - other0
+    own_row = tl.load(own.order + position)
+    own_x = tl.load(own.x + own_row * DIM + offs_d, mask=in_row, other=0.0).to(tl.float32)
+    own_inverse = tl.load(own.inverse + position)
+    same_begin = tl.load(own.same_begin + position) - other0
+    same_end = tl.load(own.same_end + position) - other0
     tile = in_super // TILE
     rows_of_tile = tl.minimum(own_rows - tile * TILE, TILE)
     entries_ptr = directory_ptr + tile * own_stride
@@ -130,13 +130,13 @@ def lists_kernel(
 
                 partner = tl.sum(tl.where(at_first, word, 0), axis=0) * 32 + bits.count(lowest - 1)
                 same = (partner >= same_begin) & (partner < same_end)
-                inverse = tl.load(inverse_ptr + other0 + partner)
-                row = tl.load(order_ptr + other0 + partner)
-                x = tl.load(x_ptr + row * DIM + offs_d, mask=in_row, other=0.0).to(tl.float32)
+                inverse = tl.load(other.inverse + other0 + partner)
+                row = tl.load(other.order + other0 + partner)
+                x = tl.load(other.x + row * DIM + offs_d, mask=in_row, other=0.0).to(tl.float32)
                 times_p = (same & was_set).to(tl.float32)
                 times_q = tl.where(too_much, -1.0, tl.where(same, 0.0, 1.0))
                 if is_decided(of_tile) == 0:
-                    s = tl.sum(own * x, axis=0) * (own_inverse * inverse)
+                    s = tl.sum(own_x * x, axis=0) * (own_inverse * inverse)
                     hard = is_hard(s, same, threshold_plus, threshold_minus)
                     times_p = (hard & same).to(tl.float32)
                     times_q = (hard & (same == 0)).to(tl.float32)

@@ -32,24 +32,24 @@ from .tiles import (
 )
 
 
-@triton.jit(do_not_specialize=["first", "n"], do_not_specialize_on_alignment=["has_dense_tile_ptr"])
+@triton.jit(do_not_specialize=["first", "n"])
 def block_sums_kernel(
-    x_ptr, order_ptr, inverse_ptr, first, n,
-    samples_ptr, max_candidates, has_dense_tile_ptr,
+    side, first, n,
+    state,
     sums_ptr,  # (blocks, DIM) float32
     DIM: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr,
     SCREENED: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """The sum of the unit rows of each tile, from position `first` on."""
-    if is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED, SAMPLES):
+    if is_sparse(state, SCREENED, SAMPLES):
         return
     offs = first + tl.program_id(0) * TILE + tl.arange(0, TILE)
     offs_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = offs < n
-    row = tl.load(order_ptr + offs, mask=inside, other=0)
+    row = tl.load(side.order + offs, mask=inside, other=0)
     mask = inside[:, None] & (offs_d < DIM)[None, :]
-    x = tl.load(x_ptr + row[:, None] * DIM + offs_d[None, :], mask=mask, other=0.0).to(tl.float32)
-    unit = x * tl.load(inverse_ptr + offs, mask=inside, other=0.0)[:, None]
+    x = tl.load(side.x + row[:, None] * DIM + offs_d[None, :], mask=mask, other=0.0).to(tl.float32)
+    unit = x * tl.load(side.inverse + offs, mask=inside, other=0.0)[:, None]
     at = tl.program_id(0).to(tl.int64) * DIM + offs_d
     tl.store(sums_ptr + at, tl.sum(unit, axis=0), mask=offs_d < DIM)
 
@@ -94,12 +94,11 @@ def add_product(acc, pattern, x, inverse, WAY: tl.constexpr, UPCAST: tl.constexp
     do_not_specialize=[
         "own0", "n", "other0", "m", "other_tiles", "words_a_row", "own_stride", "other_stride",
     ],
-    do_not_specialize_on_alignment=["has_dense_tile_ptr"],
 )  # fmt: skip
 def patterns_kernel(
-    own_order_ptr, same_begin_ptr, same_end_ptr, own0, n,
-    x_ptr, other_order_ptr, other_inverse_ptr, other_block_sums_ptr, other0, m,
-    other_tiles, samples_ptr, max_candidates, has_dense_tile_ptr,
+    own, own0, n,
+    other, other_block_sums_ptr, other0, m, other_tiles,
+    state,
     bits_ptr,  # (own tiles * TILE, words)
     words_a_row,
     directory_ptr, own_stride, other_stride,  # strides of entries per own tile and per other tile
@@ -109,7 +108,7 @@ def patterns_kernel(
     WAY: tl.constexpr, UPCAST: tl.constexpr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """P (program_id(2) = 0) or Q (1) of TILE rows and BLOCK_D columns of D, over a super-tile's columns."""
-    if is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED, SAMPLES):
+    if is_sparse(state, SCREENED, SAMPLES):
         return
     a = tl.program_id(0)
     offs_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -120,12 +119,12 @@ def patterns_kernel(
     position = own0 + a * TILE + offs
     inside = position < n
     position = tl.minimum(position, n - 1)
-    same_begin = tl.load(same_begin_ptr + position) - other0  # within the super-tile
-    same_end = tl.load(same_end_ptr + position) - other0
+    same_begin = tl.load(own.same_begin + position) - other0  # within the super-tile
+    same_end = tl.load(own.same_end + position) - other0
     # The band of tiles that holds the block's classes.
     last_row = tl.minimum(own0 + a * TILE + TILE, n) - 1
-    least = tl.load(same_begin_ptr + own0 + a * TILE) - other0
-    most = tl.load(same_end_ptr + last_row) - other0
+    least = tl.load(own.same_begin + own0 + a * TILE) - other0
+    most = tl.load(own.same_end + last_row) - other0
     band_begin = tl.minimum(tl.maximum(least, 0) // TILE, other_tiles)
     band_end = tl.minimum((tl.maximum(most, 0) + TILE - 1) // TILE, other_tiles)
     first, last = tl.where(positive, band_begin, 0), tl.where(positive, band_end, other_tiles)
@@ -158,16 +157,16 @@ def patterns_kernel(
                     pattern = (hard[:, None] >> lane[None, :]) & 1
                     offs_n = other0 + column + lane
                     there = offs_n < m
-                    row = tl.load(other_order_ptr + offs_n, mask=there, other=0)
+                    row = tl.load(other.order + offs_n, mask=there, other=0)
                     x = tl.load(
-                        x_ptr + row[:, None] * DIM + offs_d[None, :],
+                        other.x + row[:, None] * DIM + offs_d[None, :],
                         mask=there[:, None] & (offs_d < DIM)[None, :],
                         other=0.0,
                     )
-                    inverse = tl.load(other_inverse_ptr + offs_n, mask=there, other=0.0)
+                    inverse = tl.load(other.inverse + offs_n, mask=there, other=0.0)
                     acc = add_product(acc, pattern, x, inverse, WAY, UPCAST)
     if touched:
-        row = tl.load(own_order_ptr + position)
+        row = tl.load(own.order + position)
         sums_ptr = q_ptr
         if positive:
             sums_ptr = p_ptr

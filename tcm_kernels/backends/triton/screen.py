@@ -25,8 +25,11 @@ spill 168 bytes, `tl.range(flatten=True)` spills 328.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from . import bits
 from .rules import column_offset, errors_at_most, inverse_scale, row_threshold, thresholds
@@ -35,9 +38,23 @@ from .tiles import number_of_tiles, of_one_class, tile_at
 NEVER = tl.constexpr(2147483647)  # a threshold that no product with its offset reaches
 
 
+class ScreenState(NamedTuple):
+    """What screening has found: from it every later kernel sees, on the device, whether it has work.
+
+    Attributes:
+        samples: (SAMPLES,) int32, candidates of two classes in each sampled tile.
+        max_candidates: with more of them in the sample, screening is useless.
+        has_dense_tile: int32, set where a tile of the super-tile has more candidates than a list.
+    """
+
+    samples: Tensor
+    max_candidates: int
+    has_dense_tile: Tensor
+
+
 @triton.jit
 def add_products(
-    acc, row_code_ptr, first_m, column_code_ptr, first_n, step,
+    acc, rows, first_m, columns, first_n, step,
     TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr,
 ):  # fmt: skip
     """Acc (TILE, TILE) int32 plus BLOCK_K terms of the products of codes, those of padding rows included.
@@ -45,47 +62,44 @@ def add_products(
     Codes have whole tiles of rows, and CODE_DIM is a constant, so that addresses are a scalar plus constants.
     """
     offs, offs_k = tl.arange(0, TILE), tl.arange(0, BLOCK_K)
-    rows = row_code_ptr + (first_m.to(tl.int64) * CODE_DIM + step * BLOCK_K)
-    columns = column_code_ptr + (first_n.to(tl.int64) * CODE_DIM + step * BLOCK_K)
-    of_rows = tl.load(rows + offs[:, None] * CODE_DIM + offs_k[None, :])
-    of_columns = tl.load(columns + offs[None, :] * CODE_DIM + offs_k[:, None])
+    row_code = rows.code + (first_m.to(tl.int64) * CODE_DIM + step * BLOCK_K)
+    column_code = columns.code + (first_n.to(tl.int64) * CODE_DIM + step * BLOCK_K)
+    of_rows = tl.load(row_code + offs[:, None] * CODE_DIM + offs_k[None, :])
+    of_columns = tl.load(column_code + offs[None, :] * CODE_DIM + offs_k[:, None])
     return tl.dot(of_rows, of_columns, acc, out_dtype=tl.int32)
 
 
 @triton.jit
 def offsets_and_least(
-    row_scale_ptr, row_error_ptr, first_m, n, column_scale_ptr, column_error_ptr, first_n, m,
-    threshold_minus, TILE: tl.constexpr, DIM: tl.constexpr,
-):  # fmt: skip
+    rows, first_m, n, columns, first_n, m, threshold_minus, TILE: tl.constexpr, DIM: tl.constexpr
+):
     """(TILE,) offsets, added to the products of each column, and (TILE,) thresholds of the rows.
 
     A pair of two classes is harmless where product plus offset is below the threshold. Rows beyond n have the
     threshold NEVER; columns beyond m may reach a threshold, and are masked later.
     """
     offs = tl.arange(0, TILE)
-    row_scale, column_scale = (
-        tl.load(row_scale_ptr + first_m // TILE),
-        tl.load(column_scale_ptr + first_n // TILE),
-    )
+    row_scale = tl.load(rows.scale + first_m // TILE)
+    column_scale = tl.load(columns.scale + first_n // TILE)
     inverse = inverse_scale(row_scale, column_scale)
-    column_error = tl.load(column_error_ptr + first_n + offs, mask=first_n + offs < m, other=0.0)
-    row_error = tl.load(row_error_ptr + first_m + offs, mask=first_m + offs < n, other=0.0)
+    column_error = tl.load(columns.error + first_n + offs, mask=first_n + offs < m, other=0.0)
+    row_error = tl.load(rows.error + first_m + offs, mask=first_m + offs < n, other=0.0)
     least = row_threshold(row_error, errors_at_most(column_scale, DIM), inverse, threshold_minus)
     return column_offset(column_error, inverse), tl.where(first_m + offs < n, least, NEVER)
 
 
 @triton.jit
-def is_useless(samples_ptr, max_candidates, SAMPLES: tl.constexpr):
+def is_useless(state, SAMPLES: tl.constexpr):
     """Whether the sample has more than `max_candidates` candidates."""
-    return tl.sum(tl.load(samples_ptr + tl.arange(0, SAMPLES)), axis=0) > max_candidates
+    return tl.sum(tl.load(state.samples + tl.arange(0, SAMPLES)), axis=0) > state.max_candidates
 
 
 @triton.jit
-def is_sparse(samples_ptr, max_candidates, has_dense_tile_ptr, SCREENED: tl.constexpr, SAMPLES: tl.constexpr):
+def is_sparse(state, SCREENED: tl.constexpr, SAMPLES: tl.constexpr):
     """Whether the sweep has run and found no dense tile, to be decided in full precision, in a super-tile."""
     sparse = False
     if SCREENED:
-        sparse = (is_useless(samples_ptr, max_candidates, SAMPLES) == 0) & (tl.load(has_dense_tile_ptr) == 0)
+        sparse = (is_useless(state, SAMPLES) == 0) & (tl.load(state.has_dense_tile) == 0)
     return sparse
 
 
@@ -102,8 +116,8 @@ def candidates(word, first, same_begin, same_end, self_index, others):
 
 @triton.jit(do_not_specialize=["n", "m", "row_tiles", "column_tiles"])
 def probe_kernel(
-    row_code_ptr, row_scale_ptr, row_error_ptr, same_begin_ptr, same_end_ptr, n,
-    column_code_ptr, column_scale_ptr, column_error_ptr, m,
+    rows, n,  # sides, as prepare.py describes them
+    columns, m,
     margins_ptr, row_tiles, column_tiles,
     samples_ptr,  # (SAMPLES,) int32, candidates of two classes in each sampled tile
     TILE: tl.constexpr, BLOCK_K: tl.constexpr, CODE_DIM: tl.constexpr, DIM: tl.constexpr,
@@ -119,15 +133,10 @@ def probe_kernel(
     first_m, first_n = a * TILE, tl.minimum(b.to(tl.int32), column_tiles - 1) * TILE
     acc = tl.zeros((TILE, TILE), tl.int32)
     for step in range(CODE_DIM // BLOCK_K):
-        acc = add_products(
-            acc, row_code_ptr, first_m, column_code_ptr, first_n, step, TILE, BLOCK_K, CODE_DIM
-        )
-    offset, least = offsets_and_least(
-        row_scale_ptr, row_error_ptr, first_m, n, column_scale_ptr, column_error_ptr, first_n, m,
-        threshold_minus, TILE, DIM,
-    )  # fmt: skip
+        acc = add_products(acc, rows, first_m, columns, first_n, step, TILE, BLOCK_K, CODE_DIM)
+    offset, least = offsets_and_least(rows, first_m, n, columns, first_n, m, threshold_minus, TILE, DIM)
     position = tl.minimum(first_m + tl.arange(0, TILE), n - 1)
-    same_begin, same_end = tl.load(same_begin_ptr + position), tl.load(same_end_ptr + position)
+    same_begin, same_end = tl.load(rows.same_begin + position), tl.load(rows.same_end + position)
     offs_n = first_n + tl.arange(0, TILE)
     of_two_classes = (offs_n < m)[None, :] & (of_one_class(offs_n, same_begin, same_end) == 0)
     left = (acc + offset[None, :] >= least[:, None]) & of_two_classes
@@ -138,15 +147,12 @@ def probe_kernel(
     do_not_specialize=[
         "n", "m", "row0", "column0", "row_tiles", "column_tiles", "column_words", "row_words",
     ],
-    do_not_specialize_on_alignment=["has_dense_tile_ptr"],
 )  # fmt: skip
 def sweep_kernel(
-    row_code_ptr, row_scale_ptr, row_error_ptr, row_begin_ptr, row_end_ptr, row_self_index_ptr, n,
-    column_code_ptr, column_scale_ptr, column_error_ptr,
-    column_begin_ptr, column_end_ptr, column_self_index_ptr, m,
+    rows, n,
+    columns, m,
     margins_ptr,
-    samples_ptr, max_candidates,
-    has_dense_tile_ptr,  # int32, set where a tile has more candidates than a list
+    state,  # ScreenState
     row0, column0, row_tiles, column_tiles,  # the super-tile: first positions, and tiles
     row_bits_ptr,  # (row_tiles * TILE, column_words)
     column_bits_ptr,  # (column_tiles * TILE, row_words), written BY_COLUMN; row_bits itself on the diagonal
@@ -156,7 +162,7 @@ def sweep_kernel(
     DIAGONAL: tl.constexpr, BY_COLUMN: tl.constexpr, LIST_MOST: tl.constexpr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """Screens the tiles of a super-tile; on the diagonal, those on and above it."""
-    if is_useless(samples_ptr, max_candidates, SAMPLES):
+    if is_useless(state, SAMPLES):
         return
     _, threshold_minus = thresholds(margins_ptr)
     offs = tl.arange(0, TILE)
@@ -169,28 +175,25 @@ def sweep_kernel(
     for i in range((visited - program + programs - 1) // programs * STEPS):
         a, b = tile_at(program + i // STEPS * programs, row_tiles, column_tiles, DIAGONAL)
         first_m, first_n = row0 + a * TILE, column0 + b * TILE
-        acc = add_products(
-            acc, row_code_ptr, first_m, column_code_ptr, first_n, i % STEPS, TILE, BLOCK_K, CODE_DIM
-        )
+        acc = add_products(acc, rows, first_m, columns, first_n, i % STEPS, TILE, BLOCK_K, CODE_DIM)
         if i % STEPS == STEPS - 1:
             offset, least = offsets_and_least(
-                row_scale_ptr, row_error_ptr, first_m, n, column_scale_ptr, column_error_ptr, first_n, m,
-                threshold_minus, TILE, DIM,
-            )  # fmt: skip
+                rows, first_m, n, columns, first_n, m, threshold_minus, TILE, DIM
+            )
             product = acc + offset[None, :]
             acc = tl.zeros((TILE, TILE), tl.int32)
             # Rows are sorted by class, so only tiles in a band can hold pairs of one class.
             last_m = tl.minimum(first_m + TILE, n) - 1
-            in_band = (tl.load(row_begin_ptr + first_m) < first_n + TILE) & (
-                tl.load(row_end_ptr + last_m) > first_n
+            in_band = (tl.load(rows.same_begin + first_m) < first_n + TILE) & (
+                tl.load(rows.same_end + last_m) > first_n
             )
             count = 0
             some = tl.max((tl.max(product, axis=1) >= least).to(tl.int32), axis=0)
             if in_band | (some > 0):
                 left = product >= least[:, None]
                 position = tl.minimum(first_m + offs, n - 1)
-                begin, end = tl.load(row_begin_ptr + position), tl.load(row_end_ptr + position)
-                self_index = tl.load(row_self_index_ptr + position)
+                begin, end = tl.load(rows.same_begin + position), tl.load(rows.same_end + position)
+                self_index = tl.load(rows.self_index + position)
                 to = row_bits_ptr + (a * TILE + offs) * column_words + b * (TILE // bits.WORD)
                 in_row = tl.zeros((TILE,), tl.int32)
                 for w in tl.static_range(TILE // bits.WORD):
@@ -201,12 +204,15 @@ def sweep_kernel(
                     in_row += bits.count(word)
                 count = tl.sum(in_row, axis=0)
                 if count > LIST_MOST:
-                    tl.atomic_max(has_dense_tile_ptr, 1)
+                    tl.atomic_max(state.has_dense_tile, 1)
                 if BY_COLUMN:
                     if ((a != b) | (not DIAGONAL)) & (count > 0) & (count <= LIST_MOST):
                         position = tl.minimum(first_n + offs, m - 1)
-                        begin, end = tl.load(column_begin_ptr + position), tl.load(column_end_ptr + position)
-                        self_index = tl.load(column_self_index_ptr + position)
+                        begin, end = (
+                            tl.load(columns.same_begin + position),
+                            tl.load(columns.same_end + position),
+                        )
+                        self_index = tl.load(columns.self_index + position)
                         to = column_bits_ptr + (b * TILE + offs) * row_words + a * (TILE // bits.WORD)
                         for w in tl.static_range(TILE // bits.WORD):
                             word = bits.word_of_columns(left, w, TILE)
