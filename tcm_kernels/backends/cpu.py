@@ -6,7 +6,9 @@ C++ fills them. The kernel's method is described in csrc/cpu/loss/forward.cpp.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 from typing import overload
 
 import torch
@@ -60,6 +62,22 @@ def why_not(device_type: str, dtype: torch.dtype) -> str | None:
     return None
 
 
+# Environment variables that the kernel reads at its first call, and what they can be.
+_SETTINGS = {
+    "TCM_KERNELS_CPU_ISA": ("baseline", "avx2", "avx512", "avx512_vnni"),
+    "TCM_KERNELS_CPU_SCREENING": ("full", "int8", "bfloat16"),
+}
+
+
+@functools.cache
+def _check_settings() -> None:
+    """Raise a ValueError for an environment variable that the kernel would not understand."""
+    for name, accepted in _SETTINGS.items():
+        asked = os.environ.get(name, "")
+        if asked and asked not in accepted:
+            raise ValueError(f"{name}: got {asked!r}, expected one of {', '.join(map(repr, accepted))}")
+
+
 def details() -> str:
     """What the kernel has chosen on this machine, for the doctor."""
     return f"{simd_name()} inner loops, {screening_name()} screening"
@@ -70,11 +88,13 @@ def screening_name() -> str:
 
     csrc/cpu/loss/quantize.h says which processors use which.
     """
+    _check_settings()
     return torch.ops.tcm_kernels._cpu_screening_name()
 
 
 def simd_name() -> str:
     """The instruction set the inner loops run with: "avx512_vnni", "avx512", "avx2" or "baseline"."""
+    _check_settings()
     return torch.ops.tcm_kernels._cpu_simd_name()
 
 
@@ -98,6 +118,7 @@ def pair_sums(
 
     If given, `stage_seconds` (5,) float64 receives the seconds that each of `STAGES` took.
     """
+    _check_settings()
     emb, ref = _dense(problem.emb), _dense(problem.ref)
     sums = torch.empty(2, dtype=torch.float64)
     counts = torch.empty(2, dtype=torch.int64)
@@ -147,6 +168,7 @@ def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) ->
 
 def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
     """Counts by group and bin, and of all pairs: see `contract.HistogramBackend`."""
+    _check_settings()
     emb, ref = _dense(problem.emb), _dense(problem.ref)
     rows, columns = group_orders(problem)
     threads = torch.get_num_threads()
@@ -162,11 +184,9 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
     )
     with full_precision_matmul("cpu"):
         torch.ops.tcm_kernels._cpu_pair_histogram(
-            emb,
-            *rows,
+            [emb, *rows],
+            [] if ref is None else [ref, *columns],
             None if ref is None else self_indices(rows.order, columns.order, problem.self_offset),
-            ref,
-            *((None,) * len(columns) if ref is None else columns),
             problem.bins,
             problem.lo,
             problem.hi,

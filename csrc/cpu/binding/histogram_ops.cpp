@@ -2,6 +2,7 @@
 // tcm_kernels/backends/cpu.py calls them and allocates what they write; see loss_ops.cpp.
 #include <algorithm>
 #include <optional>
+#include <vector>
 
 #include "checks.h"
 #include "cpu/histogram/pair_histogram.h"
@@ -14,6 +15,7 @@ constexpr int64_t kMostBins = 30000;  // MOST_BINS of tcm_kernels/backends/contr
 
 HistogramPlan plan_of(const Tensor& emb, const std::optional<Tensor>& ref, int64_t threads) {
   STD_TORCH_CHECK(threads > 0, "threads: expected at least 1");
+  STD_TORCH_CHECK(emb.dim() == 2 && (!ref || ref->dim() == 2), "embeddings: expected a matrix");
   return HistogramPlan::make(emb.size(0), ref ? ref->size(0) : emb.size(0), emb.size(1), !ref,
                              is_double(emb) ? sizeof(double) : sizeof(float), threads);
 }
@@ -32,8 +34,11 @@ int64_t histogram_workspace_bytes_op(Tensor emb, std::optional<Tensor> ref, int6
   return plan_of(emb, ref, threads).workspace_bytes(bins_of(bins, -1.0, 1.0), most_groups);
 }
 
-HistogramSide side_of(const Tensor& x, const Tensor& order, const Tensor& group, const Tensor& rank,
-                      const Tensor& label, int64_t group_count) {
+// A side's tensors: embeddings, order, group, rank, label.
+HistogramSide side_of(const std::vector<Tensor>& tensors, int64_t group_count) {
+  STD_TORCH_CHECK(tensors.size() == 5, "rows and columns: expected 5 tensors each, got ", tensors.size());
+  const Tensor &x = tensors[0], &order = tensors[1], &group = tensors[2], &rank = tensors[3],
+               &label = tensors[4];
   check_rows(x, "embeddings");
   const int64_t n = x.size(0);
   check_vector(order, "order", ScalarType::Long, n);
@@ -58,25 +63,26 @@ void check_groups(const HistogramSide& side, int64_t edge, int64_t most_groups) 
   }
 }
 
-void pair_histogram_op(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label,
-                       std::optional<Tensor> self_index, std::optional<Tensor> ref,
-                       std::optional<Tensor> ref_order, std::optional<Tensor> ref_group,
-                       std::optional<Tensor> ref_rank, std::optional<Tensor> ref_label, int64_t bins,
-                       double lo, double hi, int64_t threads, int64_t most_groups, Tensor positives,
-                       Tensor negatives, Tensor pooled, Tensor workspace) {
+// `column_side` is empty in the self case.
+void pair_histogram_op(std::vector<Tensor> row_side, std::vector<Tensor> column_side,
+                       std::optional<Tensor> self_index, int64_t bins, double lo, double hi, int64_t threads,
+                       int64_t most_groups, Tensor positives, Tensor negatives, Tensor pooled,
+                       Tensor workspace) {
   const Bins rule = bins_of(bins, lo, hi);
   STD_TORCH_CHECK(positives.dim() == 2, "positives: expected a matrix");
   const int64_t group_count = positives.size(0), cells = group_count * rule.columns();
   check_vector(positives, "positives", ScalarType::Long, cells);
   check_vector(negatives, "negatives", ScalarType::Long, cells);
   check_vector(pooled, "pooled", ScalarType::Long, 2 * int64_t(rule.columns()));
-  const HistogramSide rows = side_of(emb, order, group, rank, label, group_count);
+  const HistogramSide rows = side_of(row_side, group_count);
+  const Tensor& emb = row_side[0];
   HistogramSide columns = rows;
-  if (ref) {
-    STD_TORCH_CHECK(ref_order && ref_group && ref_rank && ref_label && ref->dim() == 2 &&
-                        ref->size(1) == emb.size(1) && ref->scalar_type() == emb.scalar_type(),
-                    "ref: expected its order, groups and labels, and the columns and dtype of emb");
-    columns = side_of(*ref, *ref_order, *ref_group, *ref_rank, *ref_label, group_count);
+  std::optional<Tensor> ref;
+  if (!column_side.empty()) {
+    columns = side_of(column_side, group_count);
+    ref = column_side[0];
+    STD_TORCH_CHECK(ref->size(1) == emb.size(1) && ref->scalar_type() == emb.scalar_type(),
+                    "columns: expected the width and dtype of the rows");
   }
   if (self_index) check_vector(*self_index, "self_index", ScalarType::Int, emb.size(0));
   const HistogramPlan plan = plan_of(emb, ref, threads);
@@ -100,11 +106,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
       "_cpu_histogram_workspace_bytes(Tensor emb, Tensor? ref, int threads, int bins, int most_groups) -> "
       "int");
   m.def(
-      "_cpu_pair_histogram(Tensor emb, Tensor order, Tensor group, Tensor rank, Tensor label, Tensor? "
-      "self_index, "
-      "Tensor? ref, Tensor? ref_order, Tensor? ref_group, Tensor? ref_rank, Tensor? ref_label, int bins, "
-      "float lo, float hi, int threads, int most_groups, Tensor(a!) positives, Tensor(b!) negatives, "
-      "Tensor(c!) pooled, Tensor(d!) workspace) -> ()");
+      "_cpu_pair_histogram(Tensor[] rows, Tensor[] columns, Tensor? self_index, int bins, float lo, float hi, "
+      "int threads, int most_groups, Tensor(a!) positives, Tensor(b!) negatives, Tensor(c!) pooled, "
+      "Tensor(d!) workspace) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CPU, m) {

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,7 +128,7 @@ def test_autocast_and_torchs_precision_change_nothing() -> None:
 
 class TestPrivateOp:
     @pytest.fixture
-    def arguments(self) -> dict[str, object]:
+    def arguments(self) -> dict[str, Any]:
         given = problem(600, 8)
         order, _ = orders.group_orders(given)
         edge = torch.ops.tcm_kernels._cpu_histogram_edge(given.emb, None, 1)
@@ -135,10 +136,9 @@ class TestPrivateOp:
         size = torch.ops.tcm_kernels._cpu_histogram_workspace_bytes(given.emb, None, 1, given.bins, groups)
         table = (given.group_count, given.bins + 2)
         return {
-            "emb": given.emb,
-            **order._asdict(),
+            "rows": [given.emb, *order],
+            "columns": [],
             "self_index": None,
-            **dict.fromkeys(("ref", "ref_order", "ref_group", "ref_rank", "ref_label")),
             "bins": given.bins,
             "lo": given.lo,
             "hi": given.hi,
@@ -153,15 +153,20 @@ class TestPrivateOp:
     @pytest.mark.parametrize(
         ("name", "wrong", "message"),
         [
-            ("emb", torch.zeros(8, 600).T, "embeddings: expected a contiguous CPU matrix"),
-            ("order", torch.zeros(599, dtype=torch.int64), "order: expected 600"),
+            ("rows", [torch.zeros(600, 8)], "rows and columns: expected 5 tensors each, got 1"),
+            (("rows", 0), torch.zeros(8, 600).T, "embeddings: expected a contiguous CPU matrix"),
+            (("rows", 1), torch.zeros(599, dtype=torch.int64), "order: expected 600"),
             (
-                "group",
+                ("rows", 2),
                 torch.arange(600, dtype=torch.int32).flip(0),
                 "group: expected sorted numbers below 50",
             ),
-            ("group", torch.full((600,), 50, dtype=torch.int32), "group: expected sorted numbers below 50"),
-            ("rank", torch.arange(600, dtype=torch.int32), "rank: expected at most"),
+            (
+                ("rows", 2),
+                torch.full((600,), 50, dtype=torch.int32),
+                "group: expected sorted numbers below 50",
+            ),
+            (("rows", 3), torch.arange(600, dtype=torch.int32), "rank: expected at most"),
             ("bins", 0, "bins, lo, hi: out of range"),
             ("bins", 30001, "bins, lo, hi: out of range"),
             ("hi", -1.0, "bins, lo, hi: out of range"),
@@ -171,8 +176,17 @@ class TestPrivateOp:
         ],
     )
     def test_what_does_not_fit_is_refused(
-        self, name: str, wrong: object, message: str, arguments: dict[str, object]
+        self, name: str | tuple[str, int], wrong: Any, message: str, arguments: dict[str, Any]
     ) -> None:
         torch.ops.tcm_kernels._cpu_pair_histogram(**arguments)
+        if isinstance(name, tuple):  # one tensor of a side
+            name, at = name
+            wrong = [*arguments[name][:at], wrong, *arguments[name][at + 1 :]]
         with pytest.raises(RuntimeError, match=message):
             torch.ops.tcm_kernels._cpu_pair_histogram(**arguments | {name: wrong})
+
+    def test_a_reference_set_of_another_width_or_dtype_is_refused(self, arguments: dict[str, Any]) -> None:
+        emb, *order = arguments["rows"]
+        for other in (torch.zeros(600, 9), emb.double()):
+            with pytest.raises(RuntimeError, match="columns: expected the width and dtype of the rows"):
+                torch.ops.tcm_kernels._cpu_pair_histogram(**arguments | {"columns": [other, *order]})

@@ -183,12 +183,12 @@ def in_full() -> list[str]:
 
 
 @pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE", "AVX512_CORE_VNNI", "DEFAULT"])
-@pytest.mark.parametrize("asked", ["auto", "int8", "bfloat16"])
+@pytest.mark.parametrize("asked", ["", "int8", "bfloat16"])
 def test_screening_decides_the_same_pairs_whatever_units_there_are(isa, asked, in_full):
     """Without VNNI the int8 product saturates beyond 64; the probe must see that."""
     screening, *found = run_with(TCM_KERNELS_CPU_SCREENING=asked, ONEDNN_MAX_CPU_ISA=isa)
     assert {
-        "auto": screening in (*CODINGS, "full-precision"),
+        "": screening in (*CODINGS, "full-precision"),
         "int8": screening in ("int8", "int8 (7 bits)"),
         "bfloat16": screening == "bfloat16",
     }[asked]
@@ -199,3 +199,25 @@ def test_screening_decides_the_same_pairs_whatever_units_there_are(isa, asked, i
 
 def test_the_doctor_tells_what_screens():
     assert f"{dispatch.module('cpu').screening_name()} screening" in dispatch.module("cpu").details()
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted"),
+    [
+        ("TCM_KERNELS_CPU_ISA", "'baseline', 'avx2', 'avx512', 'avx512_vnni'"),
+        ("TCM_KERNELS_CPU_SCREENING", "'full', 'int8', 'bfloat16'"),
+    ],
+)
+def test_a_setting_that_it_does_not_know_is_refused(
+    name: str, accepted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A misspelt one would otherwise be taken for no wish at all."""
+    cpu = dispatch.module("cpu")
+    cpu._check_settings.cache_clear()
+    monkeypatch.setenv(name, "avx-512")
+    with pytest.raises(ValueError, match=f"{name}: got 'avx-512', expected one of {accepted}"):
+        tcm_kernels.fused_tcm_loss(torch.randn(8, 4), torch.arange(8), backend="cpu")
+    with pytest.raises(ValueError, match=name):
+        cpu.details()
+    monkeypatch.delenv(name)
+    cpu._check_settings()
