@@ -251,11 +251,11 @@ HistogramPlan HistogramPlan::make(int64_t rows, int64_t columns, int64_t dim, bo
   const int64_t fits = kPackBytes / (kTile * std::max<int64_t>(dim, 1) * element);
   const double pairs = double(row_tiles) * double(column_tiles) / (self ? 2 : 1);
   const double balanced = std::sqrt(pairs / double(kTasksPerThread * threads));
-  plan.super_tiles = std::clamp<int64_t>(std::min<int64_t>(fits, int64_t(balanced)), 1, kMostSuperTiles);
+  plan.super_edge = std::clamp<int64_t>(std::min<int64_t>(fits, int64_t(balanced)), 1, kMostSuperTiles);
   return plan;
 }
 
-int64_t HistogramPlan::super_rows() const { return super_tiles * kTile; }
+int64_t HistogramPlan::super_rows() const { return super_edge * kTile; }
 
 int64_t HistogramPlan::workspace_bytes(const Bins& bins, int64_t most_groups) const {
   Scratch<float> narrow;

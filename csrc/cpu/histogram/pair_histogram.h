@@ -23,7 +23,7 @@ struct HistogramPlan {
   bool self;
   int64_t element;  // bytes of the compute dtype
   int64_t threads;
-  int64_t super_tiles;  // tiles along the edge of a super-tile
+  int64_t super_edge;  // tiles along the edge of a super-tile
 
   static HistogramPlan make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t element,
                             int64_t threads);

@@ -77,8 +77,8 @@ void clear_harmless(const Tile<T>& tile) {
 // Evaluates the undecided pairs, which are marked in tile.bits, and so finishes the tile. `marked` is their
 // number or an upper bound of it; where that is too many, changes nothing and returns false.
 template <class T>
-bool finish_first_look(const Tile<T>& tile, int64_t marked) {
-  if (!is_at_most(marked, kMaxLeftShare, tile.rows * tile.columns)) return false;
+bool finish_cheap_product(const Tile<T>& tile, int64_t marked) {
+  if (!is_at_most(marked, kMaxUndecidedShare, tile.rows * tile.columns)) return false;
   clear_harmless(tile);
   *tile.sums = evaluate_marked(tile);
   return true;

@@ -41,28 +41,28 @@ template <class T>
 void quantize_centroids(const Plan& plan, const ScreeningPlan& screening, const SuperTile& super,
                         const Workspace& work) {
   const PackedRows& packed = work.packed_rows;
-  const Centroids& classes = packed.classes;
+  const Centroids& centroids = packed.centroids;
   const LabelledRow* order = work.row_order + super.row_tile * plan.tile;
   for_each_task(super.row_count, plan.threads, [&](int64_t block, int64_t worker) {
     const int64_t first = block * plan.tile, last = first + block_rows(plan, super, block);
     const int64_t most = (last - first) / 2;
-    int32_t* begin = classes.begin + block * (plan.most_classes() + 1);
+    int32_t* begin = centroids.begin + block * (plan.max_centroids() + 1);
     int64_t count = 0;
     for (int64_t r = first; r < last && count <= most; ++r) {
       if (r == first || order[r].label != order[r - 1].label) begin[count++] = int32_t(r - first);
     }
-    classes.count[block] = count > most ? 0 : int32_t(count);
+    centroids.count[block] = count > most ? 0 : int32_t(count);
     if (count > most) return;
     begin[count] = int32_t(last - first);
     for (int64_t k = 0; k < count; ++k) {
-      const int64_t at = block * plan.most_classes() + k, from = first + begin[k], to = first + begin[k + 1];
-      void* code = static_cast<char*>(classes.code) + at * plan.centroid_bytes();
+      const int64_t at = block * plan.max_centroids() + k, from = first + begin[k], to = first + begin[k + 1];
+      void* code = static_cast<char*>(centroids.code) + at * plan.centroid_bytes();
       const RowCode row =
           quantize_centroid<T>(plan, packed, from, to, work.row_scratch<T>(plan, worker), code);
-      classes.scale[at] = row.scale;
-      classes.error[at] = row.error;
+      centroids.scale[at] = row.scale;
+      centroids.error[at] = row.error;
       if (screening.has_prefix(plan)) {
-        classes.tail[at] = *std::max_element(packed.tail + from, packed.tail + to);
+        centroids.tail[at] = *std::max_element(packed.tail + from, packed.tail + to);
       }
     }
   });

@@ -27,7 +27,7 @@ RowCode quantize_centroid(const Plan& plan, const PackedRows& packed, int64_t fi
 // The number of classes per block of rows, summed over the blocks of `super`.
 int64_t count_classes(const Plan& plan, const SuperTile& super, const Workspace& work);
 
-// Fills work.packed_rows.classes for the rows of `super`. With a prefix, it reads the tails of these rows.
+// Fills work.packed_rows.centroids for the rows of `super`. With a prefix, it reads the tails of these rows.
 template <class T>
 void quantize_centroids(const Plan& plan, const ScreeningPlan& screening, const SuperTile& super,
                         const Workspace& work);

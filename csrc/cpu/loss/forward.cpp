@@ -185,7 +185,7 @@ ForwardResult forward(const Plan& plan, const RawRows& emb, const int64_t* label
       if (i == 0 && step == first_step && plan.screens) {
         screening = probe_first<T>(plan, super, margins, can_defer, work, watch, times);
       }
-      if (screening.classes && step == first_step) quantize_centroids<T>(plan, screening, super, work);
+      if (screening.by_centroids && step == first_step) quantize_centroids<T>(plan, screening, super, work);
       watch.lap(times.prepare);
       screen<T>(plan, super, screening, margins, can_defer, work);
       watch.lap(times.screen);

@@ -34,10 +34,10 @@ Plan Plan::make(int64_t rows, int64_t columns, int64_t dim, bool self, int64_t e
   }
   const int64_t affordable = kPackedBytes / std::max<int64_t>(dim * element, 1);
   const int64_t needed = ceil_div(std::max(rows, columns), plan.tile);
-  plan.super_tiles =
+  plan.super_edge =
       std::clamp(std::min(affordable, kSuperRows) / plan.tile, int64_t(1), std::max<int64_t>(needed, 1));
   // A task of `accumulate` is a block and a sign; where these are few, each is divided along D.
-  const int64_t blocks = std::max<int64_t>(std::min(needed, plan.super_tiles), 1);
+  const int64_t blocks = std::max<int64_t>(std::min(needed, plan.super_edge), 1);
   const int64_t cuts = ceil_div(kTasksPerThread * plan.threads, 2 * blocks);
   plan.chunk =
       std::clamp(ceil_div(ceil_div(std::max<int64_t>(dim, 1), cuts), 64) * 64, int64_t(64), int64_t(512));

@@ -12,26 +12,25 @@
 namespace tcm::cpu {
 namespace {
 
-constexpr int64_t kMostSampled = 64;   // rows, and as many columns: 4096 pairs
-constexpr int64_t kSampledFrom = 128;  // one row in 128, so that the probe costs little beside screening
-constexpr int64_t kStep = 64;          // K is a multiple of this, or D
+constexpr int64_t kMaxSampled = 64;       // rows, and as many columns: 4096 pairs
+constexpr int64_t kRowsPerSampled = 128;  // one row in 128, so that the probe costs little beside screening
+constexpr int64_t kStep = 64;             // K is a multiple of this, or D
 // The cost of an undecided pair, measured on a Xeon with AVX512-VNNI, D = 512. With int8 codes it takes one
 // product of two rows' codes, which costs as much as 10 pairs of a tile's product; bfloat16 is taken to cost
 // the same. Without codes it takes an inner product, which costs as much as 5 pairs of a float32 product.
-constexpr double kLeftByCodes = 10.0;
-constexpr double kLeft = 5.0;
-constexpr double kMostLeft = 1.0 / 16;  // largest share of undecided pairs
-// A prefix is to leave few pairs undecided even if it were shorter by this share of D, and to cost at most this
-// share of what is best without one: a few columns fewer turn "none undecided" into "all", and the largest tail
-// of a block is larger than that of the sample. Without these two, the prefix took up to a third longer than
-// whole rows do, where it saved an eighth of the product; with them it takes 1.03 times as long at most, on
-// AVX-512 and wider.
+constexpr double kUndecidedCostByCodes = 10.0;
+constexpr double kUndecidedCost = 5.0;
+constexpr double kMaxUndecidedInSample = 1.0 / 16;  // as a share of its pairs
+// A prefix is to leave few pairs undecided even if it were shorter by kPrefixSpare of D, and to cost at most
+// kPrefixFrom of what is best without one: a few columns fewer turn "none undecided" into "all", and the largest
+// tail of a block is larger than that of the sample. Without these two, a prefix that saved an eighth of the
+// product took up to a third longer than whole rows; with them 1.03 times as long at most, on AVX-512 and wider.
 constexpr double kPrefixSpare = 1.0 / 8;
 constexpr double kPrefixFrom = 0.9;
 // Some pairs need an inner product in any case: the open ones, and the hard or not hard ones where these are
 // few. Above this share of them codes are not used: a product of codes takes a quarter of a float32 product,
 // and an inner product as much as five pairs of a float32 product.
-constexpr double kUselessFrom = 0.15;
+constexpr double kMaxInnerProductShare = 0.15;
 
 int64_t steps_of(const Plan& plan) { return (plan.dim + kStep - 1) / kStep; }
 
@@ -43,7 +42,7 @@ struct Sampled {
 
 template <class T>
 std::vector<Sampled> take(const Plan& plan, const PackedRows& packed, int64_t count, bool shifted) {
-  const int64_t size = std::clamp(count / kSampledFrom, int64_t(1), kMostSampled), steps = steps_of(plan);
+  const int64_t size = std::clamp(count / kRowsPerSampled, int64_t(1), kMaxSampled), steps = steps_of(plan);
   std::vector<Sampled> sample;
   for (int64_t k = 0; k < size; ++k) {
     Sampled one{(2 * k + (shifted ? 1 : 0)) * count / (2 * size), std::vector<double>(steps + 1, 0.0)};
@@ -59,28 +58,28 @@ std::vector<Sampled> take(const Plan& plan, const PackedRows& packed, int64_t co
   return sample;
 }
 
-// Counts over sampled pairs of two classes. left_by_rows[step] and left_by_classes[step]: the pairs that are
-// undecided after the first `step` steps of columns, by the rows' own codes or by centroids.
-struct Seen {
+// Counts over sampled pairs of two classes. At [step] of the two vectors: the pairs that are undecided after the
+// first `step` steps of columns, by the rows' own codes or by centroids.
+struct Counts {
   int64_t pairs = 0, open = 0, hard = 0;
-  std::vector<int64_t> left_by_rows, left_by_classes;
+  std::vector<int64_t> undecided_by_rows, undecided_by_centroids;
 
-  explicit Seen(int64_t steps) : left_by_rows(steps + 1, 0), left_by_classes(steps + 1, 0) {}
-  void add(const Seen& other) {
+  explicit Counts(int64_t steps) : undecided_by_rows(steps + 1, 0), undecided_by_centroids(steps + 1, 0) {}
+  void add(const Counts& other) {
     pairs += other.pairs, open += other.open, hard += other.hard;
-    for (size_t k = 0; k < left_by_rows.size(); ++k) {
-      left_by_rows[k] += other.left_by_rows[k];
-      left_by_classes[k] += other.left_by_classes[k];
+    for (size_t k = 0; k < undecided_by_rows.size(); ++k) {
+      undecided_by_rows[k] += other.undecided_by_rows[k];
+      undecided_by_centroids[k] += other.undecided_by_centroids[k];
     }
   }
   double share(int64_t of) const { return double(of) / double(pairs); }
 };
 
-// Compares a sampled row with the sampled columns.
+// The sampled columns, with which sampled rows are compared.
 template <class T>
-class Survey {
+class ColumnSample {
  public:
-  Survey(const Plan& plan, const SuperTile& super, Margins<double> margins, const Workspace& work)
+  ColumnSample(const Plan& plan, const SuperTile& super, Margins<double> margins, const Workspace& work)
       : plan_(plan),
         super_(super),
         margins_(margins),
@@ -97,22 +96,23 @@ class Survey {
     }
   }
 
-  Seen look_at(const Sampled& a) const {
-    Seen seen(steps_of(plan_));
+  Counts compared_with(const Sampled& a) const {
+    Counts counts(steps_of(plan_));
     const int64_t row = super_.row_tile * plan_.tile + a.row, col0 = super_.col_tile * plan_.tile;
     const float row_error = plan_.codes() ? work_.packed_rows.error[a.row] : product_error<T>(plan_.dim);
     std::vector<T> centre(plan_.dim);
     const float class_error = class_of(a.row, centre.data());
     for (const Sampled& b : columns_) {
       if (col0 + b.row >= work_.same_begin[row] && col0 + b.row < work_.same_end[row]) continue;
-      const double s = look(a, unit(work_.packed_rows, a.row), row_error, b, seen.left_by_rows);
-      look(a, centre.data(), class_error, b, seen.left_by_classes);
+      const double s =
+          count_undecided(a, unit(work_.packed_rows, a.row), row_error, b, counts.undecided_by_rows);
+      count_undecided(a, centre.data(), class_error, b, counts.undecided_by_centroids);
       const float column_error = plan_.codes() ? work_.packed_columns.error[b.row] : 0.0f;
-      seen.open += std::abs(s - margins_.minus) <= double(similarity_error(row_error, column_error));
-      seen.hard += s >= margins_.minus;
-      ++seen.pairs;
+      counts.open += std::abs(s - margins_.minus) <= double(similarity_error(row_error, column_error));
+      counts.hard += s >= margins_.minus;
+      ++counts.pairs;
     }
-    return seen;
+    return counts;
   }
 
  private:
@@ -142,16 +142,18 @@ class Survey {
 
   // For every number of steps, counts whether the pair (a, b) is undecided. u is the row of a, or what the
   // centroid of its class stands for. Returns the inner product of u and the row of b.
-  double look(const Sampled& a, const T* u, float error, const Sampled& b, std::vector<int64_t>& left) const {
+  double count_undecided(const Sampled& a, const T* u, float error, const Sampled& b,
+                         std::vector<int64_t>& undecided) const {
     const T* v = unit(work_.packed_columns, b.row);
     const double bound = similarity_error(error, worst_error_);
     const float scale = plan_.codes() ? work_.packed_columns.scale[b.row] : 0.0f;
     const double stretch = scale > 0 ? double(worst_scale_) / double(scale) : 1.0;
     double s = 0;
-    for (int64_t step = 1; step < int64_t(left.size()); ++step) {
+    for (int64_t step = 1; step < int64_t(undecided.size()); ++step) {
       const int64_t from = (step - 1) * kStep;
       s += double(simd<T>().dot(u + from, v + from, std::min(kStep, plan_.dim - from)));
-      left[step] += std::max(s, s * stretch) + a.tail[step] * worst_tail_[step] + bound >= margins_.minus;
+      undecided[step] +=
+          std::max(s, s * stretch) + a.tail[step] * worst_tail_[step] + bound >= margins_.minus;
     }
     return s;
   }
@@ -165,26 +167,27 @@ class Survey {
   std::vector<double> worst_tail_;
 };
 
-// The screening that costs least by the counts. `classes`: the number of centroids per row of the super-tile.
-ScreeningPlan cheapest(const Plan& plan, const Seen& seen, double classes) {
+// The screening that costs least by the counts. `centroids`: their number per row of the super-tile.
+ScreeningPlan cheapest(const Plan& plan, const Counts& counts, double centroids) {
   const int64_t steps = steps_of(plan);
-  const double each_left = plan.codes() ? kLeftByCodes : kLeft;
+  const double cost_of_undecided = plan.codes() ? kUndecidedCostByCodes : kUndecidedCost;
   ScreeningPlan best{plan.codes(), false, plan.dim};
-  double least = 1.0 + (plan.codes() ? each_left * seen.share(seen.left_by_rows[steps]) : 0.0);
-  const auto consider = [&](bool by_classes, int64_t step, double products, double left) {
-    const double cost = products * double(step) / double(steps) + each_left * left;
-    if (left > kMostLeft || cost >= least) return;
+  double least =
+      1.0 + (plan.codes() ? cost_of_undecided * counts.share(counts.undecided_by_rows[steps]) : 0.0);
+  const auto consider = [&](bool by_centroids, int64_t step, double products, double undecided) {
+    const double cost = products * double(step) / double(steps) + cost_of_undecided * undecided;
+    if (undecided > kMaxUndecidedInSample || cost >= least) return;
     least = cost;
-    best = {plan.codes(), by_classes, std::min(step * kStep, plan.dim)};
+    best = {plan.codes(), by_centroids, std::min(step * kStep, plan.dim)};
   };
-  consider(true, steps, classes, seen.share(seen.left_by_classes[steps]));
+  consider(true, steps, centroids, counts.share(counts.undecided_by_centroids[steps]));
   if (!plan.codes()) return best;
 
   const int64_t spare = std::max<int64_t>(1, int64_t(double(steps) * kPrefixSpare));
   least *= kPrefixFrom;
   for (int64_t step = spare + 1; step < steps; ++step) {
-    consider(false, step, 1.0, seen.share(seen.left_by_rows[step - spare]));
-    consider(true, step, classes, seen.share(seen.left_by_classes[step - spare]));
+    consider(false, step, 1.0, counts.share(counts.undecided_by_rows[step - spare]));
+    consider(true, step, centroids, counts.share(counts.undecided_by_centroids[step - spare]));
   }
   return best;
 }
@@ -195,20 +198,21 @@ template <class T>
 ScreeningPlan probe(const Plan& plan, const SuperTile& super, Margins<double> margins, bool can_defer,
                     const Workspace& work) {
   const auto rows = take<T>(plan, work.packed_rows, super.rows(plan), false);
-  const Survey<T> survey(plan, super, margins, work);
-  std::vector<Seen> by_row(rows.size(), Seen(steps_of(plan)));
+  const ColumnSample<T> columns(plan, super, margins, work);
+  std::vector<Counts> by_row(rows.size(), Counts(steps_of(plan)));
   for_each_task(int64_t(rows.size()), plan.threads,
-                [&](int64_t k, int64_t) { by_row[k] = survey.look_at(rows[k]); });
-  Seen seen(steps_of(plan));
-  for (const Seen& of_row : by_row) seen.add(of_row);
+                [&](int64_t k, int64_t) { by_row[k] = columns.compared_with(rows[k]); });
+  Counts counts(steps_of(plan));
+  for (const Counts& of_row : by_row) counts.add(of_row);
 
-  if (seen.pairs == 0) return {plan.codes(), false, plan.dim};
+  if (counts.pairs == 0) return {plan.codes(), false, plan.dim};
   // Neither few hard nor few not hard pairs: all similarities are needed, unless their sums can be deferred.
-  const bool middle = !is_at_most(std::min(seen.hard, seen.pairs - seen.hard), kMaxOpenShare, seen.pairs);
-  const int64_t listed = middle ? 0 : std::min(seen.hard, seen.pairs - seen.hard);
-  if (seen.share(seen.open + listed) > kUselessFrom || (middle && !can_defer))
+  const bool middle =
+      !is_at_most(std::min(counts.hard, counts.pairs - counts.hard), kMaxOpenShare, counts.pairs);
+  const int64_t listed = middle ? 0 : std::min(counts.hard, counts.pairs - counts.hard);
+  if (counts.share(counts.open + listed) > kMaxInnerProductShare || (middle && !can_defer))
     return {false, false, plan.dim};
-  return cheapest(plan, seen, double(count_classes(plan, super, work)) / double(super.rows(plan)));
+  return cheapest(plan, counts, double(count_classes(plan, super, work)) / double(super.rows(plan)));
 }
 
 template <class T>

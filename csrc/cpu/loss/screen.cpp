@@ -36,7 +36,7 @@ void screen_in_full(const Tile<T>& tile, T* s) {
 template <class T>
 void screen(const Plan& plan, const SuperTile& super, const ScreeningPlan& screening, Margins<double> margins,
             bool can_defer, const Workspace& work) {
-  const int64_t strip = screening.classes ? kStrip : 1, strips = (super.col_count + strip - 1) / strip;
+  const int64_t strip = screening.by_centroids ? kStrip : 1, strips = (super.col_count + strip - 1) / strip;
   for_each_task(super.row_count * strips, plan.threads, [&](int64_t task, int64_t worker) {
     const int64_t a = task / strips;
     const auto tile_at = [&](int64_t b) {
@@ -64,7 +64,7 @@ void screen(const Plan& plan, const SuperTile& super, const ScreeningPlan& scree
     int64_t b = task % strips * strip;
     if (super.diagonal) b = std::max(b, a);
     while (b < end) {
-      const int64_t classes = screening.classes ? tile_at(b).classes() : 0;
+      const int64_t classes = screening.by_centroids ? tile_at(b).classes() : 0;
       if (classes == 0) {
         screen_tile(tile_at(b++));
         continue;

@@ -17,17 +17,17 @@ namespace {
 template <class T, class Scan>
 int64_t mark(const Tile<T>& tile, const ScreeningPlan& screening, float column_error, const Scan& scan) {
   const Plan& plan = tile.plan;
-  const Centroids& classes = tile.work.packed_rows.classes;
-  const int32_t* begin = classes.begin + tile.row_block * (plan.most_classes() + 1);
+  const Centroids& centroids = tile.work.packed_rows.centroids;
+  const int32_t* begin = centroids.begin + tile.row_block * (plan.max_centroids() + 1);
   const bool beyond = screening.has_prefix(plan);
   const double tail = beyond ? *std::max_element(tile.column_tails(), tile.column_tails() + tile.columns) : 0;
   int64_t marked = 0;
   for (int64_t k = 0; k < tile.classes(); ++k) {
-    const int64_t at = tile.row_block * plan.most_classes() + k;
-    double reach = tile.margins.minus - double(similarity_error(classes.error[at], column_error));
-    if (beyond) reach -= tail * double(classes.tail[at]);
+    const int64_t at = tile.row_block * plan.max_centroids() + k;
+    double reach = tile.margins.minus - double(similarity_error(centroids.error[at], column_error));
+    if (beyond) reach -= tail * double(centroids.tail[at]);
     uint64_t* of_class = tile.row_bits(begin[k]);
-    const int64_t found = scan(k, classes.scale[at], reach, tile.span(begin[k]), of_class);
+    const int64_t found = scan(k, centroids.scale[at], reach, tile.span(begin[k]), of_class);
     // The span of the class's first row contains those of its other rows, which differ only at the diagonal.
     // The first row comes last, because the others read its bits.
     for (int64_t i = begin[k + 1] - 1; i >= begin[k]; --i) {
@@ -47,14 +47,14 @@ template <class T>
 void multiply_centroids(const Tile<T>& first, const ScreeningPlan& screening, int64_t columns,
                         void* products) {
   const Plan& plan = first.plan;
-  const char* classes = static_cast<const char*>(first.work.packed_rows.classes.code) +
-                        first.row_block * plan.most_classes() * plan.centroid_bytes();
+  const char* codes = static_cast<const char*>(first.work.packed_rows.centroids.code) +
+                      first.row_block * plan.max_centroids() * plan.centroid_bytes();
   if (plan.codes()) {
-    multiply_codes(plan, classes, first.classes(), first.column_codes(), columns,
+    multiply_codes(plan, codes, first.classes(), first.column_codes(), columns,
                    std::min(screening.prefix, plan.code_dim), static_cast<int32_t*>(products));
     return;
   }
-  const Matrix<const T> x{reinterpret_cast<const T*>(classes), first.classes(), plan.dim, plan.dim};
+  const Matrix<const T> x{reinterpret_cast<const T*>(codes), first.classes(), plan.dim, plan.dim};
   const Matrix<const T> r{first.unit_columns(), columns, plan.dim, plan.dim};
   matmul<T>(x, r.transposed(), {static_cast<T*>(products), first.classes(), columns, columns});
 }
@@ -76,7 +76,7 @@ bool screen_by_centroids(const Tile<T>& tile, const ScreeningPlan& screening, co
       return simd<T>().scan_products(s + k * stride, span, static_cast<T>(reach), bits);
     });
   }
-  return finish_first_look(tile, marked);
+  return finish_cheap_product(tile, marked);
 }
 
 #define TCM_INSTANTIATE(T)                                                                   \

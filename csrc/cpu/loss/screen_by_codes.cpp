@@ -1,6 +1,6 @@
 // Screens one tile by products of codes. The steps, in the order of the code; each may finish the tile:
 //
-//   prefix      where the probe chose one without centroids. Up to kMaxLeftShare undecided: those of two
+//   prefix      where the probe chose one without centroids. Up to kMaxUndecidedShare undecided: those of two
 //               classes get a product of whole int8 codes each, and all that remain an inner product each
 //   candidates  by the product of whole codes; up to kMaxDirectShare get an inner product each
 //   bounds      each candidate is harmless, hard or open by its own bound; many open: full precision
@@ -141,9 +141,9 @@ bool screen_by_codes(const Tile<T>& tile, const ScreeningPlan& screening, bool c
   const auto multiply = [&](int64_t width) {
     multiply_codes(plan, tile.row_codes(), tile.rows, tile.column_codes(), tile.columns, width, products);
   };
-  if (screening.has_prefix(plan) && !screening.classes) {
+  if (screening.has_prefix(plan) && !screening.by_centroids) {
     multiply(screening.prefix);
-    if (finish_first_look(tile, mark_candidates(tile, range, true, products))) return true;
+    if (finish_cheap_product(tile, mark_candidates(tile, range, true, products))) return true;
   }
   multiply(plan.code_dim);
   const int64_t few = tile.most_open(), pairs = tile.rows * tile.columns;

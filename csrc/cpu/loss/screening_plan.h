@@ -14,9 +14,9 @@ namespace tcm::cpu {
 
 // Chosen by `probe`.
 struct ScreeningPlan {
-  bool codes;      // whether tiles are multiplied in codes, else in full precision
-  bool classes;    // whether a cheap product by centroids precedes that
-  int64_t prefix;  // K of the cheap product; D where it takes all columns
+  bool codes;         // whether tiles are multiplied in codes, else in full precision
+  bool by_centroids;  // whether a cheap product by centroids precedes that
+  int64_t prefix;     // K of the cheap product; D where it takes all columns
 
   bool has_prefix(const Plan& plan) const { return prefix < plan.dim; }
 };
@@ -33,7 +33,7 @@ constexpr double kMaxDirectShare = 1.0 / 128;
 // Up to this share, the undecided pairs of a cheap product are evaluated; above it the tile is multiplied in
 // whole codes, or in full precision where `codes` is false. Comparing with this double gives the same result
 // as the integer comparison count * 12 <= pairs.
-constexpr double kMaxLeftShare = 1.0 / 12;
+constexpr double kMaxUndecidedShare = 1.0 / 12;
 
 // Whether `count` is at most `share` of `pairs`.
 inline bool is_at_most(int64_t count, double share, int64_t pairs) {

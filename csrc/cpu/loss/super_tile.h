@@ -16,9 +16,9 @@ struct SuperTile {
   bool diagonal;
 
   static SuperTile at(const Plan& plan, int64_t super_row, int64_t super_col) {
-    const int64_t row_tile = super_row * plan.super_tiles, col_tile = super_col * plan.super_tiles;
-    return {row_tile, std::min(plan.super_tiles, plan.row_tiles() - row_tile), col_tile,
-            std::min(plan.super_tiles, plan.column_tiles() - col_tile), plan.self && super_row == super_col};
+    const int64_t row_tile = super_row * plan.super_edge, col_tile = super_col * plan.super_edge;
+    return {row_tile, std::min(plan.super_edge, plan.row_tiles() - row_tile), col_tile,
+            std::min(plan.super_edge, plan.column_tiles() - col_tile), plan.self && super_row == super_col};
   }
   int64_t rows(const Plan& plan) const { return clipped(plan.rows - row_tile * plan.tile, plan); }
   int64_t columns(const Plan& plan) const { return clipped(plan.columns - col_tile * plan.tile, plan); }

@@ -33,7 +33,7 @@ struct Tile {
   const float* column_errors() const { return work.packed_columns.error + col_block * plan.tile; }
   RowSpan span(int64_t i) const { return row_span(plan, work, row0 + i, col0, columns); }
   // The number of centroids of the block of rows; 0 where centroids do not pay.
-  int64_t classes() const { return work.packed_rows.classes.count[row_block]; }
+  int64_t classes() const { return work.packed_rows.centroids.count[row_block]; }
   uint64_t* row_bits(int64_t i) const { return bits + i * plan.words(); }
   int64_t words() const { return words_of(columns); }
   // The most open pairs that get an inner product each; with more, the tile is multiplied in full precision.

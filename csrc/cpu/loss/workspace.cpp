@@ -19,7 +19,7 @@ int64_t Workspace::carve(const Plan& plan, void* base) {
     pointer = reinterpret_cast<Pointer>(static_cast<char*>(base) + used);
     used += ceil_div(bytes, kAlign) * kAlign;
   };
-  const int64_t super = plan.super_tiles, tile = plan.tile;
+  const int64_t super = plan.super_edge, tile = plan.tile;
   const auto take_packed = [&](PackedRows& packed) {
     take(packed.unit, plan.super_rows() * plan.dim * plan.element);
     take(packed.block_sum, super * plan.dim * int64_t(sizeof(double)));
@@ -27,13 +27,13 @@ int64_t Workspace::carve(const Plan& plan, void* base) {
     take(packed.scale, plan.codes() ? plan.super_rows() * int64_t(sizeof(float)) : 0);
     take(packed.error, plan.codes() ? plan.super_rows() * int64_t(sizeof(float)) : 0);
     take(packed.tail, plan.codes() ? plan.super_rows() * int64_t(sizeof(float)) : 0);
-    const int64_t classes = super * plan.most_classes();
-    take(packed.classes.count, plan.screens ? super * int64_t(sizeof(int32_t)) : 0);
-    take(packed.classes.begin, plan.screens ? (classes + super) * int64_t(sizeof(int32_t)) : 0);
-    take(packed.classes.code, classes * plan.centroid_bytes());
-    take(packed.classes.scale, classes * int64_t(sizeof(float)));
-    take(packed.classes.error, classes * int64_t(sizeof(float)));
-    take(packed.classes.tail, classes * int64_t(sizeof(float)));
+    const int64_t centroids = super * plan.max_centroids();
+    take(packed.centroids.count, plan.screens ? super * int64_t(sizeof(int32_t)) : 0);
+    take(packed.centroids.begin, plan.screens ? (centroids + super) * int64_t(sizeof(int32_t)) : 0);
+    take(packed.centroids.code, centroids * plan.centroid_bytes());
+    take(packed.centroids.scale, centroids * int64_t(sizeof(float)));
+    take(packed.centroids.error, centroids * int64_t(sizeof(float)));
+    take(packed.centroids.tail, centroids * int64_t(sizeof(float)));
   };
   const bool one_side = plan.self && super * tile >= plan.rows;
   take(row_order, plan.rows * int64_t(sizeof(LabelledRow)));

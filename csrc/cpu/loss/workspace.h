@@ -19,9 +19,9 @@ struct Workspace {
   int64_t* position;    // (M) the sorted column of each reference row
   PackedRows packed_rows;
   PackedRows packed_columns;  // with memory of its own, except in the self case with a single super-tile
-  uint64_t* bits;             // (super_tiles², tile, words) hard pairs; marked pairs during screening
-  TileSums* tile_sums;        // (super_tiles²)
-  double* deferred;           // (super_tiles², chunks, 2) sums of similarities that `accumulate` finds
+  uint64_t* bits;             // (super_edge², tile, words) hard pairs; marked pairs during screening
+  TileSums* tile_sums;        // (super_edge²)
+  double* deferred;           // (super_edge², chunks, 2) sums of similarities that `accumulate` finds
   // Per thread, tile_scratch: similarities or products of a tile, products by centroids, or a pattern and its
   // tables; row_scratch: rows to be added, the bit map of open pairs, a row being loaded, or a class's mean.
   void* scratch;
