@@ -3,8 +3,8 @@
 // The system supplies fresh memory page by page and zeroes each page in its own fault: with 4 KiB pages that
 // takes 0.3 ms per MiB on a virtual machine, as long as the whole backward. 2 MiB pages take a tenth; without
 // them forward and backward take 1.45 times as long at 8192 x 512, 1.07 times at 65536 x 128
-// (benchmarks/results/ablation-huge-pages.json). A hint only, and only for buffers of several such pages; on a
-// system without them nothing happens.
+// (benchmarks/results/ablation-huge-pages.json). A hint only, and only for buffers of several such pages; on
+// a system without them nothing happens.
 #pragma once
 
 #include <cstdint>

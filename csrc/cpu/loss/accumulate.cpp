@@ -83,8 +83,8 @@ struct Target {
   int64_t worker;
 };
 
-// One tile and sign: the unit rows of its columns are added to the sums of its rows (kToRows), or the reverse. There
-// is a function for each way to do that.
+// One tile and sign: the unit rows of its columns are added to the sums of its rows (kToRows), or the
+// reverse. There is a function for each way to do that.
 template <bool kToRows, class T>
 class TileAccumulation {
  public:

@@ -10,9 +10,10 @@
 //
 // A sum of similarities that screening deferred is read off the product of the pattern, Σ s = Σ_i x̂_i·P_i:
 // one inner product per row in the compute dtype, then float64. In float32 that is as accurate as adding the
-// similarities of a float32 product: both round sums of D and of at most 512 terms. Without it, tiles with many
-// hard and many other pairs are multiplied in full precision: 1.19 times as long for an untrained network's
-// embeddings of which a fifth of the pairs is hard (benchmarks/results/ablation-deferred-sums.json).
+// similarities of a float32 product: both round sums of D and of at most 512 terms. Without it, tiles with
+// many hard and many other pairs are multiplied in full precision: 1.19 times as long for an untrained
+// network's embeddings of which a fifth of the pairs is hard
+// (benchmarks/results/ablation-deferred-sums.json).
 #pragma once
 
 #include "super_tile.h"

@@ -58,7 +58,8 @@ class Stopwatch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-// Both sides of the super-tile that is being worked on, packed. A side that the next super-tile shares is kept.
+// Both sides of the super-tile that is being worked on, packed. A side that the next super-tile shares is
+// kept.
 template <class T>
 class PackedSides {
  public:
@@ -109,8 +110,9 @@ class PackedSides {
   bool finite_ = true;
 };
 
-// The column of the super-tile at a step of row i, in an order that reuses packed rows: in the self case the last
-// columns of a row of super-tiles are the rows of the next one; otherwise the next one begins with these columns.
+// The column of the super-tile at a step of row i, in an order that reuses packed rows: in the self case the
+// last columns of a row of super-tiles are the rows of the next one; otherwise the next one begins with these
+// columns.
 int64_t column_at_step(const Plan& plan, int64_t i, int64_t step, int64_t super_columns) {
   const int64_t backwards = super_columns - 1 - step;
   if (plan.self) return step == i ? i : backwards + i + 1;

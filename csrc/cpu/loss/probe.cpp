@@ -22,9 +22,10 @@ constexpr double kUndecidedCostByCodes = 10.0;
 constexpr double kUndecidedCost = 5.0;
 constexpr double kMaxUndecidedInSample = 1.0 / 16;  // as a share of its pairs
 // A prefix is to leave few pairs undecided even if it were shorter by kPrefixSpare of D, and to cost at most
-// kPrefixFrom of what is best without one: a few columns fewer turn "none undecided" into "all", and the largest
-// tail of a block is larger than that of the sample. Without these two, a prefix that saved an eighth of the
-// product took up to a third longer than whole rows; with them 1.03 times as long at most, on AVX-512 and wider.
+// kPrefixFrom of what is best without one: a few columns fewer turn "none undecided" into "all", and the
+// largest tail of a block is larger than that of the sample. Without these two, a prefix that saved an eighth
+// of the product took up to a third longer than whole rows; with them 1.03 times as long at most, on AVX-512
+// and wider.
 constexpr double kPrefixSpare = 1.0 / 8;
 constexpr double kPrefixFrom = 0.9;
 // Some pairs need an inner product in any case: the open ones, and the hard or not hard ones where these are
@@ -58,8 +59,8 @@ std::vector<Sampled> take(const Plan& plan, const PackedRows& packed, int64_t co
   return sample;
 }
 
-// Counts over sampled pairs of two classes. At [step] of the two vectors: the pairs that are undecided after the
-// first `step` steps of columns, by the rows' own codes or by centroids.
+// Counts over sampled pairs of two classes. At [step] of the two vectors: the pairs that are undecided after
+// the first `step` steps of columns, by the rows' own codes or by centroids.
 struct Counts {
   int64_t pairs = 0, open = 0, hard = 0;
   std::vector<int64_t> undecided_by_rows, undecided_by_centroids;

@@ -1,4 +1,5 @@
-// The plan of a forward, as tcm_kernels/backends/gpu/plan.py makes it, and the memory that a forward takes here.
+// The plan of a forward, as tcm_kernels/backends/gpu/plan.py makes it, and the memory that a forward takes
+// here.
 #pragma once
 
 #include <cstdint>
