@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tcm_kernels import fused_tcm_loss
+from tcm_kernels import PairStats, fused_tcm_loss
 
 from . import backbones, losses
 from .config import Config, Ours
@@ -47,6 +47,13 @@ class Terms:
     tcm_negative_term: float
     hard_positive_share: float
     hard_negative_share: float
+
+    @classmethod
+    def of(cls, base: Tensor, stats: PairStats) -> Terms:
+        """Those of a step."""
+        shares = stats.hard_positive_share, stats.hard_negative_share
+        terms = (base, stats.positive_term, stats.negative_term, *shares)
+        return cls(*(x.item() for x in terms))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,15 +137,7 @@ def train(
             emb, base = stepper(images.to(device, non_blocking=True), labels)
             with contextlib.nullcontext() if arm == "tcm" else torch.no_grad():
                 if arm == "tcm" or looked_at:
-                    added, stats = fused_tcm_loss(
-                        emb,
-                        labels,
-                        margin_plus=config.paper.margin_plus,
-                        margin_minus=config.paper.margin_minus,
-                        lambda_plus=config.paper.tcm_weight,
-                        lambda_minus=config.paper.tcm_weight,
-                        return_stats=True,
-                    )
+                    added, stats = _tcm(config, emb, labels)
             loss = base + added if arm == "tcm" else base
             _set_rate(optimizer, ours, step)
             optimizer.zero_grad()
@@ -146,9 +145,7 @@ def train(
             scaler.step(optimizer)
             scaler.update()
             if looked_at:
-                shares = stats.hard_positive_share, stats.hard_negative_share
-                looks = (base, stats.positive_term, stats.negative_term, *shares)
-                terms = Terms(*(x.item() for x in looks))
+                terms = Terms.of(base, stats)
                 _check_finite(terms, step)
             if bar is not None:
                 if looked_at and terms is not None:
@@ -157,6 +154,19 @@ def train(
                 bar.update()
     assert terms is not None  # the last step was looked at
     return Trained(learner.network, terms, time.monotonic() - begin)
+
+
+def _tcm(config: Config, emb: Tensor, labels: Tensor) -> tuple[Tensor, PairStats]:
+    paper = config.paper
+    return fused_tcm_loss(
+        emb,
+        labels,
+        margin_plus=paper.margin_plus,
+        margin_minus=paper.margin_minus,
+        lambda_plus=paper.tcm_weight,
+        lambda_minus=paper.tcm_weight,
+        return_stats=True,
+    )
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -80,13 +81,7 @@ def plot_own_thresholds(
         say(top, f"none of the {kinds} has a threshold of its own")
         return figure
     own, thresholds = edges[met], curves.thresholds
-    top.stairs(*_histogram(own, curves), fill=True, color=BLUE, alpha=0.3)
-    top.stairs(*_histogram(own, curves), color=BLUE, lw=1.2)
-    mean, deviation = thresholds[own].mean(), thresholds[own].std()
-    text = f"mean {mean:.3g} ± standard deviation {deviation:.3g}"
-    top.axvspan(mean - deviation, mean + deviation, color="black", alpha=0.07, lw=0)
-    top.axvline(mean, color="black", ls="--", lw=1.3, label=text)
-    strip.vlines(thresholds[own], 0.1, 0.9, color=BLUE, lw=0.8, alpha=float(np.clip(60 / len(own), 0.1, 0.7)))
+    _draw_distribution(top, strip, own, curves)
     order = np.flatnonzero(met)[np.argsort(own, kind="stable")]
     few = min(_NAMED, len(order) // 2) if own.min() < own.max() else 0
 
@@ -111,6 +106,18 @@ def plot_own_thresholds(
     grid(top)
     legend_below(figure, top)
     return figure
+
+
+def _draw_distribution(top: Axes, strip: Axes, own: Edges, curves: ClassCurves) -> None:
+    """Histogram, mean and standard deviation above, a line a class below."""
+    at = curves.thresholds[own]
+    top.stairs(*_histogram(own, curves), fill=True, color=BLUE, alpha=0.3)
+    top.stairs(*_histogram(own, curves), color=BLUE, lw=1.2)
+    mean, deviation = at.mean(), at.std()
+    text = f"mean {mean:.3g} ± standard deviation {deviation:.3g}"
+    top.axvspan(mean - deviation, mean + deviation, color="black", alpha=0.07, lw=0)
+    top.axvline(mean, color="black", ls="--", lw=1.3, label=text)
+    strip.vlines(at, 0.1, 0.9, color=BLUE, lw=0.8, alpha=float(np.clip(60 / len(own), 0.1, 0.7)))
 
 
 def _histogram(own: Edges, curves: ClassCurves) -> tuple[Counts, Rates]:
