@@ -71,11 +71,10 @@ def check_margin(name: str, margin: Any, emb: Tensor | None = None) -> None:
     if isinstance(margin, Tensor):
         if margin.requires_grad:
             raise ValueError(f"{name}: got a tensor that requires grad; margins are not trained")
-        if margin.dim() != 0 or margin.is_complex() or margin.dtype == torch.bool:
-            raise ValueError(
-                f"{name}: got a tensor of shape {tuple(margin.shape)} and dtype {margin.dtype}, "
-                "expected a real 0-dim tensor or a float"
-            )
+        if margin.is_complex() or margin.dtype == torch.bool:
+            raise TypeError(f"{name}: got dtype {margin.dtype}, expected a real 0-dim tensor or a float")
+        if margin.dim() != 0:
+            raise ValueError(f"{name}: got shape {tuple(margin.shape)}, expected a 0-dim tensor or a float")
         if emb is not None and margin.device not in (emb.device, torch.device("cpu")):
             raise ValueError(f"{name}: got device {margin.device}, expected {emb.device} or cpu")
         return

@@ -82,6 +82,8 @@ for _name in ("margin_plus", "margin_minus"):
         f"{_name}: a string": ({_name: "0.9"}, TypeError, "str"),
         f"{_name}: None": ({_name: None}, TypeError, "None"),
         f"{_name}: one-dimensional": ({_name: torch.tensor([0.5])}, ValueError, "(1,)"),
+        f"{_name}: complex": ({_name: torch.tensor(0.5j)}, TypeError, "complex64"),
+        f"{_name}: a truth value": ({_name: torch.tensor(True)}, TypeError, "torch.bool"),
         f"{_name}: requires grad": ({_name: torch.tensor(0.5, requires_grad=True)}, ValueError, "grad"),
     }
 for _name in ("lambda_plus", "lambda_minus"):
