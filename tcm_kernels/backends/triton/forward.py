@@ -246,7 +246,7 @@ def _configs(x: Tensor, precision: str) -> Configs:
 
 
 def _seconds(x: Tensor, precision: str, kernel: str, row: Configs) -> float:
-    """The time, in do_bench's unit, of a forward that this kernel dominates, on random embeddings like x."""
+    """The time of a forward that this kernel dominates, on random embeddings like x."""
     rows = TUNING_ROWS
     # Random directions: almost no pair is hard at m- = 0.9, one in two at m- = 0.
     emb = torch.randn(rows, x.shape[1], device=x.device).to(x.dtype)
@@ -254,7 +254,10 @@ def _seconds(x: Tensor, precision: str, kernel: str, row: Configs) -> float:
     margins = emb.new_tensor([1.0, 0.9 if kernel == "sweep" else 0.0], dtype=torch.float64)
     problem = Problem(emb, labels, None, None, margins, None, True, False, precision)
     residual = torch.zeros(residual_bytes(problem), dtype=torch.uint8, device=x.device)
-    return float(triton.testing.do_bench(lambda: Forward(problem, residual, row).run(), return_mode="median"))
+    milliseconds = triton.testing.do_bench(
+        lambda: Forward(problem, residual, row).run(), return_mode="median"
+    )
+    return float(milliseconds) / 1e3
 
 
 def _similarity_precision(x: Tensor, precision: str) -> str:
