@@ -97,12 +97,10 @@ class TileAccumulation {
         pattern_(reinterpret_cast<uint64_t*>(scratch_ + kPatternScratch + tile.plan.tile * kPatternPanel)) {}
 
   void run() const {
-    const int64_t count = positive_ ? tile_.sums().positives : tile_.sums().negatives;
-    const int64_t pairs = tile_.rows() * tile_.columns();
-    const bool deferred =
-        kToRows && (positive_ ? tile_.sums().positive_deferred : tile_.sums().negative_deferred);
+    const HardPairs& hard = tile_.sums().of(positive_);
+    const int64_t count = hard.count, pairs = tile_.rows() * tile_.columns();
     if (count == 0) return;
-    if (deferred) {
+    if (kToRows && hard.deferred) {
       tile_.deferred(to_.from / tile_.plan.chunk)[positive_ ? 0 : 1] = add_pattern(true);
     } else if (is_at_most(count, kMaxListShare, pairs)) {
       add_list();
@@ -187,8 +185,8 @@ template <class T>
 void collect_deferred(const TileView<T>& tile) {
   TileSums& sums = tile.work.tile_sums[tile.super.slot(tile.a, tile.b)];
   for (int64_t chunk = 0; chunk < tile.plan.chunks(); ++chunk) {
-    if (sums.positive_deferred) sums.positive += tile.deferred(chunk)[0];
-    if (sums.negative_deferred) sums.negative += tile.deferred(chunk)[1];
+    if (sums.positive.deferred) sums.positive.similarity_sum += tile.deferred(chunk)[0];
+    if (sums.negative.deferred) sums.negative.similarity_sum += tile.deferred(chunk)[1];
   }
 }
 

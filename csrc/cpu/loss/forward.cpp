@@ -137,10 +137,10 @@ void add_tiles(const SuperTile& super, const Workspace& work, TileSums& total) {
     for (int64_t b = 0; b < super.col_count; ++b) {
       if (!super.holds(a, b)) continue;
       const TileSums& tile = work.tile_sums[super.slot(a, b)];
-      total.positive += tile.positive;
-      total.negative += tile.negative;
-      total.positives += tile.positives;
-      total.negatives += tile.negatives;
+      for (const bool positive : {true, false}) {
+        total.of(positive).count += tile.of(positive).count;
+        total.of(positive).similarity_sum += tile.of(positive).similarity_sum;
+      }
     }
   }
 }
@@ -148,10 +148,11 @@ void add_tiles(const SuperTile& super, const Workspace& work, TileSums& total) {
 ForwardResult result_of(const Plan& plan, const TileSums& total, Margins<double> margins,
                         const StageTimes& times) {
   const int64_t ordered = plan.self ? 2 : 1;
-  const double positive = margins.plus * double(total.positives) - total.positive;
-  const double negative = total.negative - margins.minus * double(total.negatives);
-  return {ordered * std::max(positive, 0.0), ordered * std::max(negative, 0.0), ordered * total.positives,
-          ordered * total.negatives, times};
+  const auto& [positive, negative] = total;
+  const double pulls = margins.plus * double(positive.count) - positive.similarity_sum;
+  const double pushes = negative.similarity_sum - margins.minus * double(negative.count);
+  return {ordered * std::max(pulls, 0.0), ordered * std::max(pushes, 0.0), ordered * positive.count,
+          ordered * negative.count, times};
 }
 
 }  // namespace

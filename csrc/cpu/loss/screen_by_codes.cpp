@@ -96,8 +96,8 @@ void count_marked(const Tile<T>& tile, TileSums& sums) {
     const RowSpan span = tile.span(i);
     for (int64_t w = 0; w < tile.words(); ++w) {
       const uint64_t bits = tile.row_bits(i)[w], same = span.same_bits(w);
-      sums.positives += __builtin_popcountll(bits & same);
-      sums.negatives += __builtin_popcountll(bits & ~same);
+      sums.positive.count += __builtin_popcountll(bits & same);
+      sums.negative.count += __builtin_popcountll(bits & ~same);
     }
   }
 }
@@ -154,28 +154,24 @@ bool screen_by_codes(const Tile<T>& tile, const ScreeningPlan& screening, bool c
   if (classify_candidates(tile, products, open) < 0) return false;
 
   count_marked(tile, sums);
-  if (sums.positives + sums.negatives <= few) {
+  if (sums.positive.count + sums.negative.count <= few) {
     *tile.sums = evaluate_marked(tile);
     return true;
   }
   evaluate_open(tile, open);
   sums = {};
   count_marked(tile, sums);
-  if (pairs - sums.negatives <= few || pairs - sums.positives <= few) {
-    if (sums.positives && sums.negatives) return false;  // one sum would mix the two signs
-    (sums.positives ? sums.positive : sums.negative) = sum_of_all_but_unmarked(tile);
+  if (pairs - sums.negative.count <= few || pairs - sums.positive.count <= few) {
+    if (sums.positive.count && sums.negative.count) return false;  // one sum would mix the two signs
+    sums.of(sums.positive.count > 0).similarity_sum = sum_of_all_but_unmarked(tile);
     *tile.sums = sums;
     return true;
   }
   if (!can_defer) return false;
   for (const bool positive : {true, false}) {
-    const int64_t count = positive ? sums.positives : sums.negatives;
-    double& sum = positive ? sums.positive : sums.negative;
-    if (count <= few) {
-      sum = sum_of_marked(tile, positive);
-    } else {
-      (positive ? sums.positive_deferred : sums.negative_deferred) = true;
-    }
+    HardPairs& hard = sums.of(positive);
+    hard.deferred = hard.count > few;
+    if (!hard.deferred) hard.similarity_sum = sum_of_marked(tile, positive);
   }
   *tile.sums = sums;
   return true;

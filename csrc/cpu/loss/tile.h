@@ -98,8 +98,8 @@ TileSums evaluate_marked(const Tile<T>& tile) {
           tile.clear(i, j);
           return;
         }
-        (same ? sums.positives : sums.negatives) += 1;
-        (same ? sums.positive : sums.negative) += double(s);
+        sums.of(same).count += 1;
+        sums.of(same).similarity_sum += double(s);
       });
   return sums;
 }

@@ -72,12 +72,12 @@ void scan_row(const T* s, RowSpan span, Margins<T> margins, uint64_t* bits, Tile
     }
     *bits = negatives | positives;
     if (negatives) {
-      sums->negatives += __builtin_popcountll(negatives);
-      sums->negative += masked_sum(s, negatives);
+      sums->negative.count += __builtin_popcountll(negatives);
+      sums->negative.similarity_sum += masked_sum(s, negatives);
     }
     if (positives) {
-      sums->positives += __builtin_popcountll(positives);
-      sums->positive += masked_sum(s, positives);
+      sums->positive.count += __builtin_popcountll(positives);
+      sums->positive.similarity_sum += masked_sum(s, positives);
     }
   }
 }

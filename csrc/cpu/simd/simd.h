@@ -11,14 +11,20 @@
 
 namespace tcm::cpu {
 
-// What a tile adds to the loss, per sign: the sum of the similarities of its hard pairs, and their number.
+// The hard pairs of one sign in a tile, or in all.
+struct HardPairs {
+  int64_t count;
+  double similarity_sum;
+  bool deferred;  // whether `accumulate` computes the sum
+};
+
+// What a tile adds to the loss.
 struct TileSums {
-  double positive;
-  double negative;
-  int64_t positives;
-  int64_t negatives;
-  bool positive_deferred;  // whether `accumulate` computes the sum
-  bool negative_deferred;
+  HardPairs positive;
+  HardPairs negative;
+
+  HardPairs& of(bool is_positive) { return is_positive ? positive : negative; }
+  const HardPairs& of(bool is_positive) const { return is_positive ? positive : negative; }
 };
 
 // Columns of one tile row. Only [first, last) are pairs. [same_begin, same_end) are of the row's class: one
