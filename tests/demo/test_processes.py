@@ -79,7 +79,10 @@ def test_ctrl_c_ends_all_at_once_and_without_a_traceback_of_theirs(told: int, tm
     """As a terminal sends it: to the whole group of processes."""
     script = tmp_path / "script.py"
     script.write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT / 'tests/support')!r})\n"
+        "import signal, sys\n"
+        # A shell that starts the tests in the background has them ignore it, and so all that they start.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.path.insert(0, {str(ROOT / 'tests/support')!r})\n"
         "from tasks_of_processes import sleep\n"
         "from tcm_kernels.demo.glyphs.processes import run_all\n"
         "if __name__ == '__main__':\n"
@@ -98,7 +101,10 @@ def test_ctrl_c_ends_all_at_once_and_without_a_traceback_of_theirs(told: int, tm
         if not told:
             time.sleep(0.7)  # both have been started and import; none has said a word
         os.killpg(process.pid, signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        try:
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert output == "interrupted\n"
     assert errors == ""
     assert process.returncode == 0
