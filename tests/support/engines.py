@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import quick_interpreter
 import torch
 
 from tcm_kernels import dispatch
@@ -51,4 +52,7 @@ ENGINES = engines_of(dispatch.BACKENDS)
 
 def interprets_triton() -> bool:
     """Whether this process runs Triton's kernels in its interpreter, as conftest.py asks without a GPU."""
-    return dispatch.why_not("triton", "cpu", torch.float32) is None
+    there = dispatch.why_not("triton", "cpu", torch.float32) is None
+    if there:
+        quick_interpreter.install()
+    return there

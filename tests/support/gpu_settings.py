@@ -28,7 +28,7 @@ class Setting:
     tile: int | None = None  # of Triton; the CUDA kernels have one
     list_most: int | None = None
     useless_from: float | None = None  # share of candidates from which on the sweep does not run
-    rows: int = 67  # what the interpreter gets through in seconds; pair by pair takes the emulator 20 us each
+    rows: int = 34  # what the interpreter gets through in seconds; pair by pair takes the emulator 20 us each
     shared_kib: int = 228  # of a multiprocessor of the emulator: two buffers or four
 
     def apply(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,13 +55,11 @@ _triton = functools.partial(Setting, "triton")
 _cuda = functools.partial(Setting, "cuda", rows=300)
 TRITON = {
     "in one launch": _triton("", tile=32),
-    "screened, candidates decided one by one": _triton(
-        "int8", tile=32, list_most=1024, useless_from=1.0, rows=34
-    ),
-    "screened, three super-tiles": _triton("int8", tile=32, pool_mib=1e-6),
+    "screened, candidates decided one by one": _triton("int8", tile=32, list_most=1024, useless_from=1.0),
+    "screened, three super-tiles": _triton("int8", tile=32, pool_mib=1e-6, rows=67),
     "screened, many candidates a tile": _triton("int8", tile=32, list_most=8),
     "everything in full precision": _triton("full", tile=32, list_most=8),
-    "full precision, three super-tiles": _triton("full", tile=32, list_most=8, pool_mib=1e-6),
+    "full precision, three super-tiles": _triton("full", tile=32, list_most=8, pool_mib=1e-6, rows=67),
     "as on a GPU": _triton("int8"),
 }
 CUDA = {

@@ -7,10 +7,13 @@ reference.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,12 +231,13 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", [None, *FAULTS], ids=lambda name: name or "without a fault nothing is found")
-def test_the_emulator_or_the_comparison_finds(name: str | None, tmp_path: Path) -> None:
-    build = ROOT / "build" / "cuda-faults"
-    root = build / "source"
-    build.mkdir(parents=True, exist_ok=True)
-    # In place, and only what has changed: the build then compiles what depends on the fault, and no more.
+BUILD = ROOT / "build" / "cuda-faults"
+SOURCE = BUILD / "source"
+
+
+@pytest.fixture(scope="module")
+def faultless() -> bytes:
+    """The library of a copy of the sources."""
     sources = {
         file.relative_to(ROOT)
         for folder in ("csrc", "tests/support")
@@ -241,19 +245,36 @@ def test_the_emulator_or_the_comparison_finds(name: str | None, tmp_path: Path) 
         if file.suffix in (".h", ".cuh", ".cu", ".cpp")
     }
     for file in sources:
-        _write(root / file, (ROOT / file).read_text())
-    for file in [file for file in root.rglob("*") if file.is_file()]:
-        if file.relative_to(root) not in sources:
+        _write(SOURCE / file, (ROOT / file).read_text())
+    for file in [file for file in SOURCE.rglob("*") if file.is_file()]:
+        if file.relative_to(SOURCE) not in sources:
             file.unlink()
-    if name is not None:
-        fault = FAULTS[name]
-        (path,) = (root / "csrc/cuda").rglob(fault.file)
-        source = path.read_text()
-        assert source.count(fault.right) == 1, f"{fault.file} has changed: {fault.right!r} is not there once"
-        _write(path, source.replace(fault.right, fault.wrong))
-    library = shutil.copy(cuda_emulator.build(root, build), tmp_path / "faulty.so")
-    checks = [CHECK_LOSS, CHECK_HISTOGRAM] if name is None else [FAULTS[name].check]
-    done = subprocess.run(
+    return cuda_emulator.build(SOURCE, BUILD).read_bytes()
+
+
+@contextlib.contextmanager
+def _planted(fault: Fault) -> Iterator[None]:
+    """The fault in the copy of the sources; afterwards the copy and its objects as they were.
+
+    Objects as well: else what depends on the fault would be compiled twice, with it and without it again.
+    """
+    (path,) = (SOURCE / "csrc/cuda").rglob(fault.file)
+    source = path.read_text()
+    assert source.count(fault.right) == 1, f"{fault.file} has changed: {fault.right!r} is not there once"
+    with tempfile.TemporaryDirectory(dir=BUILD) as kept:
+        for file in (path, *BUILD.glob("*.o")):
+            shutil.copy2(file, kept)
+        path.write_text(source.replace(fault.right, fault.wrong))
+        try:
+            yield
+        finally:
+            shutil.copy2(Path(kept) / path.name, path)
+            for file in BUILD.glob("*.o"):
+                shutil.copy2(Path(kept) / file.name, file)
+
+
+def _checked(library: Path, *checks: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", "".join(checks)],
         env={**os.environ, "TCM_KERNELS_CUDA_EMULATOR": str(library)},
         cwd=ROOT,
@@ -262,11 +283,23 @@ def test_the_emulator_or_the_comparison_finds(name: str | None, tmp_path: Path) 
         check=False,
         timeout=300,
     )
-    if name is None:
-        assert done.returncode == 0, done.stderr
-    else:
-        assert done.returncode != 0, "nothing was found"
-        assert done.returncode < 0 or "AssertionError" in done.stderr or "kernel " in done.stderr, done.stderr
+
+
+def test_without_a_fault_nothing_is_found(faultless: bytes, tmp_path: Path) -> None:
+    library = tmp_path / "faultless.so"
+    library.write_bytes(faultless)
+    done = _checked(library, CHECK_LOSS, CHECK_SCREENING, CHECK_DIRECTORY, CHECK_HISTOGRAM)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_emulator_or_the_comparison_finds(name: str, faultless: bytes, tmp_path: Path) -> None:
+    with _planted(FAULTS[name]):
+        library = Path(shutil.copy(cuda_emulator.build(SOURCE, BUILD), tmp_path))
+    assert library.read_bytes() != faultless, "it was built without the fault"
+    done = _checked(library, FAULTS[name].check)
+    assert done.returncode != 0, "nothing was found"
+    assert done.returncode < 0 or "AssertionError" in done.stderr or "kernel " in done.stderr, done.stderr
 
 
 def _write(path: Path, text: str) -> None:

@@ -159,7 +159,7 @@ def test_every_tile_is_visited_once(rows: int, columns: int) -> None:
     assert torch.equal(at.sort().values, torch.arange(rows * columns, dtype=torch.int32))
 
 
-@pytest.mark.parametrize("edge", [*range(1, 41), 127, 128, 129, 1021, 1024])
+@pytest.mark.parametrize("edge", [*range(1, 41), 127, 128, 129])
 def test_every_tile_on_and_above_the_diagonal_is_visited_once_and_no_other(edge: int) -> None:
     at = order_of_tiles(edge, edge, diagonal=True)
     above = torch.ones(edge, edge, dtype=torch.bool).triu().flatten().nonzero().flatten()
@@ -200,8 +200,18 @@ def coded(rows: torch.Tensor) -> prepare.Side:
 
 
 @pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("d", [1, 3, 64, 100, 513])
+@pytest.mark.parametrize(
+    ("d", "dtype"),
+    [
+        (1, torch.float32),
+        (3, torch.bfloat16),
+        (64, torch.float16),
+        (100, torch.float32),
+        (513, torch.bfloat16),
+        (513, torch.float32),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("rows", ADVERSARIES.values(), ids=ADVERSARIES)
 def test_the_certificate_holds_for_every_pair(rows, d: int, dtype: torch.dtype) -> None:
     emb = rows(120, d).to(dtype)
@@ -229,7 +239,7 @@ def test_no_pair_is_lost_with_margins_where_the_bound_bites(rows, monkeypatch: p
     monkeypatch.setattr(plan, "LIST_MOST", 32 * 32)
     monkeypatch.setattr(tiles, "TILE", 32)
     labels = torch.randint(12, (34,), generator=generator(7))
-    assert_no_pair_is_lost(Engine("triton", "cpu"), rows(34, 96), labels, ranks=(2, 20))
+    assert_no_pair_is_lost(Engine("triton", "cpu"), rows(34, 96), labels, ranks=(2,))
 
 
 def test_the_sample_tells_a_model_that_has_learnt_from_one_that_has_not(
