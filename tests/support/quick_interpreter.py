@@ -12,6 +12,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 
 class _NothingToRestore:
     def restore(self) -> None:
@@ -49,5 +51,13 @@ def install() -> None:
         redirected.update(seen)
         return scope
 
+    by_table: Callable[[Any], Any] = functools.cache(interpreter._get_np_dtype)
+
+    def dtype_of(triton_type: Any) -> Any:
+        element = triton_type.element_ty if isinstance(triton_type, tl.block_type) else triton_type
+        if isinstance(element, tl.pointer_type):
+            return np.dtype(np.uint64)
+        return by_table(element)
+
     interpreter._patch_lang = once_a_launch
-    interpreter._get_np_dtype = functools.cache(interpreter._get_np_dtype)
+    interpreter._get_np_dtype = dtype_of

@@ -27,8 +27,8 @@ from benchmarks.sass.compiled import dump_of, resources
 
 CHIP_OF_SETTINGS = 90
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-# Dimensions, multiples of 128, of 16, of 8 and of nothing, by chip: what differs between them is seen on one.
-DIMS = {80: (3, 512), 90: (80, 512, 513, 1000, 4096), 100: (3, 512)}
+# Dimensions, multiples of 128, of 16 and of nothing, by chip: what differs between them is seen on one.
+DIMS = {80: (512,), 90: (80, 512, 513, 4096), 100: (512,)}
 # Rows, and columns where they are other ones: one launch where D allows, screened; then with a side that gets
 # a gradient of its own, in one launch and screened, and in several super-tiles.
 SHAPES = ((1024, None), (4096, None))
