@@ -9,7 +9,6 @@ interpret.
 
 from __future__ import annotations
 
-import itertools
 import json
 import multiprocessing
 import re
@@ -26,13 +25,19 @@ from benchmarks.harness.launches import Launch, compiled, forward_and_backward, 
 from benchmarks.sass.compiled import dump_of, resources
 
 CHIP_OF_SETTINGS = 90
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-# Dimensions, multiples of 128, of 16 and of nothing, by chip: what differs between them is seen on one.
-DIMS = {80: (512,), 90: (80, 512, 513, 4096), 100: (512,)}
+# Dimensions, multiples of 128, of 16 and of nothing, by dtype and chip: what differs between them is seen on
+# one chip. Few dimensions are for what runs in one launch.
+OTHERS = {torch.bfloat16: (3, 512), torch.float16: (3,), torch.float32: (3, 512)}
+DIMS = {
+    80: OTHERS,
+    90: {torch.bfloat16: (80, 512, 513, 4096), torch.float16: (80, 512), torch.float32: (80, 513, 4096)},
+    100: OTHERS,
+}
 # Rows, and columns where they are other ones: one launch where D allows, screened; then with a side that gets
 # a gradient of its own, in one launch and screened, and in several super-tiles.
 SHAPES = ((1024, None), (4096, None))
-MORE_SHAPES = ((1024, 700), (4096, 2500), (20000, None))  # of one D on one chip
+MORE_SHAPES = ((1024, 700), (4096, 2500), (20000, None))
+ALL_SHAPES = (80, 90)  # the dimension, and the chip, with more shapes and with float32 at lower precision
 
 
 def counted(n: int, d: int) -> tuple[int, list[str], int]:
@@ -78,14 +83,15 @@ def _report(launch: Launch, chip: int) -> dict[str, Any]:
 def _every_launch(chip: int) -> Iterator[tuple[str, Launch]]:
     seen = set()
     with of_chip(chip):
-        for dtype, d, precision in itertools.product(DTYPES, DIMS[chip], ("highest", "high")):
-            if precision == "high" and dtype != torch.float32:
-                continue
-            for n, m in SHAPES + (MORE_SHAPES if (d, chip) == (80, 90) else ()):
-                for launch in recorded(forward_and_backward(n, d, dtype, m, precision)):
-                    if launch.key not in seen:
-                        seen.add(launch.key)
-                        yield f"{dtype}, D={d}, {precision}".removeprefix("torch."), launch
+        for dtype, d in ((dtype, d) for dtype, dims in DIMS[chip].items() for d in dims):
+            more = (d, chip) == ALL_SHAPES
+            shapes = SHAPES[:1] if d == 3 else (*SHAPES, *(MORE_SHAPES if more else ()))
+            for precision in ("highest", "high") if more and dtype == torch.float32 else ("highest",):
+                for n, m in shapes:
+                    for launch in recorded(forward_and_backward(n, d, dtype, m, precision)):
+                        if launch.key not in seen:
+                            seen.add(launch.key)
+                            yield f"{dtype}, D={d}, {precision}".removeprefix("torch."), launch
 
 
 def _launches_of_setting(name: str) -> Iterator[tuple[str, Launch]]:

@@ -109,7 +109,7 @@ class Forward:
     def _probe(self) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.sweep
         probe_kernel[(SAMPLES,)](
-            rows, rows.rows, columns, columns.rows, self.problem.margins,
+            rows.coded, rows.rows, columns.coded, columns.rows, self.problem.margins,
             triton.cdiv(rows.rows, tiles.TILE), triton.cdiv(columns.rows, tiles.TILE), self.samples,
             TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIM=self.dim, SAMPLES=SAMPLES,
             num_warps=8, num_stages=config.num_stages,
@@ -127,7 +127,8 @@ class Forward:
     def _sweep(self, part: SuperTile, state: ScreenState) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.sweep
         sweep_kernel[(min(self.plan.programs, part.rows * part.columns),)](
-            rows, rows.rows, columns, columns.rows, self.problem.margins, state, *self._outputs(part),
+            rows.coded, rows.rows, columns.coded, columns.rows, self.problem.margins, state,
+            *self._outputs(part),
             TILE=tiles.TILE, BLOCK_K=config.block, CODE_DIM=rows.code.shape[1], DIM=self.dim,
             DIAGONAL=part.diagonal,
             BY_COLUMN=part.diagonal or self.plan.by_column, LIST_MOST=self.plan.list_most, SAMPLES=SAMPLES,

@@ -25,6 +25,17 @@ from .configs import padded, rows_and_warps
 from .rules import CODE_LIMIT, ROUND_UP, ROUND_UP_TINY, SMALLEST_TILE_SCALE, norms
 
 
+class CodedSide(NamedTuple):
+    """Of a Side, what screening reads: nothing of the embeddings' dtype, so one kernel serves all."""
+
+    code: Tensor
+    scale: Tensor
+    error: Tensor
+    same_begin: Tensor
+    same_end: Tensor
+    self_index: Tensor
+
+
 class Side(NamedTuple):
     """One side of the similarity matrix. A position is an index in label order.
 
@@ -54,6 +65,11 @@ class Side(NamedTuple):
     def rows(self) -> int:
         """N."""
         return self.x.shape[0]
+
+    @property
+    def coded(self) -> CodedSide:
+        """What screening reads of it."""
+        return CodedSide(*(getattr(self, field) for field in CodedSide._fields))
 
 
 @triton.jit

@@ -116,7 +116,7 @@ def candidates(word, first, same_begin, same_end, self_index, others):
 
 @triton.jit(do_not_specialize=["n", "m", "row_tiles", "column_tiles"])
 def probe_kernel(
-    rows, n,  # sides, as prepare.py describes them
+    rows, n,  # CodedSide
     columns, m,
     margins_ptr, row_tiles, column_tiles,
     samples_ptr,  # (SAMPLES,) int32, candidates of two classes in each sampled tile
