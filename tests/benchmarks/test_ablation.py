@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import ROOT
+from benchmarks.harness import result_files
 from benchmarks.harness.workload import Case
 from benchmarks.suites import ablation
 from tcm_kernels import dispatch
@@ -74,3 +75,26 @@ def test_a_side_that_dies_is_an_error_and_no_hang(tmp_path: Path, capfd: pytest.
         ablation.main(["any", "--without", str(tmp_path), "--budget", "0", "--out", str(tmp_path)])
     assert "built for another Python" in capfd.readouterr().err
     assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("huge-pages", "huge pages"),
+        ("prefix", "a prefix of the columns"),
+        ("deferred-sums", "deferred sums"),
+        ("7-bit-codes", "7-bit codes"),
+        ("bfloat16-codes", "bfloat16 codes"),
+    ],
+)
+def test_the_design_quotes_the_files_and_what_stays_pays(name: str, row: str) -> None:
+    content = json.loads((result_files.FOLDER / f"ablation-{name}.json").read_text())
+    *_, headline = ratios = [record["without_over_with"]["median"] for record in content["records"]]
+    (line,) = (
+        line
+        for line in (ROOT / "docs/design.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| {row}")
+    )
+    assert line.split(" | ")[-2:] == [f"{max(ratios):.2f}", f"{headline:.2f} |"]
+    assert max(ratios) >= ablation.WORTH_IT
+    assert not content["settings"]["commits"]["with"]["dirty"]

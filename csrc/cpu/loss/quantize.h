@@ -7,7 +7,7 @@
 //
 // Forward and backward with full precision instead of codes, on a Xeon, 8192 x 512: with |q| <= 64 and all
 // libraries held to AVX2, 1.50 times as long where classes are pairs, 0.90 times with four samples a class,
-// whose centroids do most of the work; with bfloat16 and AMX 1.87 and 1.46 times. No Arm processor has been
+// whose centroids do most of the work; with bfloat16 and AMX 1.86 and 1.46 times. No Arm processor has been
 // measured. (benchmarks/results/ablation-7-bit-codes.json, ablation-bfloat16-codes.json)
 //
 // Products are int32 in any case. Those of bfloat16 codes are converted to multiples of 2^-22. A bfloat16

@@ -41,6 +41,8 @@ inline Device device_of(const Tensor& x) {
 }
 
 constexpr int64_t kMostColumns = 65535 * 64;  // grid.y's limit · fewest columns per block of patterns
+// Positions of whole tiles are 32-bit numbers.
+constexpr int64_t kMostRows = std::numeric_limits<int32_t>::max() - kTile - 1;
 
 inline bool on_one_device(const Tensor& x, const Tensor& y) {
   return x.is_cuda() == y.is_cuda() && (!x.is_cuda() || x.get_device_index() == y.get_device_index());
@@ -48,8 +50,8 @@ inline bool on_one_device(const Tensor& x, const Tensor& y) {
 
 inline void check_rows(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(x.dim() == 2 && x.is_contiguous(), name, ": expected a contiguous matrix");
-  STD_TORCH_CHECK(x.size(0) < std::numeric_limits<int32_t>::max() - kTile && x.size(1) <= kMostColumns, name,
-                  ": expected less than 2^31 rows and at most ", kMostColumns, " columns");
+  STD_TORCH_CHECK(x.size(0) <= kMostRows && x.size(1) <= kMostColumns, name, ": expected at most ", kMostRows,
+                  " rows and ", kMostColumns, " columns");
 }
 
 // The reference set of an op whose rows are the embeddings.
