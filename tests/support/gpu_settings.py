@@ -62,6 +62,13 @@ TRITON = {
     "full precision, three super-tiles": _triton("full", tile=32, list_most=8, pool_mib=1e-6, rows=67),
     "as on a GPU": _triton("int8"),
 }
+# Those whose kernels the others' differ from in a constant at most: what is compiled without a GPU.
+COMPILED = (
+    "in one launch",
+    "screened, many candidates a tile",
+    "screened, three super-tiles",
+    "full precision, three super-tiles",
+)
 CUDA = {
     "as the shape asks": _cuda(""),
     "screened, with little shared memory": _cuda("int8", shared_kib=100),

@@ -30,7 +30,7 @@ CHIP_OF_SETTINGS = 90
 OTHERS = {torch.bfloat16: (3, 512), torch.float16: (3,), torch.float32: (3, 512)}
 DIMS = {
     80: OTHERS,
-    90: {torch.bfloat16: (80, 512, 513, 4096), torch.float16: (80, 512), torch.float32: (80, 513, 4096)},
+    90: {torch.bfloat16: (80, 512, 4096), torch.float16: (80, 512), torch.float32: (80, 513, 4096)},
     100: OTHERS,
 }
 # Rows, and columns where they are other ones: one launch where D allows, screened; then with a side that gets
@@ -119,7 +119,7 @@ def main(report: str, what: str = "chips") -> None:
     """Write the reports of all kernels, one JSON object a line."""
     processes = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
     with processes as pool, open(report, "w") as out:
-        for reports in pool.map(_reports, DIMS if what == "chips" else gpu_settings.TRITON):
+        for reports in pool.map(_reports, DIMS if what == "chips" else gpu_settings.COMPILED):
             out.writelines(json.dumps(of_kernel) + "\n" for of_kernel in reports)
 
 

@@ -99,12 +99,16 @@ class Forward:
         if self.plan.screened and self.plan.parts:
             self._probe()
         for number, part in enumerate(self.plan.parts):
-            state = ScreenState(self.samples, self.plan.max_candidates, self.has_dense_tile[number])
+            state = self.state_of(number)
             if self.plan.screened:
                 self._sweep(part, state)
             self._dense_tiles(part, state)
             self._accumulate(part, state)
         return self._finalize()
+
+    def state_of(self, number: int) -> ScreenState:
+        """What screening finds in this part of the plan."""
+        return ScreenState(self.samples, self.plan.max_candidates, self.has_dense_tile[number])
 
     def _probe(self) -> None:
         rows, columns, config = self.rows, self.columns, self.configs.sweep

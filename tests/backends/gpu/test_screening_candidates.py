@@ -60,7 +60,7 @@ def left_by_triton(emb: Tensor, labels: Tensor, margin_minus: float, patch: pyte
     problem = Problem(emb, labels, None, None, margins, None, False, False, "highest")
     call = forward.Forward(problem, torch.zeros(residual.residual_bytes(problem), dtype=torch.uint8))
     (part,) = call.plan.parts
-    call._sweep(part, (call.samples, call.plan.max_candidates, call.has_dense_tile))
+    call._sweep(part, call.state_of(0))
     filled = in_pairs(call.directory.view(part.rows, part.rows) != 0)
     words = call.row_bits.view(part.rows * TILE, -1)
     return (words[:, :, None] >> torch.arange(32, dtype=torch.int32) & 1).bool().flatten(1) & filled

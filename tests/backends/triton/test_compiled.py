@@ -91,7 +91,7 @@ def reports_of_settings(tmp_path_factory: pytest.TempPathFactory) -> list[dict[s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", gpu_settings.TRITON)
+@pytest.mark.parametrize("name", gpu_settings.COMPILED)
 def test_what_tests_on_a_gpu_run_in_small_tiles_compiles_and_fits(
     name: str, reports_of_settings: list[dict[str, Any]]
 ) -> None:
