@@ -46,7 +46,7 @@ LONG = (
     "benchmarks/quality/test_direction.py",
 )
 # What `make check` leaves to `make test`, beside tests that are marked so one by one: kernels that are
-# interpreted, emulated or compiled, whole trainings, browsers.
+# interpreted, emulated or compiled, whole trainings, pictures, browsers, packages.
 SLOW = (
     "backends/triton/",
     "backends/cuda/",
@@ -56,7 +56,12 @@ SLOW = (
     "backends/cpu/test_class_screening.py",
     "benchmarks/",
     "demo/",
+    "evaluation/test_plots.py",
+    "evaluation/test_metrics_across_ranks.py",
     "evaluation/test_report_in_browser.py",
+    "loss/test_compile.py",
+    "loss/test_thousands_of_rows.py",
+    "package/test_build.py",
 )
 # Whether a GPU's results are right is to be known before how it gets there: streams, graphs, memory, time.
 LAST = ("backends/gpu/test_gpu.py",)

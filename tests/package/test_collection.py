@@ -52,6 +52,7 @@ def test_every_file_of_tests_is_collected(checkout: Path) -> None:
     assert len(collected) > 50
 
 
+@pytest.mark.slow
 def test_an_nvcc_without_a_cuda_module_is_one_test_that_fails(checkout: Path) -> None:
     """A broken nvcc is no nvcc that could have built it; a whole one is."""
     says = "case $1 in --version) echo 'release 13.0, V';; *) exit 1;; esac"

@@ -182,6 +182,7 @@ def in_full() -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE", "AVX512_CORE_VNNI", "DEFAULT"])
 @pytest.mark.parametrize("asked", ["", "int8", "bfloat16"])
 def test_screening_decides_the_same_pairs_whatever_units_there_are(isa, asked, in_full):
