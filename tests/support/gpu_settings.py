@@ -31,6 +31,11 @@ class Setting:
     rows: int = 34  # what the interpreter gets through in seconds; pair by pair takes the emulator 20 us each
     shared_kib: int = 228  # of a multiprocessor of the emulator: two buffers or four
 
+    @property
+    def is_pair_by_pair(self) -> bool:
+        """Whether no tile has too many candidates for a list: slow where neither a GPU nor C++ takes them."""
+        return self.tile is not None and self.list_most == self.tile**2
+
     def apply(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TCM_KERNELS_GPU_SCREENING", self.screening)
         monkeypatch.setenv("TCM_KERNELS_GPU_POOL_MIB", str(self.pool_mib))
@@ -62,7 +67,7 @@ TRITON = {
     "full precision, three super-tiles": _triton("full", tile=32, list_most=8, pool_mib=1e-6, rows=67),
     "as on a GPU": _triton("int8"),
 }
-# Those whose kernels the others' differ from in a constant at most: what is compiled without a GPU.
+# What is compiled without a GPU: the kernels of the other settings differ from these in constants only.
 COMPILED = (
     "in one launch",
     "screened, many candidates a tile",

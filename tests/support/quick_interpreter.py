@@ -12,8 +12,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 
 class _NothingToRestore:
     def restore(self) -> None:
@@ -51,13 +49,12 @@ def install() -> None:
         redirected.update(seen)
         return scope
 
-    by_table: Callable[[Any], Any] = functools.cache(interpreter._get_np_dtype)
+    look_up: Callable[[Any], Any] = interpreter._get_np_dtype
+    looked_up = functools.cache(look_up)
 
     def dtype_of(triton_type: Any) -> Any:
         element = triton_type.element_ty if isinstance(triton_type, tl.block_type) else triton_type
-        if isinstance(element, tl.pointer_type):
-            return np.dtype(np.uint64)
-        return by_table(element)
+        return look_up(element) if isinstance(element, tl.pointer_type) else looked_up(element)
 
     interpreter._patch_lang = once_a_launch
     interpreter._get_np_dtype = dtype_of

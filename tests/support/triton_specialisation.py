@@ -1,8 +1,8 @@
 """Whether `benchmarks/harness/launches.py` specialises arguments as Triton does, named tuples among them.
 
-Run as `python tests/support/triton_specialisation.py REPORT`, it writes a JSON object a launch, with its
-kernel and what Triton and we make of its arguments: types, constants, and which are known to be divisible by
-16. A process of its own, because the other tests may have told triton to interpret.
+Run as `python tests/support/triton_specialisation.py REPORT`, it writes a JSON object a launch: the rows of
+its case, its kernel, and what Triton and we make of its arguments, that is types, constants, and which are
+known to be divisible by 16. A process of its own, because the other tests may have told triton to interpret.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ def _comparable(types: Any, constants: Any, divisible: Any) -> dict[str, Any]:
     return {"types": repr(types), "constants": sorted(constants), "divisible": sorted(without_constants)}
 
 
-def main(report: str, cases: str = "all") -> None:
-    """Write the file: of all cases, or of the last."""
+def main(report: str) -> None:
+    """Write the file."""
     ours = launches._launch
     with open(report, "w") as out:
 
         def compared(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> launches.Launch:
             launch = ours(kernel, args, kwargs)
             found = {
+                "rows": case[0],
                 "kernel": launch.name,
                 "triton": _by_triton(kernel, args, kwargs),
                 "ours": _by_us(launch),
@@ -67,7 +68,7 @@ def main(report: str, cases: str = "all") -> None:
 
         launches._launch = compared
         with launches.of_chip(CHIP):
-            for case in CASES if cases == "all" else CASES[-1:]:
+            for case in CASES:
                 launches.recorded(launches.forward_and_backward(*case))
 
 

@@ -106,10 +106,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
       "_cpu_histogram_workspace_bytes(Tensor emb, Tensor? ref, int threads, int bins, int most_groups) -> "
       "int");
   m.def(
-      "_cpu_pair_histogram(Tensor[] rows, Tensor[] columns, Tensor? self_index, int bins, float lo, float "
-      "hi, "
-      "int threads, int most_groups, Tensor(a!) positives, Tensor(b!) negatives, Tensor(c!) pooled, "
-      "Tensor(d!) workspace) -> ()");
+      "_cpu_pair_histogram(Tensor[] rows, Tensor[] columns, Tensor? self_index, int bins, float lo, "
+      "float hi, int threads, int most_groups, Tensor(a!) positives, Tensor(b!) negatives, "
+      "Tensor(c!) pooled, Tensor(d!) workspace) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tcm_kernels, CPU, m) {

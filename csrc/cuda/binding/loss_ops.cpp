@@ -26,8 +26,7 @@ PartnerSums sums_of(const Tensor& p, const Tensor& q, const Tensor& x) {
   return {p.mutable_data_ptr<float>(), q.mutable_data_ptr<float>()};
 }
 
-// A side's tensors: x, order, label, with a reference set self_index, and where the gradient is wanted P and
-// Q.
+// A side's tensors: x, order, label; self_index with a reference set; P and Q where the gradient is wanted.
 SideInput side_input(const std::vector<Tensor>& side, bool is_self) {
   const size_t first_sum = is_self ? 3 : 4;
   STD_TORCH_CHECK(side.size() == first_sum || side.size() == first_sum + 2, "rows and columns: expected ",

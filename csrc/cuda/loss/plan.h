@@ -1,5 +1,4 @@
-// The plan of a forward, as tcm_kernels/backends/gpu/plan.py makes it, and the memory that a forward takes
-// here.
+// The plan of a forward, as tcm_kernels/backends/gpu/plan.py makes it, and the memory that it takes.
 #pragma once
 
 #include <cstdint>

@@ -111,8 +111,9 @@ def plot_own_thresholds(
 def _draw_distribution(top: Axes, strip: Axes, own: Edges, curves: ClassCurves) -> None:
     """Histogram, mean and standard deviation above, a line a class below."""
     at = curves.thresholds[own]
-    top.stairs(*_histogram(own, curves), fill=True, color=BLUE, alpha=0.3)
-    top.stairs(*_histogram(own, curves), color=BLUE, lw=1.2)
+    counts, ends = _histogram(own, curves)
+    top.stairs(counts, ends, fill=True, color=BLUE, alpha=0.3)
+    top.stairs(counts, ends, color=BLUE, lw=1.2)
     mean, deviation = at.mean(), at.std()
     text = f"mean {mean:.3g} ± standard deviation {deviation:.3g}"
     top.axvspan(mean - deviation, mean + deviation, color="black", alpha=0.07, lw=0)
