@@ -42,7 +42,7 @@ def skip_module_unless_here(*, beside_a_gpu: bool = False) -> None:
         pytest.skip(reason, allow_module_level=True)
 
 
-def build(root: Path, to: Path) -> Path:
+def build(root: Path, to: Path, *more_flags: str) -> Path:
     """Build the library of the sources under `root` in the folder `to`; only what has changed is compiled."""
     kernels = [*root.glob("csrc/cuda/*/*.cu"), *root.glob("csrc/cuda/*/*.cpp")]
     sources = [*sorted(kernels), root / "tests/support/cuda_probes.cpp"]
@@ -53,6 +53,7 @@ def build(root: Path, to: Path) -> Path:
         *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter", "-Wno-clobbered"),
         "-U_FORTIFY_SOURCE",  # which takes a longjmp from one fiber to another for an attack
         *(f"-I{path}" for path in (root / "csrc", root / "tests/support", *cpp_extension.include_paths())),
+        *more_flags,
     ]
     libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     library = to / "libcuda_emulator.so"

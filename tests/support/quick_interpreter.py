@@ -7,6 +7,7 @@ the first time change nothing. And it writes down the table of NumPy's dtypes ea
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -56,5 +57,7 @@ def install() -> None:
         element = triton_type.element_ty if isinstance(triton_type, tl.block_type) else triton_type
         return look_up(element) if isinstance(element, tl.pointer_type) else looked_up(element)
 
+    builder = interpreter.interpreter_builder
+    builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
     interpreter._patch_lang = once_a_launch
     interpreter._get_np_dtype = dtype_of

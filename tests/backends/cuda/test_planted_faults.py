@@ -1,19 +1,15 @@
 """Faults planted in the CUDA kernels' own source: the tests on the emulator must find each.
 
-A fault is one replacement in a copy of the sources, which is built and run in a process of its own. What must
-find it is either the emulator, which throws (a barrier, a bank conflict), or the comparison with the
-reference.
+All are in one copy of the sources, each beside what is right: an environment variable chooses the one that a
+process runs with. What must find it is either the emulator, which throws (a barrier, a bank conflict), or the
+comparison with the reference.
 """
-
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
+import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,192 +87,204 @@ assert_exact(Engine("cuda", "cpu"), problem)
 
 @dataclass(frozen=True)
 class Fault:
-    """What is written in place of what, in which file under csrc/cuda."""
+    """What is done in place of what, in which file under csrc/cuda: an expression, or a statement.
+
+    `source` is a piece that the file has once, with what is replaced between guillemets.
+    """
 
     file: str
-    right: str
+    source: str
     wrong: str
     check: str = CHECK_LOSS
+
+    def plant(self, number: int, text: str) -> str:
+        """The file's text, with right and wrong in it."""
+        before, right, after = re.split("[«»]", self.source)
+        assert text.count(before + right + after) == 1, f"{self.file} has changed: {self.source!r}"
+        if right.endswith(";"):
+            choice = f"if (planted({number})) {{ {self.wrong} }} else {{ {right} }}"
+        else:
+            choice = f"(planted({number}) ? ({self.wrong}) : ({right}))"
+        return text.replace(before + right + after, before + choice + after)
 
 
 FAULTS = {
     "the last entry of a row of the directory is left out": Fault(
         "lists.cuh",
-        right="tile < direction_.other_tiles ?",
-        wrong="tile + 1 < direction_.other_tiles ?",
+        source="return «tile < direction_.other_tiles» ?",
+        wrong="tile + 1 < direction_.other_tiles",
     ),
     "of a warp's entries only the first eight are looked at": Fault(
         "lists.cuh",
-        right="left_ &= left_ - 1;\n      const int tile",
-        wrong="left_ = 0;\n      const int tile",
+        source="«left_ &= left_ - 1;»\n      const int tile",
+        wrong="left_ = 0;",
         check=CHECK_DIRECTORY,
     ),
     "the first entries of a row stand for all": Fault(
         "lists.cuh",
-        right="entry_ = next_entry_;",
+        source="«entry_ = next_entry_;»",
         wrong="",
         check=CHECK_DIRECTORY,
     ),
     "a list's partner is off by one": Fault(
         "lists.cuh",
-        right="kWordBits + lowest_bit(taken);",
-        wrong="kWordBits + lowest_bit(taken) + 1;",
+        source="kWordBits + «lowest_bit(taken)»;",
+        wrong="lowest_bit(taken) + 1",
     ),
     "a pattern's columns are off by one": Fault(
         "patterns.cuh",
-        right="halves_by_sign(own << 7, own << 6,",
-        wrong="halves_by_sign(own << 6, own << 5,",
+        source="«halves_by_sign(own << 7, own << 6, k / 8)»",
+        wrong="halves_by_sign(own << 6, own << 5, k / 8)",
     ),
     "a pattern's rows are off by one": Fault(
         "pattern_rows.cuh",
-        right="const int position = first + row(u);",
-        wrong="const int position = first + row(u) + 1;",
+        source="const int position = «first + row(u)»;",
+        wrong="first + row(u) + 1",
     ),
     "a barrier of the patterns is missing": Fault(
         "patterns.cuh",
-        right="sync_block();  // the rows are there, and the other buffer is free\n",
-        wrong="\n",
+        source="«sync_block();»  // the rows are there, and the other buffer is free\n",
+        wrong="",
     ),
     "a barrier of the products is missing": Fault(
         "products.cuh",
-        right="sync_block();  // this stage has come, and nobody reads the one before any more\n",
-        wrong="\n",
+        source="«sync_block();»  // this stage has come, and nobody reads the one before any more\n",
+        wrong="",
     ),
     "copies are not waited for": Fault(
         "products.cuh",
-        right="wait_copies<kMostStages - 2>();",
+        source="«wait_copies<kMostStages - 2>();»",
         wrong="wait_copies<kMostStages - 1>();",
     ),
     "rows in shared memory share banks": Fault(
         "tile_rows.cuh",
-        right="(chunk ^ (line % kRowChunks))",
+        source="«(chunk ^ (line % kRowChunks))»",
         wrong="chunk",
     ),
     "the bits of columns are not transposed": Fault(
         "tile_bits.cuh",
-        right="const uint32_t word = transposed_bits(",
-        wrong="const uint32_t word = uint32_t(",
+        source="const uint32_t word = «transposed_bits(rows_[thread_index() * kTileWords + c])»;",
+        wrong="rows_[thread_index() * kTileWords + c]",
     ),
     "the sweep forgets the columns' errors": Fault(
         "screen.cuh",
-        right="offsets[t] = column_offset(errors[kTile + t], inverse);",
-        wrong="offsets[t] = 0;",
+        source="offsets[t] = «column_offset(errors[kTile + t], inverse)»;",
+        wrong="0",
         check=CHECK_SCREENING,
     ),
     "products do not begin at their offset": Fault(
         "screen.cuh",
-        right="return pair.offset[odd];",
-        wrong="return 0 * pair.offset[odd];",
+        source="return «pair.offset[odd]»;",
+        wrong="0",
         check=CHECK_SCREENING,
     ),
     "the sweep forgets the rows' errors": Fault(
         "screen.cuh",
-        right="row_threshold(threshold_minus, errors[t],",
-        wrong="row_threshold(threshold_minus, 0.0f * errors[t],",
+        source="row_threshold(threshold_minus, «errors[t]»,",
+        wrong="0.0f",
         check=CHECK_SCREENING,
     ),
     "the sweep forgets the product of two errors": Fault(
         "screen.cuh",
-        right="errors_at_most(of_column, root_dim)",
-        wrong="0.0f * errors_at_most(of_column, root_dim)",
+        source="«errors_at_most(of_column, root_dim)», inverse)",
+        wrong="0.0f",
         check=CHECK_SCREENING,
     ),
     "the errors of the tile before are taken": Fault(
         "products.cuh",
-        right="work.ask(stage, first_row, first_column);",
-        wrong="work.ask(stage, first_row, first_column == 0 ? 0 : first_column - kTile);",
+        source="work.ask(stage, first_row, «first_column»);",
+        wrong="first_column == 0 ? 0 : first_column - kTile",
         check=CHECK_SCREENING,
     ),
     "rows have a scale of their own": Fault(
         "prepare.cuh",
-        right="const float scale = scale_of_tile(side, position / kTile);",
-        wrong="float scale = scale_of_tile(side, position / kTile);\n"
-        "  if (position < side.n) scale = side.own_scale[position];",
+        source="const float scale = «scale_of_tile(side, position / kTile)»;",
+        wrong="position < side.n ? side.own_scale[position] : scale_of_tile(side, position / kTile)",
         check=CHECK_SCREENING,
     ),
     "the range of a class is off by one": Fault(
         "prepare.cuh",
-        right="at = least + (probe + 1) * step - 1;",
-        wrong="at = least + (probe + 1) * step;",
+        source="at = «least + (probe + 1) * step - 1»;",
+        wrong="least + (probe + 1) * step",
     ),
     "the first tile of the diagonal is left out": Fault(
         "tiles.h",
-        right="at.row <= at.column",
-        wrong="(at.row <= at.column && at.column > 0)",
+        source="!part.diagonal || «at.row <= at.column»)",
+        wrong="at.row <= at.column && at.column > 0",
     ),
     "counters of 16 bits overflow": Fault(
         "histogram.cuh",
-        right="} else if (passed == tile.most) {",
-        wrong="} else if (passed == -1) {",
+        source="} else if («passed == tile.most») {",
+        wrong="false",
         check=CHECK_HISTOGRAM,
     ),
     "counters are written out while others count": Fault(
         "histogram.cuh",
-        right="sync_block();\n    write_out(1);\n    sync_block();",
-        wrong="write_out(1);\n    sync_block();",
+        source="«sync_block();»\n    write_out(1);\n    sync_block();",
+        wrong="",
         check=CHECK_HISTOGRAM,
     ),
     "pairs within a group count twice": Fault(
         "histogram.cuh",
-        right="one_group ? pairs : pairs * sweep.weight",
+        source="«one_group ? pairs : pairs * sweep.weight»);",
         wrong="pairs * sweep.weight",
         check=CHECK_HISTOGRAM,
     ),
     "edges of bins are not asked": Fault(
         "bin_finder.cuh",
-        right="if (farthest < finder.clear) return;",
-        wrong="if (farthest < 1.0f) return;",
+        source="if («farthest < finder.clear») return;",
+        wrong="farthest < 1.0f",
         check=CHECK_HISTOGRAM,
     ),
 }
 
+# What the sources find there is `planted`. Whatever the compiler computes is computed without a fault.
+PLANTED_H = """
+#pragma once
+#include <cstdlib>
+#include <type_traits>
 
+inline int planted_fault() {
+  static const int number = [] {
+    const char* chosen = std::getenv("TCM_PLANTED_FAULT");
+    return chosen == nullptr ? -1 : std::atoi(chosen);
+  }();
+  return number;
+}
+
+constexpr bool planted(int number) { return !std::is_constant_evaluated() && planted_fault() == number; }
+"""
 BUILD = ROOT / "build" / "cuda-faults"
 SOURCE = BUILD / "source"
 
 
 @pytest.fixture(scope="module")
-def faultless() -> bytes:
-    """The library of a copy of the sources."""
-    sources = {
-        file.relative_to(ROOT)
+def with_all_faults() -> Path:
+    """The library of a copy of the sources with every fault in it."""
+    texts = {
+        file: file.read_text()
         for folder in ("csrc", "tests/support")
         for file in (ROOT / folder).rglob("*")
         if file.suffix in (".h", ".cuh", ".cu", ".cpp")
     }
-    for file in sources:
-        _write(SOURCE / file, (ROOT / file).read_text())
-    for file in [file for file in SOURCE.rglob("*") if file.is_file()]:
-        if file.relative_to(SOURCE) not in sources:
-            file.unlink()
-    return cuda_emulator.build(SOURCE, BUILD).read_bytes()
+    for number, fault in enumerate(FAULTS.values()):
+        (file,) = (ROOT / "csrc/cuda").rglob(fault.file)
+        texts[file] = fault.plant(number, texts[file])
+    header = SOURCE / "planted.h"
+    texts = {SOURCE / file.relative_to(ROOT): text for file, text in texts.items()} | {header: PLANTED_H}
+    for file in [file for file in SOURCE.rglob("*") if file.is_file() and file not in texts]:
+        file.unlink()
+    for file, text in texts.items():
+        if not file.exists() or file.read_text() != text:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+    return cuda_emulator.build(SOURCE, BUILD, f"-include {header}")
 
 
-@contextlib.contextmanager
-def _planted(fault: Fault) -> Iterator[None]:
-    """The fault in the copy of the sources; afterwards the copy and its objects as they were.
-
-    Objects as well: else what depends on the fault would be compiled twice, with it and without it again.
-    """
-    (path,) = (SOURCE / "csrc/cuda").rglob(fault.file)
-    source = path.read_text()
-    assert source.count(fault.right) == 1, f"{fault.file} has changed: {fault.right!r} is not there once"
-    with tempfile.TemporaryDirectory(dir=BUILD) as kept:
-        for file in (path, *BUILD.glob("*.o")):
-            shutil.copy2(file, kept)
-        path.write_text(source.replace(fault.right, fault.wrong))
-        try:
-            yield
-        finally:
-            shutil.copy2(Path(kept) / path.name, path)
-            for file in BUILD.glob("*.o"):
-                shutil.copy2(Path(kept) / file.name, file)
-
-
-def _checked(library: Path, *checks: str) -> subprocess.CompletedProcess[str]:
+def _checked(library: Path, *checks: str, fault: int = -1) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "".join(checks)],
-        env={**os.environ, "TCM_KERNELS_CUDA_EMULATOR": str(library)},
+        env={**os.environ, "TCM_KERNELS_CUDA_EMULATOR": str(library), "TCM_PLANTED_FAULT": str(fault)},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -285,24 +293,13 @@ def _checked(library: Path, *checks: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_a_fault_nothing_is_found(faultless: bytes, tmp_path: Path) -> None:
-    library = tmp_path / "faultless.so"
-    library.write_bytes(faultless)
-    done = _checked(library, CHECK_LOSS, CHECK_SCREENING, CHECK_DIRECTORY, CHECK_HISTOGRAM)
+def test_without_a_fault_nothing_is_found(with_all_faults: Path) -> None:
+    done = _checked(with_all_faults, CHECK_LOSS, CHECK_SCREENING, CHECK_DIRECTORY, CHECK_HISTOGRAM)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_emulator_or_the_comparison_finds(name: str, faultless: bytes, tmp_path: Path) -> None:
-    with _planted(FAULTS[name]):
-        library = Path(shutil.copy(cuda_emulator.build(SOURCE, BUILD), tmp_path))
-    assert library.read_bytes() != faultless, "it was built without the fault"
-    done = _checked(library, FAULTS[name].check)
+def test_the_emulator_or_the_comparison_finds(name: str, with_all_faults: Path) -> None:
+    done = _checked(with_all_faults, FAULTS[name].check, fault=list(FAULTS).index(name))
     assert done.returncode != 0, "nothing was found"
     assert done.returncode < 0 or "AssertionError" in done.stderr or "kernel " in done.stderr, done.stderr
-
-
-def _write(path: Path, text: str) -> None:
-    if not path.exists() or path.read_text() != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
