@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+import few_classes
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,7 @@ from benchmarks.quality.plan import DEFAULT_MARGINS, FULL, Trial  # noqa: E402
 from benchmarks.quality.records import Records  # noqa: E402
 from tcm_kernels import demo  # noqa: E402
 from tcm_kernels.demo.comparison import SIDES  # noqa: E402
-from tcm_kernels.demo.glyphs import Split, measures, paired, split_at_random  # noqa: E402
+from tcm_kernels.demo.glyphs import measures, paired  # noqa: E402
 from tcm_kernels.demo.glyphs.paired import Settings, Task  # noqa: E402
 from tcm_kernels.demo.glyphs.processes import run_all  # noqa: E402
 
@@ -32,10 +33,8 @@ STEPS = 12
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_classes() -> Iterator[None]:
-    """Seventy classes to learn from and thirty to judge on."""
-    whole = paired.split()
-    some = Split(whole.train[:70], whole.validation[:20], whole.test[:30])
+def of_few_classes() -> Iterator[None]:
+    some = few_classes.split()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paired, "split", lambda: some)
         patch.setattr(data, "classes_of", lambda _: some)
@@ -211,18 +210,11 @@ def test_where_same_class_pairs_are_no_more_similar_there_is_no_threshold_spread
 
 
 def test_in_processes_of_their_own_trainings_come_to_the_same() -> None:
-    """One step each, with all classes: a process that is started knows nothing of what this file patches."""
     settings = Settings(1, "auto", "cpu", 2)
     told: list[paired.Progress] = []
-    found = run_all(functools.partial(paired.train, settings), paired.tasks([0]), told.append, 2)
+    found = run_all(functools.partial(few_classes.train, settings), paired.tasks([0]), told.append, 2)
     assert [trained.task for trained in found] == paired.tasks([0])
     assert sorted(progress.task.with_tcm for progress in told) == [False, True]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paired, "split", lambda: split_at_random(paired.alphabet(), seed=0))
-        for drawn in (paired.seen, paired.unseen):
-            drawn.cache_clear()
-        here = paired.train(settings, Task(0, True), lambda _: None)
-    for drawn in (paired.seen, paired.unseen):
-        drawn.cache_clear()
+    here = paired.train(settings, Task(0, True), lambda _: None)
     assert here.measures == found[1].measures
     assert np.array_equal(here.unseen_emb, found[1].unseen_emb)

@@ -37,7 +37,7 @@ def _pytest(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     }
     for name in ("CUDA_HOME", "CXX", "TCM_KERNELS_NO_CUDA", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
         environment.pop(name, None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--assert=plain", *arguments]
     return subprocess.run(
         command, cwd=checkout, env=environment, capture_output=True, text=True, check=False, timeout=300
     )

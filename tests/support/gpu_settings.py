@@ -116,3 +116,8 @@ INPUTS = {
 def inputs_of(setting: Setting) -> list[Case]:
     """Cases of as many rows as the setting asks for."""
     return [dataclasses.replace(case, n=setting.rows) for case in INPUTS[setting.backend]]
+
+
+def compiled_inputs_of(name: str) -> list[Case]:
+    """Of the inputs of a setting in COMPILED, those with and without a reference set in turn."""
+    return inputs_of(TRITON[name])[COMPILED.index(name) % 2 :: 2]
