@@ -4,6 +4,7 @@ All are in one copy of the sources, each beside what is right: an environment va
 process runs with. What must find it is either the emulator, which throws (a barrier, a bank conflict), or the
 comparison with the reference.
 """
+
 from __future__ import annotations
 
 import os
