@@ -40,6 +40,13 @@ class Problem(NamedTuple):
     precision: str
 
 
+class PartnerSums(NamedTuple):
+    """P and Q of one side, (N, D) each, contiguous, in the compute dtype; docs/design.md, section 1."""
+
+    positive: Tensor
+    negative: Tensor
+
+
 class HistogramProblem(NamedTuple):
     """The pairs to count and the tables' shape, in the order of the op's schema.
 
@@ -101,6 +108,26 @@ class Backend(Machine, Protocol):
         self, problem: Problem, grad_sums: Tensor, residual: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Gradients of emb and ref in their dtypes; an empty tensor where not wanted."""
+
+    # A matrix in parts: P and Q of each part are added to those of the parts before, in a residual of the
+    # caller's, which begins as zeros.
+
+    def partner_sums(
+        self, problem: Problem, residual: Tensor
+    ) -> tuple[PartnerSums | None, PartnerSums | None]:
+        """P and Q of emb and of ref in a residual; None where not wanted."""
+
+    def add_pair_sums(
+        self, problem: Problem, of_emb: PartnerSums | None, of_ref: PartnerSums | None
+    ) -> tuple[Tensor, Tensor]:
+        """Sums and counts as of `pair_sums`, of this part alone; P and Q are added where given.
+
+        What is given, not what the problem says to need, is what is wanted. Where the norm of a row is not
+        finite the sums are NaN, and P and Q hold anything.
+        """
+
+    def set_nan_flag(self, problem: Problem, residual: Tensor, nan_flag: Tensor) -> None:
+        """Make the gradients of this residual NaN where `nan_flag`, 0-dim float64, is NaN; else it is 0."""
 
 
 class HistogramBackend(Machine, Protocol):

@@ -14,19 +14,22 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from .contract import HistogramProblem, Problem
+from .contract import HistogramProblem, PartnerSums, Problem
 from .numerics import FLOAT_DTYPES, full_precision_matmul
 from .order import group_orders, most_groups, self_indices
-from .residual import residual_bytes
+from .residual import partner_sums, residual_bytes, set_nan_flag
 
 __all__ = [
     "STAGES",
+    "add_pair_sums",
     "details",
     "pair_histogram",
     "pair_sums",
     "pair_sums_backward",
+    "partner_sums",
     "residual_bytes",
     "screening_name",
+    "set_nan_flag",
     "simd_name",
     "why_not",
     "why_not_here",
@@ -118,52 +121,65 @@ def pair_sums(
 
     If given, `stage_seconds` (5,) float64 receives the seconds that each of `STAGES` took.
     """
+    residual = torch.empty(residual_size, dtype=torch.uint8)
+    sums, counts = _pair_sums(problem, *partner_sums(problem, residual), stage_seconds=stage_seconds)
+    return sums, counts, residual
+
+
+def add_pair_sums(
+    problem: Problem, of_emb: PartnerSums | None, of_ref: PartnerSums | None
+) -> tuple[Tensor, Tensor]:
+    """Sums and counts; P and Q are added to those given: see `contract.Backend`."""
+    return _pair_sums(problem, of_emb, of_ref, add=True)
+
+
+def _pair_sums(
+    problem: Problem,
+    of_emb: PartnerSums | None,
+    of_ref: PartnerSums | None,
+    *,
+    add: bool = False,
+    stage_seconds: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     _check_settings()
     emb, ref = _dense(problem.emb), _dense(problem.ref)
     sums = torch.empty(2, dtype=torch.float64)
     counts = torch.empty(2, dtype=torch.int64)
-    residual = torch.empty(residual_size, dtype=torch.uint8)
     threads = torch.get_num_threads()
     workspace = torch.empty(torch.ops.tcm_kernels._cpu_workspace_bytes(emb, ref, threads), dtype=torch.uint8)
     with full_precision_matmul("cpu"):
         torch.ops.tcm_kernels._cpu_pair_sums(
-            emb,
-            _dense(problem.labels, torch.int64),
-            ref,
-            _dense(problem.ref_labels, torch.int64),
+            [emb, _dense(problem.labels, torch.int64), *(of_emb or ())],
+            [] if ref is None else [ref, _dense(problem.ref_labels, torch.int64), *(of_ref or ())],
             problem.margins,
             problem.self_offset,
-            problem.need_grad_emb,
-            problem.need_grad_ref,
+            add,
             threads,
             sums,
             counts,
-            residual,
             workspace,
             stage_seconds,
         )
-    return sums, counts, residual
+    return sums, counts
 
 
 def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    emb, ref = _dense(problem.emb), _dense(problem.ref)
-    grad_emb = torch.empty_like(emb) if problem.need_grad_emb else emb.new_empty(0)
-    grad_ref = emb.new_empty(0)
-    if ref is not None and problem.need_grad_ref:
-        grad_ref = torch.empty_like(ref)
-    torch.ops.tcm_kernels._cpu_pair_sums_backward(
-        grad_sums.contiguous(),
-        residual,
-        emb,
-        ref,
-        problem.need_grad_emb,
-        problem.need_grad_ref,
-        torch.get_num_threads(),
-        grad_emb,
-        grad_ref,
-    )
-    return grad_emb, grad_ref
+    of_emb, of_ref = partner_sums(problem, residual)
+    ordered = 2 if problem.ref is None else 1  # in the self case a row is on both sides
+
+    def gradient(x: Tensor, sums: PartnerSums | None) -> Tensor:
+        if sums is None:
+            return x.new_empty(0)
+        x = x.contiguous()
+        grad = torch.empty_like(x)
+        torch.ops.tcm_kernels._cpu_pair_sums_backward(
+            grad_sums.contiguous(), x, *sums, ordered, torch.get_num_threads(), grad
+        )
+        return grad
+
+    emb, ref = problem.emb, problem.ref
+    return gradient(emb, of_emb), gradient(emb if ref is None else ref, of_ref)
 
 
 def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:

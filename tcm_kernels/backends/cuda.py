@@ -14,15 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .contract import HistogramProblem, Problem
+from .contract import HistogramProblem, PartnerSums, Problem
 from .gpu import machine
 from .gpu.backward import gradients
 from .gpu.machine import on_device_of, why_no_gpu
 from .gpu.plan import Plan, plan_of
-from .gpu.residual import PartnerSums, residual_bytes, views_of
+from .gpu.residual import Outputs, outputs_beside, partner_sums, residual_bytes, set_nan_flag, views_of
 from .order import GroupOrder, LabelOrder, group_orders, label_orders, most_groups, self_indices
 
-__all__ = ["pair_histogram", "pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
+__all__ = [
+    "add_pair_sums",
+    "pair_histogram",
+    "pair_sums",
+    "pair_sums_backward",
+    "partner_sums",
+    "residual_bytes",
+    "set_nan_flag",
+    "why_not",
+    "why_not_here",
+]
 
 TILE = 128  # kTile of csrc/cuda/device/tiles.h
 
@@ -71,35 +81,48 @@ def why_not(device_type: str, dtype: torch.dtype) -> str | None:
 
 def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`."""
+    with on_device_of(problem.emb):
+        residual = torch.zeros(residual_size, dtype=torch.uint8, device=problem.emb.device)
+        sums, counts = _pair_sums(problem, views_of(problem, residual))
+    return sums, counts, residual
+
+
+def add_pair_sums(
+    problem: Problem, of_emb: PartnerSums | None, of_ref: PartnerSums | None
+) -> tuple[Tensor, Tensor]:
+    """Sums and counts; P and Q are added to those given: see `contract.Backend`."""
+    with on_device_of(problem.emb):
+        return _pair_sums(problem, outputs_beside(problem.emb, of_emb, of_ref))
+
+
+def _pair_sums(problem: Problem, outputs: Outputs) -> tuple[Tensor, Tensor]:
     emb = problem.emb.contiguous()
     ref = None if problem.ref is None else problem.ref.contiguous()
-    with on_device_of(emb):
-        residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
-        of_emb, of_ref, nan_flag = views_of(problem, residual)
-        sums = emb.new_empty(2, dtype=torch.float64)
-        counts = emb.new_empty(2, dtype=torch.int64)
-        rows, columns = label_orders(problem)
-        plan = plan_of(
-            len(emb), len(emb if ref is None else ref), emb.shape[1],
-            is_self=ref is None, need_columns=(of_emb if ref is None else of_ref) is not None,
-            tile=TILE, multiprocessors=_ops()._cuda_multiprocessors(),
-        )  # fmt: skip
-        workspace_bytes = _ops()._cuda_workspace_bytes(
-            len(emb), len(emb if ref is None else ref), emb.shape[1], ref is None, *_numbers(plan)
-        )
-        workspace = emb.new_empty(workspace_bytes, dtype=torch.uint8)
-        _ops()._cuda_pair_sums(
-            _side(emb, rows, of_emb),
-            [] if ref is None else _side(ref, columns, of_ref),
-            problem.margins,
-            problem.precision == "highest",
-            *_numbers(plan),
-            sums,
-            counts,
-            nan_flag,
-            workspace,
-        )
-    return sums, counts, residual
+    of_emb, of_ref, nan_flag, _ = outputs
+    sums = emb.new_empty(2, dtype=torch.float64)
+    counts = emb.new_empty(2, dtype=torch.int64)
+    rows, columns = label_orders(problem)
+    plan = plan_of(
+        len(emb), len(emb if ref is None else ref), emb.shape[1],
+        is_self=ref is None, need_columns=(of_emb if ref is None else of_ref) is not None,
+        tile=TILE, multiprocessors=_ops()._cuda_multiprocessors(),
+    )  # fmt: skip
+    workspace_bytes = _ops()._cuda_workspace_bytes(
+        len(emb), len(emb if ref is None else ref), emb.shape[1], ref is None, *_numbers(plan)
+    )
+    workspace = emb.new_empty(workspace_bytes, dtype=torch.uint8)
+    _ops()._cuda_pair_sums(
+        _side(emb, rows, of_emb),
+        [] if ref is None else _side(ref, columns, of_ref),
+        problem.margins,
+        problem.precision == "highest",
+        *_numbers(plan),
+        sums,
+        counts,
+        nan_flag,
+        workspace,
+    )
+    return sums, counts
 
 
 def _side(x: Tensor, order: LabelOrder, sums: PartnerSums | None) -> list[Tensor]:

@@ -12,11 +12,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .contract import HistogramProblem, Problem
+from .contract import HistogramProblem, PartnerSums, Problem
 from .numerics import FLOAT_DTYPES, compute_dtype, full_precision_matmul
-from .residual import residual_bytes, residual_views
+from .residual import partner_sums, residual_bytes, set_nan_flag
 
-__all__ = ["pair_histogram", "pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
+__all__ = [
+    "add_pair_sums",
+    "pair_histogram",
+    "pair_sums",
+    "pair_sums_backward",
+    "partner_sums",
+    "residual_bytes",
+    "set_nan_flag",
+    "why_not",
+    "why_not_here",
+]
 
 NORM_FLOOR = 1e-12  # as torch.nn.functional.normalize
 
@@ -87,6 +97,16 @@ def _two_samples(tile: Tensor, i: int, j: int, self_offset: int | None, *, symme
 
 def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`."""
+    residual = torch.zeros(residual_size, dtype=torch.uint8, device=problem.emb.device)
+    sums, counts = add_pair_sums(problem, *partner_sums(problem, residual))
+    set_nan_flag(problem, residual, sums.sum() * 0)
+    return sums, counts, residual
+
+
+def add_pair_sums(
+    problem: Problem, of_emb: PartnerSums | None, of_ref: PartnerSums | None
+) -> tuple[Tensor, Tensor]:
+    """Sums and counts; P and Q are added to those given: see `contract.Backend`."""
     emb, labels, ref, ref_labels, margins, self_offset, *_ = problem
     columns, column_labels = (emb, labels) if ref is None or ref_labels is None else (ref, ref_labels)
     dtype = compute_dtype(emb.dtype)
@@ -96,8 +116,6 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
     column_norms = row_norms if ref is None else _norms(columns)
     nan_flag = _nan_flag(emb, row_norms) + _nan_flag(columns, column_norms)
 
-    residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
-    of_emb, of_ref = residual_views(problem, residual)
     if ref is None:
         of_ref = of_emb  # a pair above the diagonal adds to both of its ends
     sums = [torch.zeros(2, dtype=torch.float64, device=emb.device)]
@@ -126,24 +144,22 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
                 for k, hard in enumerate((hard_positive, hard_negative)):
                     weights = hard.to(dtype)
                     if of_emb is not None:
-                        of_emb[k, rows] += weights @ r
+                        of_emb[k][rows] += weights @ r
                     if of_ref is not None:
-                        of_ref[k, cols] += weights.T @ x
+                        of_ref[k][cols] += weights.T @ x
 
     ordered = 2 if ref is None else 1
-    if residual_size:
-        residual.view(dtype).add_(nan_flag.to(dtype))
     # The penalty is linear in s: Σ+ = m+ n+ - Σ s and Σ- = Σ s - m- n-, in float64.
     total_counts = torch.stack(counts).sum(dim=0)
     excess = torch.stack(sums).sum(dim=0) - margins * total_counts
     penalties = torch.stack((-excess[0], excess[1])).clamp_min(0.0)
-    return penalties * ordered + nan_flag, total_counts * ordered, residual
+    return penalties * ordered + nan_flag, total_counts * ordered
 
 
 def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
     emb, ref = problem.emb, problem.ref
-    of_emb, of_ref = residual_views(problem, residual)
+    of_emb, of_ref = partner_sums(problem, residual)
     ordered = 2 if ref is None else 1  # in the self case (i, j) and (j, i) are both pairs
     weights = torch.stack((-ordered * grad_sums[0], ordered * grad_sums[1]))
     return _normalize_backward(emb, of_emb, weights), _normalize_backward(
@@ -151,9 +167,9 @@ def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) ->
     )
 
 
-def _normalize_backward(x: Tensor, pulls_and_pushes: Tensor | None, weights: Tensor) -> Tensor:
+def _normalize_backward(x: Tensor, sums: PartnerSums | None, weights: Tensor) -> Tensor:
     """Gradient of raw rows: g = w+ P + w- Q through the normalisation, (g - (g·x̂) x̂) / norm."""
-    if pulls_and_pushes is None:
+    if sums is None:
         return x.new_empty(0)
     grad = torch.empty_like(x, memory_format=torch.contiguous_format)
     tile = tile_rows(x.device.type)
@@ -161,7 +177,7 @@ def _normalize_backward(x: Tensor, pulls_and_pushes: Tensor | None, weights: Ten
         rows = slice(i, min(i + tile, x.shape[0]))
         norms = _norms(x[rows])[:, None]
         unit = x[rows].double() / norms.clamp_min(NORM_FLOOR)
-        p, q = pulls_and_pushes[:, rows].double()
+        p, q = (partners[rows].double() for partners in sums)
         g = weights[0] * p + weights[1] * q
         along = (g * unit).sum(dim=1, keepdim=True)
         tangent = g - torch.where(norms < NORM_FLOOR, 0.0, along) * unit

@@ -19,6 +19,13 @@ inline void check_rows(const Tensor& x, const char* name) {
                   name, ": expected float32, float64, float16 or bfloat16");
 }
 
+// Of a reference set.
+inline void check_same_columns(const Tensor& ref, const Tensor& emb) {
+  check_rows(ref, "ref");
+  STD_TORCH_CHECK(ref.size(1) == emb.size(1) && ref.scalar_type() == emb.scalar_type(),
+                  "ref: expected the columns and dtype of emb");
+}
+
 inline void check_vector(const Tensor& x, const char* name, ScalarType dtype, int64_t length) {
   STD_TORCH_CHECK(x.is_cpu() && x.is_contiguous() && x.scalar_type() == dtype && x.numel() == length, name,
                   ": expected ", length, " contiguous elements of the op's dtype in main memory");

@@ -81,8 +81,7 @@ void pair_histogram_op(std::vector<Tensor> row_side, std::vector<Tensor> column_
   if (!column_side.empty()) {
     columns = side_of(column_side, group_count);
     ref = column_side[0];
-    STD_TORCH_CHECK(ref->size(1) == emb.size(1) && ref->scalar_type() == emb.scalar_type(),
-                    "columns: expected the width and dtype of the rows");
+    check_same_columns(*ref, emb);
   }
   if (self_index) check_vector(*self_index, "self_index", ScalarType::Int, emb.size(0));
   const HistogramPlan plan = plan_of(emb, ref, threads);

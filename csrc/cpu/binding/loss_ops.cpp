@@ -32,48 +32,57 @@ Plan plan_of(const Tensor& emb, const std::optional<Tensor>& ref, int64_t thread
                     threads, machine_coding());
 }
 
-// P and Q of both sides within the residual: those of emb if wanted, then those of ref if wanted.
-template <class T, class Byte>
-struct ResidualSums {
-  PartnerSums<T> of_emb{nullptr, nullptr};
-  PartnerSums<T> of_ref{nullptr, nullptr};
-
-  ResidualSums(Byte* residual, int64_t bytes, int64_t emb_elements, int64_t ref_elements, bool need_emb,
-               bool need_ref) {
-    T* at = reinterpret_cast<T*>(residual);
-    if (need_emb) {
-      of_emb = {at, at + emb_elements};
-      at += 2 * emb_elements;
-    }
-    if (need_ref) {
-      of_ref = {at, at + ref_elements};
-      at += 2 * ref_elements;
-    }
-    STD_TORCH_CHECK(reinterpret_cast<Byte*>(at) - residual == bytes, "residual: got ", bytes,
-                    " bytes, expected ", reinterpret_cast<Byte*>(at) - residual);
-  }
+// One side of the pairs: embeddings, labels, and P and Q where its gradient is wanted.
+template <class T>
+struct LossSide {
+  RawRows raw;
+  const int64_t* labels;
+  PartnerSums<T> sums{nullptr, nullptr};
 };
 
 template <class T>
-void run_pair_sums(const Plan& plan, const Tensor& emb, const Tensor& labels,
-                   const std::optional<Tensor>& ref, const std::optional<Tensor>& ref_labels,
-                   const Tensor& margins, std::optional<int64_t> self_offset, bool need_grad_emb,
-                   bool need_grad_ref, const Tensor& sums, const Tensor& counts, const Tensor& residual,
-                   const Tensor& workspace, const std::optional<Tensor>& stage_seconds) {
+PartnerSums<T> sums_of(const Tensor& p, const Tensor& q, const Tensor& x) {
+  constexpr ScalarType kDtype = sizeof(T) == sizeof(double) ? ScalarType::Double : ScalarType::Float;
+  check_vector(p, "p", kDtype, x.numel());
+  check_vector(q, "q", kDtype, x.numel());
+  return {static_cast<T*>(p.mutable_data_ptr()), static_cast<T*>(q.mutable_data_ptr())};
+}
+
+// A side's tensors: embeddings, labels, and P and Q where wanted.
+template <class T>
+LossSide<T> side_of(const std::vector<Tensor>& tensors) {
+  STD_TORCH_CHECK(tensors.size() == 2 || tensors.size() == 4,
+                  "emb and ref: expected 2 or 4 tensors each, got ", tensors.size());
+  const Tensor &x = tensors[0], &labels = tensors[1];
+  check_rows(x, "embeddings");
+  check_vector(labels, "labels", ScalarType::Long, x.size(0));
+  LossSide<T> side{raw_rows(x), labels.const_data_ptr<int64_t>()};
+  if (tensors.size() == 4) side.sums = sums_of<T>(tensors[2], tensors[3], x);
+  return side;
+}
+
+template <class T>
+void run_pair_sums(const Plan& plan, const std::vector<Tensor>& emb, const std::vector<Tensor>& ref,
+                   const Tensor& margins, std::optional<int64_t> self_offset, bool add, const Tensor& sums,
+                   const Tensor& counts, const Tensor& workspace,
+                   const std::optional<Tensor>& stage_seconds) {
   Workspace work;
   const int64_t needed = work.carve(plan, workspace.mutable_data_ptr());
   check_vector(workspace, "workspace", ScalarType::Byte, needed);
   prefer_huge_pages(workspace.mutable_data_ptr(), needed);
-  prefer_huge_pages(residual.mutable_data_ptr(), residual.numel());
+  const LossSide<T> rows = side_of<T>(emb);
+  LossSide<T> columns{rows.raw, nullptr};
+  if (!ref.empty()) columns = side_of<T>(ref);
+  for (const LossSide<T>& side : {rows, columns}) {
+    const int64_t bytes = side.raw.rows * side.raw.dim * int64_t(sizeof(T));
+    for (T* memory : {side.sums.positive, side.sums.negative}) {
+      if (memory != nullptr && !add) prefer_huge_pages(memory, bytes);
+    }
+  }
   const double* m = margins.const_data_ptr<double>();
-  const RawRows rows = raw_rows(emb);
-  const RawRows columns = ref ? raw_rows(*ref) : rows;
-  const ResidualSums<T, char> to(static_cast<char*>(residual.mutable_data_ptr()), residual.numel(),
-                                 emb.numel(), ref ? ref->numel() : 0, need_grad_emb, ref && need_grad_ref);
   const ForwardResult result =
-      forward<T>(plan, rows, labels.const_data_ptr<int64_t>(), columns,
-                 ref_labels ? ref_labels->const_data_ptr<int64_t>() : nullptr, self_offset.value_or(-1),
-                 Margins<double>{m[0], m[1]}, work, to.of_emb, to.of_ref);
+      forward<T>(plan, rows.raw, rows.labels, columns.raw, columns.labels, self_offset.value_or(-1),
+                 Margins<double>{m[0], m[1]}, add, work, rows.sums, columns.sums);
   double* s = sums.mutable_data_ptr<double>();
   int64_t* n = counts.mutable_data_ptr<int64_t>();
   s[0] = result.positive_sum;
@@ -87,69 +96,49 @@ void run_pair_sums(const Plan& plan, const Tensor& emb, const Tensor& labels,
   }
 }
 
-void pair_sums_op(Tensor emb, Tensor labels, std::optional<Tensor> ref, std::optional<Tensor> ref_labels,
-                  Tensor margins, std::optional<int64_t> self_offset, bool need_grad_emb, bool need_grad_ref,
-                  int64_t threads, Tensor sums, Tensor counts, Tensor residual, Tensor workspace,
-                  std::optional<Tensor> stage_seconds) {
-  check_rows(emb, "emb");
-  check_vector(labels, "labels", ScalarType::Long, emb.size(0));
-  STD_TORCH_CHECK(ref.has_value() == ref_labels.has_value(), "ref and ref_labels: expected both or neither");
-  if (ref) {
-    check_rows(*ref, "ref");
-    check_vector(*ref_labels, "ref_labels", ScalarType::Long, ref->size(0));
-    STD_TORCH_CHECK(ref->size(1) == emb.size(1) && ref->scalar_type() == emb.scalar_type(),
-                    "ref: expected the columns and dtype of emb");
+// `ref` is empty in the self case. P and Q are written, or with `add` added to.
+void pair_sums_op(std::vector<Tensor> emb, std::vector<Tensor> ref, Tensor margins,
+                  std::optional<int64_t> self_offset, bool add, int64_t threads, Tensor sums, Tensor counts,
+                  Tensor workspace, std::optional<Tensor> stage_seconds) {
+  STD_TORCH_CHECK(!emb.empty(), "emb: expected embeddings and labels");
+  const Tensor& x = emb[0];
+  check_rows(x, "embeddings");
+  std::optional<Tensor> other;
+  if (!ref.empty()) {
+    other = ref[0];
+    check_same_columns(*other, x);
   }
-  STD_TORCH_CHECK(!self_offset || (ref && *self_offset >= 0 && *self_offset + emb.size(0) <= ref->size(0)),
-                  "self_offset: expected the rows of emb to lie within ref");
+  STD_TORCH_CHECK(
+      !self_offset || (other && *self_offset >= 0 && *self_offset + x.size(0) <= other->size(0)),
+      "self_offset: expected the rows of emb to lie within ref");
   check_vector(margins, "margins", ScalarType::Double, 2);
   check_vector(sums, "sums", ScalarType::Double, 2);
   check_vector(counts, "counts", ScalarType::Long, 2);
-  check_vector(residual, "residual", ScalarType::Byte, residual.numel());
   if (stage_seconds) check_vector(*stage_seconds, "stage_seconds", ScalarType::Double, kStages);
-  const auto run = is_double(emb) ? run_pair_sums<double> : run_pair_sums<float>;
-  run(plan_of(emb, ref, threads), emb, labels, ref, ref_labels, margins, self_offset, need_grad_emb,
-      need_grad_ref, sums, counts, residual, workspace, stage_seconds);
+  const auto run = is_double(x) ? run_pair_sums<double> : run_pair_sums<float>;
+  run(plan_of(x, other, threads), emb, ref, margins, self_offset, add, sums, counts, workspace,
+      stage_seconds);
 }
 
 template <class T>
-void run_backward(const Tensor& grad_sums, const Tensor& residual, const Tensor& emb,
-                  const std::optional<Tensor>& ref, const Tensor& grad_emb, const Tensor& grad_ref,
-                  bool need_grad_emb, bool need_grad_ref, int64_t threads) {
-  const ResidualSums<const T, const char> from(static_cast<const char*>(residual.const_data_ptr()),
-                                               residual.numel(), emb.numel(), ref ? ref->numel() : 0,
-                                               need_grad_emb, need_grad_ref);
-  // dΣ+/dx̂_i = -P_i and dΣ-/dx̂_i = Q_i; in the self case twice that, because row i is on both sides.
-  const double ordered = ref ? 1.0 : 2.0;
+void run_backward(const Tensor& grad_sums, const Tensor& x, const Tensor& p, const Tensor& q,
+                  int64_t ordered, int64_t threads, const Tensor& grad) {
   const double* g = grad_sums.const_data_ptr<double>();
-  const double w_p = -ordered * g[0], w_q = ordered * g[1];
-  for (const Tensor& grad : {grad_emb, grad_ref}) {
-    prefer_huge_pages(grad.mutable_data_ptr(), grad.numel() * int64_t(grad.element_size()));
-  }
-  if (need_grad_emb) {
-    normalize_backward<T>(raw_rows(emb), from.of_emb, w_p, w_q, threads, grad_emb.mutable_data_ptr());
-  }
-  if (need_grad_ref) {
-    normalize_backward<T>(raw_rows(*ref), from.of_ref, w_p, w_q, threads, grad_ref.mutable_data_ptr());
-  }
+  const PartnerSums<T> sums = sums_of<T>(p, q, x);
+  // dΣ+/dx̂_i = -P_i and dΣ-/dx̂_i = Q_i, for every ordered pair that row i is in.
+  normalize_backward<T>(raw_rows(x), {sums.positive, sums.negative}, -double(ordered) * g[0],
+                        double(ordered) * g[1], threads, grad.mutable_data_ptr());
 }
 
-void pair_sums_backward_op(Tensor grad_sums, Tensor residual, Tensor emb, std::optional<Tensor> ref,
-                           bool need_grad_emb, bool need_grad_ref, int64_t threads, Tensor grad_emb,
-                           Tensor grad_ref) {
+// The gradient of one side.
+void pair_sums_backward_op(Tensor grad_sums, Tensor x, Tensor p, Tensor q, int64_t ordered, int64_t threads,
+                           Tensor grad) {
+  check_rows(x, "embeddings");
   check_vector(grad_sums, "grad_sums", ScalarType::Double, 2);
-  check_vector(residual, "residual", ScalarType::Byte, residual.numel());
-  check_rows(emb, "emb");
-  if (ref) {
-    check_rows(*ref, "ref");
-    STD_TORCH_CHECK(ref->size(1) == emb.size(1) && ref->scalar_type() == emb.scalar_type(),
-                    "ref: expected the columns and dtype of emb");
-  }
-  need_grad_ref = need_grad_ref && ref.has_value();
-  check_vector(grad_emb, "grad_emb", emb.scalar_type(), need_grad_emb ? emb.numel() : 0);
-  check_vector(grad_ref, "grad_ref", emb.scalar_type(), need_grad_ref ? ref->numel() : 0);
-  const auto run = is_double(emb) ? run_backward<double> : run_backward<float>;
-  run(grad_sums, residual, emb, ref, grad_emb, grad_ref, need_grad_emb, need_grad_ref, threads);
+  check_vector(grad, "grad", x.scalar_type(), x.numel());
+  prefer_huge_pages(grad.mutable_data_ptr(), grad.numel() * int64_t(grad.element_size()));
+  const auto run = is_double(x) ? run_backward<double> : run_backward<float>;
+  run(grad_sums, x, p, q, ordered, threads, grad);
 }
 
 int64_t workspace_bytes_op(Tensor emb, std::optional<Tensor> ref, int64_t threads) {
@@ -261,13 +250,12 @@ void code_dots_op(Tensor x, Tensor codes, Tensor index, Tensor products) {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tcm_kernels, m) {
   m.def(
-      "_cpu_pair_sums(Tensor emb, Tensor labels, Tensor? ref, Tensor? ref_labels, Tensor margins, "
-      "int? self_offset, bool need_grad_emb, bool need_grad_ref, int threads, Tensor(a!) sums, "
-      "Tensor(b!) counts, Tensor(c!) residual, Tensor(d!) workspace, Tensor(e!)? stage_seconds) -> ()");
+      "_cpu_pair_sums(Tensor(a!)[] emb, Tensor(b!)[] ref, Tensor margins, int? self_offset, bool add, "
+      "int threads, Tensor(c!) sums, Tensor(d!) counts, Tensor(e!) workspace, "
+      "Tensor(f!)? stage_seconds) -> ()");
   m.def(
-      "_cpu_pair_sums_backward(Tensor grad_sums, Tensor residual, Tensor emb, Tensor? ref, "
-      "bool need_grad_emb, bool need_grad_ref, int threads, Tensor(a!) grad_emb, "
-      "Tensor(b!) grad_ref) -> ()");
+      "_cpu_pair_sums_backward(Tensor grad_sums, Tensor x, Tensor p, Tensor q, int ordered, int threads, "
+      "Tensor(a!) grad) -> ()");
   m.def("_cpu_workspace_bytes(Tensor emb, Tensor? ref, int threads) -> int");
   m.def("_cpu_encode(Tensor rows, int limit, Tensor(a!) codes, Tensor(b!) scales, Tensor(c!) errors) -> ()");
   m.def(

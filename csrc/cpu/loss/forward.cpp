@@ -159,7 +159,7 @@ ForwardResult result_of(const Plan& plan, const TileSums& total, Margins<double>
 
 template <class T>
 ForwardResult forward(const Plan& plan, const RawRows& emb, const int64_t* labels, const RawRows& ref,
-                      const int64_t* ref_labels, int64_t self_offset, Margins<double> margins,
+                      const int64_t* ref_labels, int64_t self_offset, Margins<double> margins, bool add,
                       Workspace& work, PartnerSums<T> of_emb, PartnerSums<T> of_ref) {
   Stopwatch watch;
   StageTimes times;
@@ -168,7 +168,7 @@ ForwardResult forward(const Plan& plan, const RawRows& emb, const int64_t* label
     if (!plan.self) fill_rows(of_ref, plan.columns, plan.dim, plan.threads, value);
   };
   order_by_label(plan, labels, ref_labels, self_offset, work);
-  fill(T(0));
+  if (!add) fill(T(0));
   watch.lap(times.order);
 
   TileSums total{};
@@ -210,8 +210,8 @@ ForwardResult forward(const Plan& plan, const RawRows& emb, const int64_t* label
 
 #define TCM_INSTANTIATE(T)                                                                                \
   template ForwardResult forward<T>(const Plan&, const RawRows&, const int64_t*, const RawRows&,          \
-                                    const int64_t*, int64_t, Margins<double>, Workspace&, PartnerSums<T>, \
-                                    PartnerSums<T>);
+                                    const int64_t*, int64_t, Margins<double>, bool, Workspace&,           \
+                                    PartnerSums<T>, PartnerSums<T>);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)
 

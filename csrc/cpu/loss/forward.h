@@ -23,10 +23,11 @@ struct ForwardResult {
 };
 
 // emb (N, D), labels (N); ref (M, D), ref_labels (M), which is null in the self case. P and Q of each side
-// are written where not null. Where a norm is not a finite number of type T, all sums, P and Q become NaN.
+// are written where not null, or with `add` added to what they hold. Where a norm is not a finite number of
+// type T, all sums, P and Q become NaN.
 template <class T>
 ForwardResult forward(const Plan& plan, const RawRows& emb, const int64_t* labels, const RawRows& ref,
-                      const int64_t* ref_labels, int64_t self_offset, Margins<double> margins,
+                      const int64_t* ref_labels, int64_t self_offset, Margins<double> margins, bool add,
                       Workspace& work, PartnerSums<T> of_emb, PartnerSums<T> of_ref);
 
 }  // namespace tcm::cpu

@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..contract import Problem
+from ..contract import PartnerSums, Problem
 from .machine import on_device_of
-from .residual import PartnerSums, views_of
+from .residual import views_of
 
 
 class NormalizeBackward(Protocol):
@@ -26,7 +26,7 @@ def gradients(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
     emb, ref = problem.emb, problem.ref
-    of_emb, of_ref, nan_flag = views_of(problem, residual)
+    of_emb, of_ref, nan_flag, _ = views_of(problem, residual)
     ordered = 2 if ref is None else 1
 
     def gradient(x: Tensor, sums: PartnerSums | None) -> Tensor:

@@ -13,16 +13,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..contract import Problem
+from ..contract import PartnerSums, Problem
 
 ALIGNMENT = 16
 
 
-class PartnerSums(NamedTuple):
-    """P and Q of one side, (N, D) float32 each."""
+class Outputs(NamedTuple):
+    """What a forward writes beside sums and counts, all of it 0 before.
 
-    positive: Tensor
-    negative: Tensor
+    Attributes:
+        of_emb: P and Q of emb, None where not wanted.
+        of_ref: P and Q of the reference set, likewise.
+        nan_flag: (1,) float64.
+        counter: (1,) int32.
+    """
+
+    of_emb: PartnerSums | None
+    of_ref: PartnerSums | None
+    nan_flag: Tensor
+    counter: Tensor
 
 
 def _bytes_of(x: Tensor) -> int:
@@ -39,8 +48,19 @@ def residual_bytes(problem: Problem) -> int:
     return size
 
 
-def views_of(problem: Problem, residual: Tensor) -> tuple[PartnerSums | None, PartnerSums | None, Tensor]:
-    """P and Q of emb and of ref, None where not wanted, and the NaN flag, (1,) float64."""
+def views_of(problem: Problem, residual: Tensor) -> Outputs:
+    """The parts of a residual."""
+    return Outputs(*partner_sums(problem, residual), _nan_flag_of(residual), counter_of(residual))
+
+
+def outputs_beside(x: Tensor, of_emb: PartnerSums | None, of_ref: PartnerSums | None) -> Outputs:
+    """For a forward on x's device that adds to P and Q which the caller has."""
+    head = x.new_zeros(ALIGNMENT, dtype=torch.uint8)
+    return Outputs(of_emb, of_ref, _nan_flag_of(head), counter_of(head))
+
+
+def partner_sums(problem: Problem, residual: Tensor) -> tuple[PartnerSums | None, PartnerSums | None]:
+    """P and Q of emb and of ref in a residual: see `contract.Backend`."""
     at = ALIGNMENT
 
     def take(x: Tensor) -> Tensor:
@@ -51,7 +71,16 @@ def views_of(problem: Problem, residual: Tensor) -> tuple[PartnerSums | None, Pa
     emb, ref = problem.emb, problem.ref
     of_emb = PartnerSums(take(emb), take(emb)) if problem.need_grad_emb else None
     of_ref = PartnerSums(take(ref), take(ref)) if ref is not None and problem.need_grad_ref else None
-    return of_emb, of_ref, residual[:8].view(torch.float64)
+    return of_emb, of_ref
+
+
+def set_nan_flag(problem: Problem, residual: Tensor, nan_flag: Tensor) -> None:
+    """Set the residual's flag: see `contract.Backend`."""
+    _nan_flag_of(residual).copy_(nan_flag)
+
+
+def _nan_flag_of(residual: Tensor) -> Tensor:
+    return residual[:8].view(torch.float64)
 
 
 def counter_of(residual: Tensor) -> Tensor:

@@ -13,13 +13,22 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..contract import Problem
+from ..contract import PartnerSums, Problem
 from ..gpu import machine
 from ..gpu.machine import why_no_gpu
-from ..gpu.residual import residual_bytes
+from ..gpu.residual import partner_sums, residual_bytes, set_nan_flag
 from .configs import is_interpreted
 
-__all__ = ["pair_sums", "pair_sums_backward", "residual_bytes", "why_not", "why_not_here"]
+__all__ = [
+    "add_pair_sums",
+    "pair_sums",
+    "pair_sums_backward",
+    "partner_sums",
+    "residual_bytes",
+    "set_nan_flag",
+    "why_not",
+    "why_not_here",
+]
 
 # Looked up when the package is imported: torch.compile cannot trace the lookup, which also takes longer than
 # a small batch.
@@ -49,6 +58,13 @@ def why_not(device_type: str, dtype: torch.dtype) -> str | None:
 def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`."""
     return _forward().pair_sums(problem, residual_size)
+
+
+def add_pair_sums(
+    problem: Problem, of_emb: PartnerSums | None, of_ref: PartnerSums | None
+) -> tuple[Tensor, Tensor]:
+    """Sums and counts; P and Q are added to those given: see `contract.Backend`."""
+    return _forward().add_pair_sums(problem, of_emb, of_ref)
 
 
 def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..contract import Problem
+from ..contract import PartnerSums, Problem
 from ..gpu.backward import gradients
-from ..gpu.residual import PartnerSums
 from .configs import rows_and_warps
 from .rules import NORM_FLOOR, norms
 

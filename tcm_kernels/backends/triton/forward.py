@@ -29,10 +29,10 @@ import torch
 import triton
 from torch import Tensor
 
-from ..contract import Problem
+from ..contract import PartnerSums, Problem
 from ..gpu.machine import on_device_of
 from ..gpu.plan import SAMPLES, SuperTile, plan_of
-from ..gpu.residual import PartnerSums, counter_of, residual_bytes, views_of
+from ..gpu.residual import Outputs, outputs_beside, residual_bytes, views_of
 from ..order import label_orders
 from . import autotune, finalize, small, tiles
 from .configs import Configs, configs_for, is_interpreted, warps_of_a_row
@@ -58,13 +58,13 @@ class Part(NamedTuple):
 class Forward:
     """One forward: its sides, its workspace, and the arguments that its kernels share."""
 
-    def __init__(self, problem: Problem, residual: Tensor, configs: Configs | None = None) -> None:
+    def __init__(self, problem: Problem, outputs: Outputs, configs: Configs | None = None) -> None:
         self.problem = problem
         emb = problem.emb.contiguous()
         self.is_self = problem.ref is None
         other = emb if problem.ref is None else problem.ref.contiguous()
         self.dim = emb.shape[1]
-        self.of_rows, self.of_columns, self.nan_flag = views_of(problem, residual)
+        self.of_rows, self.of_columns, self.nan_flag, self.ended = outputs
         if self.is_self:
             self.of_columns = self.of_rows
         self.plan = plan_of(
@@ -82,7 +82,6 @@ class Forward:
         self.column_bits = integers(r * c * words) if self.plan.by_column else self.row_bits
 
         self.partials = self.plan.programs + emb.shape[0]  # one per program, then one per row of lists
-        self.ended = counter_of(residual)
         # A flag a super-tile, at 16 bytes each: with one alignment, each kernel is compiled once.
         integers_zeroed = SAMPLES + 4 * len(self.plan.parts)
         zeros = emb.new_zeros(8 * 4 * self.partials + 4 * integers_zeroed, dtype=torch.uint8)
@@ -95,7 +94,7 @@ class Forward:
         self.block_sums = emb.new_empty((max(r, c), self.dim), dtype=torch.float32)
 
     def run(self) -> tuple[Tensor, Tensor]:
-        """Sums (2,) float64 and counts (2,) int64; P and Q are in the residual."""
+        """Sums (2,) float64 and counts (2,) int64; P and Q are added to those of the outputs."""
         if self.plan.screened and self.plan.parts:
             self._probe()
         for number, part in enumerate(self.plan.parts):
@@ -259,9 +258,8 @@ def _seconds(x: Tensor, precision: str, kernel: str, row: Configs) -> float:
     margins = emb.new_tensor([1.0, 0.9 if kernel == "sweep" else 0.0], dtype=torch.float64)
     problem = Problem(emb, labels, None, None, margins, None, True, False, precision)
     residual = torch.zeros(residual_bytes(problem), dtype=torch.uint8, device=x.device)
-    milliseconds = triton.testing.do_bench(
-        lambda: Forward(problem, residual, row).run(), return_mode="median"
-    )
+    outputs = views_of(problem, residual)
+    milliseconds = triton.testing.do_bench(lambda: Forward(problem, outputs, row).run(), return_mode="median")
     return float(milliseconds) / 1e3
 
 
@@ -274,12 +272,24 @@ def _similarity_precision(x: Tensor, precision: str) -> str:
 
 def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`."""
-    emb, ref = problem.emb, problem.ref
-    columns = emb.shape[0] if ref is None else ref.shape[0]
+    emb = problem.emb
     with on_device_of(emb):
         residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
-        if small.takes(emb.shape[0], columns, emb.shape[1] * emb.element_size()):
-            sums, counts = small.pair_sums(problem, residual)
-        else:
-            sums, counts = Forward(problem, residual).run()
+        sums, counts = _pair_sums(problem, views_of(problem, residual))
     return sums, counts, residual
+
+
+def add_pair_sums(
+    problem: Problem, of_emb: PartnerSums | None, of_ref: PartnerSums | None
+) -> tuple[Tensor, Tensor]:
+    """Sums and counts; P and Q are added to those given: see `contract.Backend`."""
+    with on_device_of(problem.emb):
+        return _pair_sums(problem, outputs_beside(problem.emb, of_emb, of_ref))
+
+
+def _pair_sums(problem: Problem, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    emb, ref = problem.emb, problem.ref
+    columns = emb.shape[0] if ref is None else ref.shape[0]
+    if small.takes(emb.shape[0], columns, emb.shape[1] * emb.element_size()):
+        return small.pair_sums(problem, outputs)
+    return Forward(problem, outputs).run()

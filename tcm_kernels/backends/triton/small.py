@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..contract import Problem
-from ..gpu.residual import counter_of, views_of
+from ..gpu.residual import Outputs
 from ..gpu.settings import asked_screening
 from .configs import is_interpreted
 from .finalize import end_program
@@ -68,7 +68,7 @@ def small_kernel(
     other_ptr, other_labels_ptr, m,
     margins_ptr,
     self_offset,  # row i is the same sample as column i + self_offset
-    p_ptr, q_ptr,  # (n, DIM) float32, written if NEED_GRAD
+    p_ptr, q_ptr,  # (n, DIM) float32, added to if NEED_GRAD
     partial_sums_ptr, partial_counts_ptr,  # (programs, 3) float64 and (programs, 2) int64
     ended_ptr,  # int32, how many programs have ended; 0 before and afterwards
     sums_ptr, counts_ptr, nan_flag_ptr,  # the result, written if NEED_SUMS
@@ -111,8 +111,8 @@ def small_kernel(
         offs_d = tl.arange(0, BLOCK_D)
         at = offs_m[:, None] * DIM + offs_d[None, :]
         mask = (offs_m < n)[:, None] & (offs_d < DIM)[None, :]
-        tl.store(p_ptr + at, p, mask=mask)
-        tl.store(q_ptr + at, q, mask=mask)
+        tl.store(p_ptr + at, p + tl.load(p_ptr + at, mask=mask), mask=mask)
+        tl.store(q_ptr + at, q + tl.load(q_ptr + at, mask=mask), mask=mask)
     if NEED_SUMS:
         sign = tl.arange(0, 2)
         pulled = tl.sum(tl.sum(pulls.to(tl.float64), axis=1), axis=0)
@@ -136,10 +136,10 @@ def takes(rows: int, columns: int, row_bytes: int) -> bool:
     return min(rows, columns) > 0 and max(rows, columns) <= LARGEST_N and 0 < row_bytes <= LARGEST_ROW
 
 
-def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums (2,) float64 and counts (2,) int64; P and Q are in the residual."""
+def pair_sums(problem: Problem, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    """Sums (2,) float64 and counts (2,) int64; P and Q are added to those of the outputs."""
     emb, dim = problem.emb.contiguous(), problem.emb.shape[1]
-    of_emb, of_ref, nan_flag = views_of(problem, residual)
+    of_emb, of_ref, nan_flag, counter = outputs
     rows = columns = (emb, problem.labels.to(torch.int64).contiguous(), emb.shape[0])
     self_offset = 0
     if problem.ref is not None and problem.ref_labels is not None:
@@ -149,10 +149,10 @@ def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
 
     programs = triton.cdiv(emb.shape[0], BLOCK_M)
     result = (emb.new_empty(2, dtype=torch.float64), emb.new_empty(2, dtype=torch.int64))
-    outputs = (
+    totals = (
         emb.new_empty((programs, 3), dtype=torch.float64),
         emb.new_empty((programs, 2), dtype=torch.int64),
-        counter_of(residual),
+        counter,
         *result,
         nan_flag,
     )
@@ -164,7 +164,7 @@ def pair_sums(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
     for own, other, offset, sums, need_sums in sides:
         small_kernel[(triton.cdiv(own[2], BLOCK_M),)](
             *own, *other, problem.margins, offset,
-            *((nan_flag, nan_flag) if sums is None else sums), *outputs,
+            *((nan_flag, nan_flag) if sums is None else sums), *totals,
             BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, DIM=dim, BLOCK_D=block_d,
             MOST_PROGRAMS=MOST_PROGRAMS, WAY=way_of_patterns(emb.dtype, problem.precision),
             IN_PARTS=emb.dtype == torch.float32 and problem.precision == "highest", UPCAST=is_interpreted(),

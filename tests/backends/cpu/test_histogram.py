@@ -188,5 +188,5 @@ class TestPrivateOp:
     def test_a_reference_set_of_another_width_or_dtype_is_refused(self, arguments: dict[str, Any]) -> None:
         emb, *order = arguments["rows"]
         for other in (torch.zeros(600, 9), emb.double()):
-            with pytest.raises(RuntimeError, match="columns: expected the width and dtype of the rows"):
+            with pytest.raises(RuntimeError, match="ref: expected the columns and dtype of emb"):
                 torch.ops.tcm_kernels._cpu_pair_histogram(**arguments | {"columns": [other, *order]})

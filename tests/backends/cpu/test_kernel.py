@@ -185,18 +185,16 @@ def test_the_private_ops_refuse_tensors_that_do_not_fit():
     emb = emb.detach()
     out = (torch.empty(2, dtype=torch.float64), torch.empty(2, dtype=torch.int64))
     margins = torch.tensor([0.9, 0.5], dtype=torch.float64)
-    empty = torch.empty(0, dtype=torch.uint8)
     bytes_needed = torch.ops.tcm_kernels._cpu_workspace_bytes(emb, None, 2)
     workspace = torch.empty(bytes_needed, dtype=torch.uint8)
 
-    def call(
-        emb=emb, labels=labels, margins=margins, residual=empty, workspace=workspace, stages=None, need=False
-    ):
+    def call(emb=emb, labels=labels, margins=margins, sums=(), workspace=workspace, stages=None):
         torch.ops.tcm_kernels._cpu_pair_sums(
-            emb, labels, None, None, margins, None, need, False, 2, *out, residual, workspace, stages
+            [emb, labels, *sums], [], margins, None, False, 2, *out, workspace, stages
         )
 
     call()
+    call(sums=[torch.empty_like(emb)] * 2)
     for wrong in (
         {"emb": emb.T},
         {"emb": emb.to(torch.int32)},
@@ -205,7 +203,9 @@ def test_the_private_ops_refuse_tensors_that_do_not_fit():
         {"margins": margins.float()},
         {"workspace": workspace[:-1]},
         {"stages": torch.empty(4, dtype=torch.float64)},
-        {"need": True},
+        {"sums": [torch.empty_like(emb)]},
+        {"sums": [torch.empty_like(emb), torch.empty(10, 3)]},
+        {"sums": [torch.empty_like(emb), torch.empty_like(emb).double()]},
     ):
         with pytest.raises(RuntimeError):
             call(**wrong)

@@ -25,6 +25,7 @@ from gpu_kernels import (
 )
 from gpu_settings import CUDA as SETTINGS
 from gpu_settings import Setting
+from in_parts import run_in_parts
 
 from tcm_kernels import dispatch, reference
 from tcm_kernels.backends.contract import Problem
@@ -40,6 +41,12 @@ def setting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     chosen = SETTINGS[request.param]
     chosen.apply(monkeypatch)
     return chosen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_parts_add_up_to_the_whole(setting: Setting, dtype: torch.dtype) -> None:
+    inputs = Case(n=setting.rows, d=21, look="clustered", dtype=dtype, seed=3).build()
+    assert_agrees(run_in_parts(ENGINE, inputs, 131), inputs)
 
 
 def is_quick(case: Case) -> bool:

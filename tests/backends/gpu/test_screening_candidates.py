@@ -58,7 +58,7 @@ def left_by_triton(emb: Tensor, labels: Tensor, margin_minus: float, patch: pyte
     patch.setattr(plan, "LIST_MOST", TILE**2)  # no tile is dense, so that all bits are written both ways
     margins = torch.tensor([0.9, margin_minus], dtype=torch.float64)
     problem = Problem(emb, labels, None, None, margins, None, False, False, "highest")
-    call = forward.Forward(problem, torch.zeros(residual.residual_bytes(problem), dtype=torch.uint8))
+    call = forward.Forward(problem, residual.outputs_beside(emb, None, None))
     (part,) = call.plan.parts
     call._sweep(part, call.state_of(0))
     filled = in_pairs(call.directory.view(part.rows, part.rows) != 0)

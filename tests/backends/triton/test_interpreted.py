@@ -25,6 +25,7 @@ from gpu_kernels import (
 )
 from gpu_settings import TRITON as SETTINGS
 from gpu_settings import Setting
+from in_parts import run_in_parts
 from op_arguments import pair_sums_arguments, residual_size
 
 if not interprets_triton():
@@ -118,6 +119,12 @@ def test_one_launch_leaves_its_counter_at_zero() -> None:
 @pytest.mark.usefixtures("poisoned_memory")
 def test_every_run_gives_the_same_bits(setting: Setting) -> None:
     assert_same_bits_every_time(ENGINE, setting.rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_parts_add_up_to_the_whole(setting: Setting, dtype: torch.dtype) -> None:
+    inputs = Case(n=setting.rows, d=21, look="clustered", dtype=dtype, seed=3).build()
+    assert_agrees(run_in_parts(ENGINE, inputs, 20), inputs)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
