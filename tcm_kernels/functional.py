@@ -108,14 +108,10 @@ def fused_tcm_loss(
             forward-mode differentiation is asked for; the message says which and why.
     """
     check_inputs(emb, labels, ref_emb, ref_labels, self_offset)
-    check_lambda("lambda_plus", lambda_plus)
-    check_lambda("lambda_minus", lambda_minus)
-    check_margin("margin_plus", margin_plus, emb)
-    check_margin("margin_minus", margin_minus, emb)
+    check_settings(emb, margin_plus, margin_minus, lambda_plus, lambda_minus)
     if ref_emb is emb:
         ref_emb = ref_labels = None
-    if not torch.compiler.is_compiling() and torch.autograd.forward_ad._current_level >= 0:
-        _refuse_forward_mode(emb, ref_emb)
+    refuse_forward_mode(emb, ref_emb)
 
     wants_grad = torch.is_grad_enabled()
     problem = Problem(
@@ -123,23 +119,43 @@ def fused_tcm_loss(
         labels,
         ref_emb,
         ref_labels,
-        _margins(emb, margin_plus, margin_minus),
+        margins_of(emb, margin_plus, margin_minus),
         self_offset,
         need_grad_emb=wants_grad and emb.requires_grad,
         need_grad_ref=wants_grad and ref_emb is not None and ref_emb.requires_grad,
         precision=fp32_precision(emb),
     )
     sums, counts = ops.pair_sums(problem, dispatch.choose(backend, emb.device.type, emb.dtype))
-    pull, push = mean_violation(sums, counts).unbind()  # one launch in the backward; two of means[i] take two
-    loss = lambda_plus * pull + lambda_minus * push
-    if emb.dtype != torch.float64:
-        loss = loss.to(torch.float32)
+    loss = loss_of(sums, counts, lambda_plus, lambda_minus, emb.dtype)
     if not return_stats:
         return loss
     return loss, PairStats.of(sums, counts, labels, ref_labels, self_offset)
 
 
-def _margins(emb: Tensor, margin_plus: float | Tensor, margin_minus: float | Tensor) -> Tensor:
+def check_settings(
+    emb: Tensor,
+    margin_plus: float | Tensor,
+    margin_minus: float | Tensor,
+    lambda_plus: float,
+    lambda_minus: float,
+) -> None:
+    """Raise TypeError or ValueError for margins and weights that `fused_tcm_loss` does not take."""
+    check_lambda("lambda_plus", lambda_plus)
+    check_lambda("lambda_minus", lambda_minus)
+    check_margin("margin_plus", margin_plus, emb)
+    check_margin("margin_minus", margin_minus, emb)
+
+
+def loss_of(
+    sums: Tensor, counts: Tensor, lambda_plus: float, lambda_minus: float, dtype: torch.dtype
+) -> Tensor:
+    """The loss of a batch of embeddings of `dtype` from its penalty sums and hard-pair counts, (2,) each."""
+    pull, push = mean_violation(sums, counts).unbind()  # one launch in the backward; two of means[i] take two
+    loss = lambda_plus * pull + lambda_minus * push
+    return loss if dtype == torch.float64 else loss.to(torch.float32)
+
+
+def margins_of(emb: Tensor, margin_plus: float | Tensor, margin_minus: float | Tensor) -> Tensor:
     """(2,) float64 on the embeddings' device; built there, so that nothing waits for a copy from the host."""
     known = not isinstance(margin_plus, Tensor) and not isinstance(margin_minus, Tensor)
     # Two launches; the code below takes four. A compiler fuses the four, and would specialise on floats here.
@@ -172,7 +188,10 @@ def _allowed_on_gpus() -> str:
     return {"ieee": "highest", "tf32": "high"}.get(allowed, "highest")
 
 
-def _refuse_forward_mode(*inputs: Tensor | None) -> None:
+def refuse_forward_mode(*inputs: Tensor | None) -> None:
+    """Raise RuntimeError where an input carries a forward-mode tangent."""
+    if torch.compiler.is_compiling() or torch.autograd.forward_ad._current_level < 0:
+        return
     for x in inputs:
         if x is not None and _is_dual(x):
             raise RuntimeError(

@@ -108,9 +108,8 @@ void pair_sums_op(std::vector<Tensor> emb, std::vector<Tensor> ref, Tensor margi
     other = ref[0];
     check_same_columns(*other, x);
   }
-  STD_TORCH_CHECK(
-      !self_offset || (other && *self_offset >= 0 && *self_offset + x.size(0) <= other->size(0)),
-      "self_offset: expected the rows of emb to lie within ref");
+  STD_TORCH_CHECK(!self_offset || (other && *self_offset >= 0 && *self_offset + x.size(0) <= other->size(0)),
+                  "self_offset: expected the rows of emb to lie within ref");
   check_vector(margins, "margins", ScalarType::Double, 2);
   check_vector(sums, "sums", ScalarType::Double, 2);
   check_vector(counts, "counts", ScalarType::Long, 2);
@@ -121,8 +120,8 @@ void pair_sums_op(std::vector<Tensor> emb, std::vector<Tensor> ref, Tensor margi
 }
 
 template <class T>
-void run_backward(const Tensor& grad_sums, const Tensor& x, const Tensor& p, const Tensor& q,
-                  int64_t ordered, int64_t threads, const Tensor& grad) {
+void run_backward(const Tensor& grad_sums, const Tensor& x, const Tensor& p, const Tensor& q, int64_t ordered,
+                  int64_t threads, const Tensor& grad) {
   const double* g = grad_sums.const_data_ptr<double>();
   const PartnerSums<T> sums = sums_of<T>(p, q, x);
   // dΣ+/dx̂_i = -P_i and dΣ-/dx̂_i = Q_i, for every ordered pair that row i is in.

@@ -208,9 +208,9 @@ ForwardResult forward(const Plan& plan, const RawRows& emb, const int64_t* label
   return result;
 }
 
-#define TCM_INSTANTIATE(T)                                                                                \
-  template ForwardResult forward<T>(const Plan&, const RawRows&, const int64_t*, const RawRows&,          \
-                                    const int64_t*, int64_t, Margins<double>, bool, Workspace&,           \
+#define TCM_INSTANTIATE(T)                                                                       \
+  template ForwardResult forward<T>(const Plan&, const RawRows&, const int64_t*, const RawRows&, \
+                                    const int64_t*, int64_t, Margins<double>, bool, Workspace&,  \
                                     PartnerSums<T>, PartnerSums<T>);
 TCM_INSTANTIATE(float)
 TCM_INSTANTIATE(double)

@@ -1,0 +1,27 @@
+"""What every way through the pairs of all ranks leaves on a rank."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..backends.contract import Problem
+
+
+class Outcome(NamedTuple):
+    """One rank's share.
+
+    Attributes:
+        sums: (2,) float64 over the ordered pairs that this rank has taken; over all ranks they are the batch's.
+        counts: (2,) int64, likewise.
+        problem: what the backward is asked, beside the residual: this rank's rows as `emb`.
+        residual: all of P and Q of this rank's rows.
+        ordered: what the gradient of the sums is multiplied with, beside what the problem's backward does.
+    """
+
+    sums: Tensor
+    counts: Tensor
+    problem: Problem
+    residual: Tensor
+    ordered: int
