@@ -7,9 +7,13 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from . import dispatch
+from .distributed import distributed_tcm_loss
 from .functional import fused_tcm_loss
 from .stats import PairStats
 from .validation import check_lambda, check_margin
+
+_SETTINGS: tuple[str, ...] = ("margin_plus", "margin_minus", "lambda_plus", "lambda_minus", "backend")
+_ACROSS_DEVICES = ("mode", "gradient_reduction", "equal_batches", "ref_sharded")
 
 
 class ThresholdConsistentMarginLoss(nn.Module):
@@ -25,6 +29,15 @@ class ThresholdConsistentMarginLoss(nn.Module):
         lambda_plus: weight of the positive term, at least 0.
         lambda_minus: weight of the negative term, at least 0.
         backend: "auto" or a name from `tcm_kernels.available_backends()`.
+        gather_across_devices: take the pairs of the batch that is spread over the ranks of a
+            torch.distributed process group, by `distributed_tcm_loss`; every rank calls the module with its
+            own rows. The arguments below are for that alone.
+        group: the process group; None for the default one.
+        mode: "auto", "gather", "ring" or "rows".
+        gradient_reduction: "mean" for parameters' gradients that DDP or FSDP averages over ranks, "sum"
+            where they are summed.
+        equal_batches: True promises the same sizes on all ranks, and saves a message.
+        ref_sharded: whether each rank has its own part of a reference set, or the same whole one.
 
     Attributes:
         last_stats: detached `PairStats` of the latest forward, for logging; None before the first.
@@ -38,6 +51,12 @@ class ThresholdConsistentMarginLoss(nn.Module):
         lambda_plus: float = 1.0,
         lambda_minus: float = 1.0,
         backend: str = "auto",
+        gather_across_devices: bool = False,
+        group: Any = None,
+        mode: str = "auto",
+        gradient_reduction: str = "mean",
+        equal_batches: bool = False,
+        ref_sharded: bool = True,
     ) -> None:
         super().__init__()
         check_margin("margin_plus", margin_plus)
@@ -50,6 +69,12 @@ class ThresholdConsistentMarginLoss(nn.Module):
         self.lambda_plus = lambda_plus
         self.lambda_minus = lambda_minus
         self.backend = backend
+        self.gather_across_devices = gather_across_devices
+        self.group = group
+        self.mode = mode
+        self.gradient_reduction = gradient_reduction
+        self.equal_batches = equal_batches
+        self.ref_sharded = ref_sharded
         self.last_stats: PairStats | None = None
 
     def forward(
@@ -78,24 +103,21 @@ class ThresholdConsistentMarginLoss(nn.Module):
                 f"indices_tuple: got {type(indices_tuple).__name__}, expected None: the loss takes all "
                 "pairs of the batch, pairs chosen by a miner are not supported yet"
             )
-        loss, stats = fused_tcm_loss(
-            embeddings,
-            cast(Tensor, labels),  # fused_tcm_loss refuses None and names the argument
-            ref_emb,
-            ref_labels,
-            margin_plus=self.margin_plus,
-            margin_minus=self.margin_minus,
-            lambda_plus=self.lambda_plus,
-            lambda_minus=self.lambda_minus,
-            backend=self.backend,
-            return_stats=True,
-        )
+        given = (embeddings, cast(Tensor, labels), ref_emb, ref_labels)  # the loss refuses None for labels
+        settings: dict[str, Any] = {name: getattr(self, name) for name in _SETTINGS}
+        if self.gather_across_devices:
+            settings |= {name: getattr(self, name) for name in _ACROSS_DEVICES}
+            loss, stats = distributed_tcm_loss(*given, group=self.group, return_stats=True, **settings)
+        else:
+            loss, stats = fused_tcm_loss(*given, return_stats=True, **settings)
         self.last_stats = stats.detach()
         return loss
 
     def extra_repr(self) -> str:
         """The settings, as shown by print(module)."""
-        names = ("margin_plus", "margin_minus", "lambda_plus", "lambda_minus", "backend")
+        names = _SETTINGS
+        if self.gather_across_devices:
+            names += ("gather_across_devices", *_ACROSS_DEVICES)
         return ", ".join(f"{name}={_shown(getattr(self, name))}" for name in names)
 
 

@@ -4,13 +4,14 @@ With W ranks of at most n rows, D columns of b bytes, sums of c bytes (4, or 8 f
 
                 products        bytes of rows     bytes of P and Q    rounds    memory
     gather      n · W n         (W - 1) n D b     0                   1         W n D b
-    ring        n · W n / 2     W/2 · n D b       W/2 · 2 n D c       W/2       2 n D (b + 2 c) + 2 n D c
+    ring        n · W n / 2     W/2 · n D b       W/2 · 2 n D c       W/2       2 n D (b + 2 c)
     rows        n · W n         (W - 1) n D b     0                   W - 1     2 n D b
 
-A product of two rows is 2 D operations of 8 bits. In the rings rows travel while products are computed, so the
-longer of the two counts; P and Q travel between products. A ring that sends P and Q sends 1.5 times (float32) to
-2.5 times (16 bits) what gather sends, and computes half: it wins where products take longer than messages, that
-is with many rows a rank. "rows" wins where messages take longer but all rows do not fit into memory.
+A product of two rows is 2 D operations of 8 bits. In the rings rows travel while products are computed, so
+the longer of the two counts; P and Q travel between products. A ring that sends P and Q sends 1.5 times
+(float32) to 2.5 times (16 bits) what gather sends, and computes half: it wins where products take longer than
+messages, that is with many rows a rank. "rows" wins where messages take longer but all rows do not fit into
+memory.
 
 The rates are round figures for what a rank has to itself, not measurements; they decide the time, never the
 result.
@@ -103,5 +104,5 @@ def choose(shape: Shape, memory: int, device_type: str) -> str:
 
 
 def choose_for_reference_set(shape: Shape, memory: int) -> str:
-    """ "gather" where the reference set of all ranks fits into memory, else "rows"."""
+    """The way "gather" where the reference set of all ranks fits into memory, else "rows"."""
     return "gather" if shape.ranks * shape.shard_bytes <= memory else "rows"

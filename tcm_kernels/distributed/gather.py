@@ -1,7 +1,7 @@
 """The way "gather": every rank receives all rows, and takes the pairs of its own rows with all of them.
 
-S is symmetric: in the self case twice the gradient of the own rows' pairs is the whole gradient of these rows,
-and nothing is sent back. A rank holds N x D elements and computes n · N similarities.
+S is symmetric: in the self case twice the gradient of the own rows' pairs is the whole gradient of these
+rows, and nothing is sent back. A rank holds N x D elements and computes n · N similarities.
 """
 
 from __future__ import annotations

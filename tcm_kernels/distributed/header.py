@@ -134,8 +134,8 @@ def exchange(ranks: Ranks, device: torch.device, wishes: Wishes | Exception) -> 
         What all ranks know, the same on all.
 
     Raises:
-        TypeError, ValueError, RuntimeError: on every rank alike: what was wrong on some rank, with its message
-            and its number; or ValueError: ranks differ in a setting.
+        TypeError, ValueError, RuntimeError: on every rank alike: what was wrong on some rank, with its
+            message and its number; or ValueError: ranks differ in a setting.
     """
     own = torch.tensor(_words_of(wishes), dtype=torch.int64).to(device)
     if isinstance(wishes, Wishes) and isinstance(wishes.margins, Tensor):
@@ -207,7 +207,7 @@ def _raise_where_differ(name: str, values: Sequence[int], show: Callable[[int], 
 
 
 def _named(ranks: Iterable[int]) -> str:
-    """ "rank 3", "ranks 0 and 2", "ranks 0, 1, 2 and 9 more"."""
+    """As in "rank 3", "ranks 0 and 2", "ranks 0, 1, 2 and 9 more"."""
     names = [str(rank) for rank in ranks]
     if len(names) == 1:
         return f"rank {names[0]}"

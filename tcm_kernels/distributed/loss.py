@@ -68,7 +68,7 @@ def distributed_tcm_loss(
 ) -> tuple[Tensor, PairStats]: ...
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@torch.compiler.disable
 def distributed_tcm_loss(
     emb: Tensor,
     labels: Tensor,
@@ -123,8 +123,8 @@ def distributed_tcm_loss(
         return_stats: also return the whole batch's `PairStats`; where any rank wants them, all send labels.
 
     Returns:
-        The loss, a 0-dim float32 tensor (float64 for float64 embeddings), or (loss, PairStats). Where the norm
-        of a row on any rank is not finite, it and the gradients of all ranks are NaN.
+        The loss, a 0-dim float32 tensor (float64 for float64 embeddings), or (loss, PairStats). Where the
+        norm of a row on any rank is not finite, it and the gradients of all ranks are NaN.
 
     Raises:
         TypeError, ValueError, RuntimeError: as `fused_tcm_loss`, and for arguments that must be the same on
@@ -143,14 +143,14 @@ def distributed_tcm_loss(
             lambda_plus=lambda_plus,
             lambda_minus=lambda_minus,
             backend=backend,
-            return_stats=return_stats,  # type: ignore[call-overload, no-any-return]
+            return_stats=return_stats,  # type: ignore[call-overload]
         )
 
     wishes: Wishes | Exception
     try:
         _check_choices(mode, gradient_reduction, ref_emb, emb)
         problem, name = _problem_of(given, settings, backend)
-        wishes = _wishes_of(problem, settings, mode, gradient_reduction, ref_sharded, return_stats)
+        wishes = _wishes_of(problem, labels, settings, mode, gradient_reduction, ref_sharded, return_stats)
     except header.EXCEPTIONS as error:
         if equal_batches:
             raise
@@ -190,7 +190,7 @@ def _problem_of(
     settings: tuple[float | Tensor, float | Tensor, float, float],
     backend: str,
 ) -> tuple[Problem, str]:
-    """This rank's rows as a backend takes them, and the backend's name; raises for what it cannot take."""
+    """The rank's rows as a backend takes them, and the backend's name; raises for what it cannot take."""
     emb, labels, ref_emb, ref_labels = given
     check_inputs(emb, labels, ref_emb, ref_labels, None)
     check_settings(emb, *settings)
@@ -213,6 +213,7 @@ def _problem_of(
 
 def _wishes_of(
     problem: Problem,
+    labels: Tensor,
     settings: tuple[float | Tensor, float | Tensor, float, float],
     mode: str,
     gradient_reduction: str,
@@ -225,7 +226,7 @@ def _wishes_of(
         columns=problem.emb.shape[1],
         dtype=problem.emb.dtype,
         device=problem.emb.device.type,
-        has_unsigned_labels=False,
+        has_unsigned_labels=labels.dtype == torch.uint64,
         margins=(float(margin_plus), float(margin_minus)) if known else problem.margins,
         lambdas=(float(lambdas[0]), float(lambdas[1])),
         mode=mode,
@@ -277,7 +278,7 @@ def _outcome(way: str, backend: Backend, problem: Problem, agreed: Agreement, ra
 
 
 class _WholeBatch(torch.autograd.Function):
-    """This rank's rows -> sums and counts of all ranks' pairs. The backward sends nothing."""
+    """From the rank's rows to sums and counts of all ranks' pairs. The backward sends nothing."""
 
     @staticmethod
     def forward(
@@ -306,7 +307,7 @@ class _WholeBatch(torch.autograd.Function):
         return sums, counts
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_sums: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         grad = None
         if grad_sums is not None:

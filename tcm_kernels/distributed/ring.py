@@ -1,4 +1,4 @@
-"""The ways "ring" and "rows": shards travel from rank to rank, and no rank ever holds more than two of others.
+"""The ways "ring" and "rows": shards travel, and no rank ever holds more than two of other ranks.
 
 "ring", the self case with half of the products. Shards travel half way round, each with the sums P and Q of
 its rows, so that any two shards meet once; what a meeting adds to the guest's P and Q travels on with the
@@ -11,8 +11,8 @@ at both of their ranks, which take half of the pairs each.
 reference set, whose rows want no gradient, it is the only ring.
 
 While pairs are computed the next shard is on its way. Its P and Q cannot be: they are what the neighbour
-computes meanwhile. Memory beside the kernels' own, in arrays of n x D elements: P and Q of the own rows, and two
-guests, of three arrays each, or in "rows" of one.
+computes meanwhile. Memory beside the kernels' own, in arrays of n x D elements: P and Q of the own rows, and
+two guests, of three arrays each, or in "rows" of one.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class _Shards:
 def _visits(shards: _Shards, steps: int, ranks: Ranks, *, with_sums: bool) -> Iterator[Guest]:
     """The shards of the ranks at distance 1 to `steps` to the left, one after the other, as they come by.
 
-    With sums, a guest arrives with its P and Q; what the caller has added travels on when it asks for the next,
-    and from the last step goes home: the caller sends it (`_send_home`).
+    With sums, a guest arrives with its P and Q, and travels on with what the caller has added when the caller
+    asks for the next one. From the last step the caller sends them home (`_send_home`).
     """
     if steps == 0:
         return

@@ -13,7 +13,7 @@ class Outcome(NamedTuple):
     """One rank's share.
 
     Attributes:
-        sums: (2,) float64 over the ordered pairs that this rank has taken; over all ranks they are the batch's.
+        sums: (2,) float64 over the ordered pairs that this rank has taken; all ranks' add up to the batch's.
         counts: (2,) int64, likewise.
         problem: what the backward is asked, beside the residual: this rank's rows as `emb`.
         residual: all of P and Q of this rank's rows.
