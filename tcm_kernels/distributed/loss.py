@@ -6,6 +6,7 @@ from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
 from .. import dispatch
@@ -68,7 +69,8 @@ def distributed_tcm_loss(
 ) -> tuple[Tensor, PairStats]: ...
 
 
-@torch.compiler.disable
+# torch.compiler.disable would import the compiler with the package; this does so at the first call.
+@_disable_dynamo
 def distributed_tcm_loss(
     emb: Tensor,
     labels: Tensor,

@@ -85,36 +85,34 @@ class _Shards:
         return cls(emb.contiguous(), labels.to(torch.int64).contiguous(), rows)
 
 
-def _visits(shards: _Shards, steps: int, ranks: Ranks, *, with_sums: bool) -> Iterator[Guest]:
-    """The shards of the ranks at distance 1 to `steps` to the left, one after the other, as they come by.
+def _rooms(shards: _Shards, *, with_sums: bool) -> list[Guest]:
+    """For the guest that is here and the one that is on its way."""
+    return [Guest(shards.emb, shards.labels, max(shards.rows), with_sums=with_sums) for _ in range(2)]
 
-    With sums, a guest arrives with its P and Q, and travels on with what the caller has added when the caller
-    asks for the next one. From the last step the caller sends them home (`_send_home`).
+
+def _visits(
+    shards: _Shards, rooms: Sequence[Guest], steps: int, ranks: Ranks, *, with_sums: bool
+) -> Iterator[Guest | None]:
+    """First None, for the own rows; then the shards of the ranks at distance 1 to `steps` to the left.
+
+    While the caller is at work on one, the next is on its way. With sums, a guest arrives with its P and Q,
+    and travels on with what the caller has added when the caller asks for the next one. From the last step
+    the caller sends them home (`_send_home`).
     """
-    if steps == 0:
-        return
     left, right = ranks.after(-1), ranks.after(1)
-    rooms = [
-        Guest(shards.emb, shards.labels, max(shards.rows), with_sums=with_sums) for _ in range(min(steps, 2))
-    ]
-
-    def guest_of_step(step: int) -> Guest:
-        rank = ranks.after(-step)
-        return rooms[step % len(rooms)].hold(rank, shards.rows[rank])
-
-    guest = guest_of_step(1)
-    ranks.exchange(
-        [(shards.emb, right), (shards.labels, right)], [(guest.emb, left), (guest.labels, left)]
-    ).wait()
-    guest.clear_sums()
-    for step in range(1, steps):
-        following = guest_of_step(step + 1)
+    guest: Guest | None = None
+    for step in range(steps):
+        rank = ranks.after(-step - 1)
+        following = rooms[(step + 1) % 2].hold(rank, shards.rows[rank])
+        here: _Shards | Guest = shards if guest is None else guest
         under_way = ranks.exchange(
-            [(guest.emb, right), (guest.labels, right)], [(following.emb, left), (following.labels, left)]
+            [(here.emb, right), (here.labels, right)], [(following.emb, left), (following.labels, left)]
         )
         yield guest
         under_way.wait()
-        if with_sums:
+        if guest is None:
+            following.clear_sums()
+        elif with_sums:
             ranks.exchange(
                 [(x, right) for x in guest.partners], [(x, left) for x in following.partners]
             ).wait()
@@ -136,10 +134,13 @@ def pair_sums(backend: Backend, problem: Problem, rows: Sequence[int], ranks: Ra
     needs_grad = problem.need_grad_emb
     residual = _zero_residual(backend, own)
     partners, _ = backend.partner_sums(own, residual)
-    sums, counts = backend.add_pair_sums(own, partners, None)
     half_way = ranks.size // 2
-    last = None
-    for step, guest in enumerate(_visits(shards, half_way, ranks, with_sums=needs_grad), start=1):
+    rooms = _rooms(shards, with_sums=needs_grad)
+    visits = _visits(shards, rooms, half_way, ranks, with_sums=needs_grad)
+    next(visits)
+    sums, counts = backend.add_pair_sums(own, partners, None)
+    for step, guest in enumerate(visits, start=1):
+        assert guest is not None
         both_meet = 2 * step == ranks.size
         here, there = _shares(len(own.emb), guest, ranks) if both_meet else (slice(None), slice(None))
         meeting = own._replace(
@@ -153,9 +154,11 @@ def pair_sums(backend: Backend, problem: Problem, rows: Sequence[int], ranks: Ra
         of_guest = PartnerSums(*(x[there] for x in guest.partners)) if needs_grad else None
         of_meeting, counts_of_meeting = backend.add_pair_sums(meeting, of_own, of_guest)
         sums, counts = sums + 2 * of_meeting, counts + 2 * counts_of_meeting  # either may be the anchor
-        last = guest
-    if last is not None and partners is not None:
-        _send_home(last, partners, half_way, ranks)
+    if partners is not None:
+        last, other = rooms[half_way % 2], rooms[(half_way + 1) % 2]
+        _send_home(last, other.hold(ranks.own, len(shards.emb)).partners, half_way, ranks)
+        for own_sums, found in zip(partners, other.partners, strict=True):
+            own_sums.add_(found)
     return Outcome(sums, counts, own, residual, 1)
 
 
@@ -169,14 +172,11 @@ def _shares(own_rows: int, guest: Guest, ranks: Ranks) -> tuple[slice, slice]:
     return slice(own_rows // 2, None), slice(None)
 
 
-def _send_home(guest: Guest, partners: PartnerSums, distance: int, ranks: Ranks) -> None:
-    """Return a guest's P and Q to its rank, and add to the own ones what others have found for them."""
-    found = PartnerSums(*(torch.empty_like(x) for x in partners))
+def _send_home(guest: Guest, found: PartnerSums, distance: int, ranks: Ranks) -> None:
+    """Return a guest's P and Q to its rank, and receive what other ranks have found for the own rows."""
     ranks.exchange(
         [(x, guest.rank) for x in guest.partners], [(x, ranks.after(distance)) for x in found]
     ).wait()
-    for own, of_others in zip(partners, found, strict=True):
-        own.add_(of_others)
 
 
 def pair_sums_of_rows(backend: Backend, problem: Problem, rows: Sequence[int], ranks: Ranks) -> Outcome:
@@ -196,8 +196,11 @@ def pair_sums_of_rows(backend: Backend, problem: Problem, rows: Sequence[int], r
         own = problem._replace(ref=shards.emb, ref_labels=shards.labels, need_grad_ref=False)
     residual = _zero_residual(backend, own)
     partners, _ = backend.partner_sums(own, residual)
+    visits = _visits(shards, _rooms(shards, with_sums=False), ranks.size - 1, ranks, with_sums=False)
+    next(visits)
     sums, counts = backend.add_pair_sums(own, partners, None)
-    for guest in _visits(shards, ranks.size - 1, ranks, with_sums=False):
+    for guest in visits:
+        assert guest is not None
         meeting = own._replace(ref=guest.emb, ref_labels=guest.labels, need_grad_ref=False)
         of_meeting, counts_of_meeting = backend.add_pair_sums(meeting, partners, None)
         sums, counts = sums + of_meeting, counts + counts_of_meeting

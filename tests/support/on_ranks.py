@@ -113,11 +113,9 @@ def _ordered_once(right: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _to_the_next_rank(right: Callable[..., Any]) -> Callable[..., Any]:
-    def wrong(guest: ring.Guest, partners: Any, distance: int, ranks: Ranks) -> None:
-        home = guest.rank
-        guest.rank = (home + 1) % ranks.size
-        right(guest, partners, distance - 1, ranks)
-        guest.rank = home
+    def wrong(guest: ring.Guest, found: Any, distance: int, ranks: Ranks) -> None:
+        guest.rank = (guest.rank + 1) % ranks.size
+        right(guest, found, distance - 1, ranks)
 
     return wrong
 
