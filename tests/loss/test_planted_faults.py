@@ -208,7 +208,8 @@ FAULTS: dict[str, tuple[Plant, Case | Callable[[], Inputs]]] = {
     ),
     "both sides get the gradient of the other": (
         _function(
-            "_normalize_backward", lambda right, x, s, w: right(x, None if s is None else s.flip(1), w)
+            "_normalize_backward",
+            lambda right, x, s, w: right(x, None if s is None else [part.flip(0) for part in s], w),
         ),
         RECTANGULAR,
     ),

@@ -222,6 +222,7 @@ def main(report: str) -> None:
         found[name] = everybodys
     if rank == 0:
         torch.save(found, report)
+    dist.barrier()  # nobody leaves while another still talks
     dist.destroy_process_group()
 
 
