@@ -109,8 +109,8 @@ class Backend(Machine, Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Gradients of emb and ref in their dtypes; an empty tensor where not wanted."""
 
-    # A matrix in parts: P and Q of each part are added to those of the parts before, in a residual of the
-    # caller's, which begins as zeros.
+    # A matrix in parts: P and Q of each part are added to those of the parts before, in the residual of the
+    # first part or in zeros.
 
     def partner_sums(
         self, problem: Problem, residual: Tensor

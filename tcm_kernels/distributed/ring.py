@@ -132,13 +132,12 @@ def pair_sums(backend: Backend, problem: Problem, rows: Sequence[int], ranks: Ra
     shards = _Shards.of(problem.emb, problem.labels, rows)
     own = problem._replace(emb=shards.emb, labels=shards.labels)
     needs_grad = problem.need_grad_emb
-    residual = _zero_residual(backend, own)
-    partners, _ = backend.partner_sums(own, residual)
     half_way = ranks.size // 2
     rooms = _rooms(shards, with_sums=needs_grad)
     visits = _visits(shards, rooms, half_way, ranks, with_sums=needs_grad)
     next(visits)
-    sums, counts = backend.add_pair_sums(own, partners, None)
+    sums, counts, residual = backend.pair_sums(own, backend.residual_bytes(own))
+    partners, _ = backend.partner_sums(own, residual)
     for step, guest in enumerate(visits, start=1):
         assert guest is not None
         both_meet = 2 * step == ranks.size
@@ -194,18 +193,13 @@ def pair_sums_of_rows(backend: Backend, problem: Problem, rows: Sequence[int], r
     else:
         shards = _Shards.of(problem.ref, problem.ref_labels, rows)
         own = problem._replace(ref=shards.emb, ref_labels=shards.labels, need_grad_ref=False)
-    residual = _zero_residual(backend, own)
-    partners, _ = backend.partner_sums(own, residual)
     visits = _visits(shards, _rooms(shards, with_sums=False), ranks.size - 1, ranks, with_sums=False)
     next(visits)
-    sums, counts = backend.add_pair_sums(own, partners, None)
+    sums, counts, residual = backend.pair_sums(own, backend.residual_bytes(own))
+    partners, _ = backend.partner_sums(own, residual)
     for guest in visits:
         assert guest is not None
         meeting = own._replace(ref=guest.emb, ref_labels=guest.labels, need_grad_ref=False)
         of_meeting, counts_of_meeting = backend.add_pair_sums(meeting, partners, None)
         sums, counts = sums + of_meeting, counts + counts_of_meeting
     return Outcome(sums, counts, own, residual, 1)
-
-
-def _zero_residual(backend: Backend, problem: Problem) -> Tensor:
-    return torch.zeros(backend.residual_bytes(problem), dtype=torch.uint8, device=problem.emb.device)
