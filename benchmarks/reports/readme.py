@@ -12,6 +12,7 @@ below, and the way to the figure within it:
                                full-precision screening
     histogram                  the largest that `benchmarks.suites.histogram` counted
     step-1024-0, ...           `benchmarks.suites.training_step`, by batch size and epoch
+    distributed-ring-4, ...    the largest batch of `benchmarks.suites.distributed`, by way and processes
 
 `<!--bench table-->` is the table of ROWS, `<!--bench cases-->` how many cases its file has.
 """
@@ -29,7 +30,7 @@ from benchmarks.harness import digits, opponents, quoted, result_files, table
 from benchmarks.harness.quoted import QuoteError
 from benchmarks.harness.result_files import FOLDER, Results
 from benchmarks.harness.workload import STEPS, Case
-from benchmarks.suites import grid, histogram, training_step
+from benchmarks.suites import distributed, grid, histogram, training_step
 
 KIND = "bench"
 README = ROOT / "README.md"
@@ -40,6 +41,7 @@ FILES = {
     "full-precision": FOLDER / f"{SLUG}{grid.SUFFIXES['full']}.json",
     "histogram": histogram.path(FOLDER, SLUG),
     "step": training_step.path(FOLDER, SLUG),
+    "distributed": distributed.path(FOLDER, SLUG),
 }
 
 HEADLINE = Case(8192, 512, density=1e-3)
@@ -59,7 +61,13 @@ ROWS = (
     Case(8192, digits.D, kind="demo", epoch=0),
     Case(8192, digits.D, kind="demo", epoch=digits.LAST_EPOCH),
 )
-FORMS = {"seconds": table.seconds, "ratio": "{:.2f}".format, "share": "{:.0%}".format}  # of medians
+FORMS = {  # of medians
+    "seconds": table.seconds,
+    "ratio": "{:.2f}".format,
+    "over_one_process": "{:.2f}".format,
+    "share": "{:.0%}".format,
+}
+NAMES = {"alone": distributed.ALONE}  # of competitors that are called by more than a word
 SIMILAR = 3.0  # times as dense or as sparse: still the case that a row means
 
 
@@ -114,6 +122,14 @@ def _record(which: str, files: dict[str, Results]) -> dict[str, Any]:
                 return record
         case ["histogram"]:
             return max(files[which]["records"], key=lambda record: record["case"]["n"])
+        case ["distributed", way, ranks]:
+            of_way = [
+                record
+                for record in files["distributed"]["records"]
+                if (record["competitor"], str(record["ranks"])) == (NAMES.get(way, way), ranks)
+            ]
+            if of_way:
+                return max(of_way, key=lambda record: record["case"]["n"])
         case ["step", batch_size, epoch]:
             for record in files["step"]["records"]:
                 if (str(record["batch_size"]), str(record["epoch"])) == (batch_size, epoch):

@@ -305,6 +305,11 @@ def text(content: result_files.Results) -> str:
     return "\n".join(table.grid(heading, rows))
 
 
+def path(folder: Path, slug: str) -> Path:
+    """Where the results of a device lie."""
+    return folder / f"distributed-{slug}.json"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -324,17 +329,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.as_rank:
         _as_rank(options)
         return 0
-    path = options.out / f"distributed-{environment.slug('cpu')}.json"
-    content = result_files.load_if_there(path)
+    there = path(options.out, environment.slug("cpu"))
+    content = result_files.load_if_there(there)
     for case in CASES:
         if options.n and case.n not in options.n:
             continue
         records = measure(case, options.budget)
-        content = result_files.merged(content, result_files.stamped(path.stem, SCHEMA, records))
-        result_files.write_json(path, content)
+        content = result_files.merged(content, result_files.stamped(there.stem, SCHEMA, records))
+        result_files.write_json(there, content)
     if content is not None:
         print(text(content))
-        print(f"wrote {path}", file=sys.stderr)
+        print(f"wrote {there}", file=sys.stderr)
     return 0
 
 
