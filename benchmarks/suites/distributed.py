@@ -64,12 +64,11 @@ class Entry:
         return self.name if self.ranks == 1 else f"{self.name}, {self.ranks} processes"
 
 
-def entries(case: Case) -> list[Entry]:
-    """Those with enough memory for the case."""
-    found = [Entry(ALONE, 1)]
-    found += [Entry(name, ranks) for ranks in (2, PROCESSES) for name in OURS]
-    others = [name for name, most in MOST_ROWS.items() if case.n <= most]
-    return found + [Entry(name, PROCESSES) for name in others]
+def entries(case: Case, names: Sequence[str] = ()) -> list[Entry]:
+    """Those with enough memory for the case: a single process, and of the others `names`, or all."""
+    others = [Entry(name, ranks) for ranks in (2, PROCESSES) for name in OURS]
+    others += [Entry(name, PROCESSES) for name, most in MOST_ROWS.items() if case.n <= most]
+    return [Entry(ALONE, 1), *(entry for entry in others if not names or entry.name in names)]
 
 
 def share_of(work: Workload, rank: int, ranks: int) -> tuple[Tensor, Tensor]:
@@ -157,14 +156,13 @@ class KernelTime:
                 setattr(backend, name, function)
 
 
-def time_ranks(case: Case, budget_s: float) -> dict[str, dict[str, list[float]]]:
+def time_ranks(case: Case, budget_s: float, names: Sequence[str] = ()) -> dict[str, dict[str, list[float]]]:
     """Of one rank, the seconds of each entry in each round: {title: {"cpu", "wall", "kernel"}}."""
     work = workload.make(case)
     rank = dist.get_rank()
     groups = {ranks: dist.new_group(range(ranks)) for ranks in (2, PROCESSES)}
-    steps = {
-        entry: step_of(entry, work, groups.get(entry.ranks)) for entry in entries(case) if rank < entry.ranks
-    }
+    turns = entries(case, names)
+    steps = {entry: step_of(entry, work, groups.get(entry.ranks)) for entry in turns if rank < entry.ranks}
     found: dict[str, dict[str, list[float]]] = {}
     kernel = KernelTime()
     begin = time.monotonic()
@@ -174,7 +172,7 @@ def time_ranks(case: Case, budget_s: float) -> dict[str, dict[str, list[float]]]
             dist.broadcast(goes_on, 0)
             if not goes_on:
                 break
-            for entry in entries(case):
+            for entry in turns:
                 dist.barrier()
                 if entry not in steps:
                     continue
@@ -216,7 +214,7 @@ def _as_rank(options: argparse.Namespace) -> None:
     if options.peak_of:
         mine: Any = peak_of_ranks(case, Entry(options.peak_of, dist.get_world_size()))
     else:
-        mine = time_ranks(case, options.budget)
+        mine = time_ranks(case, options.budget, options.competitor)
     everybodys: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(mine, everybodys)
     if everybodys is not None:
@@ -251,12 +249,13 @@ def slowest(ranks: Sequence[dict[str, dict[str, list[float]]]], entry: Entry, wh
     return [max(of_round) for of_round in zip(*of_ranks, strict=True)]
 
 
-def measure(case: Case, budget_s: float) -> list[dict[str, Any]]:
+def measure(case: Case, budget_s: float, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The records of a case, one for each entry."""
-    timed = _on_ranks(PROCESSES, case, "--budget", str(budget_s))
+    chosen = [word for name in names for word in ("--competitor", name)]
+    timed = _on_ranks(PROCESSES, case, "--budget", str(budget_s), *chosen)
     alone = {what: slowest(timed, Entry(ALONE, 1), what) for what in ("cpu", "wall")}
     records = []
-    for entry in entries(case):
+    for entry in entries(case, names):
         seconds = {what: slowest(timed, entry, what) for what in ("cpu", "wall", "kernel")}
         peaks = _on_ranks(entry.ranks, case, "--peak-of", entry.name, of_memory=True)
         most = max(peaks, key=lambda peak: peak["peak_bytes"] - peak["workspace_bytes"])
@@ -321,6 +320,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--n", type=int, action="append", help="rows of all ranks: only the cases of that many"
     )
+    parser.add_argument(
+        "--competitor",
+        choices=(*OURS, *MOST_ROWS),
+        action="append",
+        default=[],
+        help="only these; default all",
+    )
     parser.add_argument("--out", type=Path, default=result_files.FOLDER, metavar="FOLDER")
     parser.add_argument("--as-rank", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -334,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in CASES:
         if options.n and case.n not in options.n:
             continue
-        records = measure(case, options.budget)
+        records = measure(case, options.budget, options.competitor)
         content = result_files.merged(content, result_files.stamped(there.stem, SCHEMA, records))
         result_files.write_json(there, content)
     if content is not None:
