@@ -40,6 +40,8 @@ def partner_sums(problem: Problem, residual: Tensor) -> tuple[PartnerSums | None
 
 def set_nan_flag(problem: Problem, residual: Tensor, nan_flag: Tensor) -> None:
     """Make P and Q NaN where the flag is: see `contract.Backend`."""
+    if residual.is_cpu and not nan_flag.isnan():
+        return  # a flag in main memory can be asked, and spares a pass over P and Q
     if residual.numel():
         dtype = compute_dtype(problem.emb.dtype)
         residual.view(dtype).add_(nan_flag.to(dtype))

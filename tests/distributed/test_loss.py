@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any
 
 import on_ranks
@@ -11,8 +10,8 @@ import pytest
 import torch
 from agreement import Result, assert_agrees, upstream_for
 from cases import Inputs
-from compiling_python import python
 from on_ranks import OTHERWISE, WAYS, WITH_REFERENCE, Scenario, WithReference
+from torchrun import found_on_ranks
 
 import tcm_kernels
 from tcm_kernels import dispatch
@@ -30,15 +29,7 @@ SCENARIOS = on_ranks.scenarios()
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """What each rank has found, by the name of the job."""
     report = tmp_path_factory.mktemp("ranks") / "report"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # else torchrun has something to say
-        patch.setenv("PYTHONPATH", os.pathsep.join(("tests/support", os.environ.get("PYTHONPATH", ""))))
-        python(
-            *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(on_ranks.PROCESSES)),
-            *("tests/support/on_ranks.py", str(report)),
-        )
-    results: dict[str, list[Any]] = torch.load(report, weights_only=False)
-    return results
+    return found_on_ranks("on_ranks.py", on_ranks.PROCESSES, report)
 
 
 def result_of(ranks: list[dict[str, Any]], inputs: Inputs, weight: int) -> Result:

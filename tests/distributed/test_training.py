@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 import torch
 import training_on_ranks
-from compiling_python import python
+from torchrun import found_on_ranks
 from training_on_ranks import RANKS, WAYS
 
 from tcm_kernels import dispatch
@@ -24,15 +23,7 @@ pytestmark = [
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """The parameters that each rank ends with, by the way of training."""
     report = tmp_path_factory.mktemp("training") / "report"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # else torchrun has something to say
-        patch.setenv("PYTHONPATH", os.pathsep.join(("tests/support", os.environ.get("PYTHONPATH", ""))))
-        python(
-            *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)),
-            *("tests/support/training_on_ranks.py", str(report)),
-        )
-    results: dict[str, list[Any]] = torch.load(report, weights_only=False)
-    return results
+    return found_on_ranks("training_on_ranks.py", RANKS, report)
 
 
 @pytest.mark.parametrize("way", WAYS)

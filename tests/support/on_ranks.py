@@ -20,6 +20,7 @@ import torch.distributed as dist
 from agreement import upstream_for
 from cases import CASES, Case, Inputs
 from torch import Tensor
+from torchrun import of_all_ranks, write_and_leave
 
 from tcm_kernels import dispatch
 from tcm_kernels.distributed import distributed_tcm_loss, gather, ring
@@ -383,13 +384,8 @@ def main(report: str) -> None:
         except Exception:
             print(f"rank {rank}: {name}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
             raise
-        everybodys: list[Any] | None = [None] * world if rank == 0 else None
-        dist.gather_object(mine, everybodys, group=groups[world])
-        found[name] = everybodys
-    if rank == 0:
-        torch.save(found, report)
-    dist.barrier()  # nobody leaves while another still talks
-    dist.destroy_process_group()
+        found[name] = of_all_ranks(mine, groups[world])
+    write_and_leave(found, report)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ process writes the parameters that each rank ends with.
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
+from torchrun import of_all_ranks, write_and_leave
 
 from tcm_kernels import ThresholdConsistentMarginLoss, fused_tcm_loss
 from tcm_kernels.distributed import distributed_tcm_loss
@@ -216,14 +216,8 @@ def main(report: str) -> None:
     rank = dist.get_rank()
     found: dict[str, Any] = {}
     for name, train in WAYS.items():
-        mine = copy.deepcopy(train(rank))
-        everybodys: list[Any] | None = [None] * RANKS if rank == 0 else None
-        dist.gather_object(mine, everybodys)
-        found[name] = everybodys
-    if rank == 0:
-        torch.save(found, report)
-    dist.barrier()  # nobody leaves while another still talks
-    dist.destroy_process_group()
+        found[name] = of_all_ranks(train(rank))
+    write_and_leave(found, report)
 
 
 if __name__ == "__main__":
