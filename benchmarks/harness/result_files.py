@@ -61,14 +61,14 @@ def key(record: dict[str, Any]) -> Key:
     return (title(record), record["backend"]) if "backend" in record else (title(record),)
 
 
-def preferred(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One record a case, in the same order: of several backends, that which "auto" would rather take."""
+def preferred(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """One record a case by its title, in the same order: of several backends, that which "auto" prefers."""
     chosen: dict[str, dict[str, Any]] = {}
     for record in records:
         best = chosen.setdefault(title(record), record)
         if _preference(record) < _preference(best):
             chosen[title(record)] = record
-    return list(chosen.values())
+    return chosen
 
 
 def _preference(record: dict[str, Any]) -> int:

@@ -7,14 +7,17 @@ row and round; times are medians, in brackets the quartiles.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
-from benchmarks.harness import attempts, measure, opponents, stages, sweeps, workload
+from benchmarks.harness import attempts, measure, stages, sweeps
+from benchmarks.harness.opponents import COMPILED, DENSE, METRIC_LEARNING, OURS
+from benchmarks.harness.result_files import title
 
 Record = dict[str, Any]
-Cell = dict[str, Any]
-Column = Callable[[Record], str]
+Column = str | Callable[[Record], str]
+"""The way to a value of a record, as `at` goes it, or what makes a text of the record."""
 
 NOTES = """\
 U is one bare `torch.mm(x, x.T, out=...)` in the same dtype and shape. All columns of a row were measured
@@ -27,260 +30,229 @@ REPLAY_NOTES = """\
 The same calls, captured and replayed in turns with U's replay: the time of the device alone. Only where U
 takes less than five milliseconds; elsewhere launches hide behind the work."""
 
-PROFILE_HEADINGS = ("duration, µs", "tensor pipe, %", "issue slots, %", "DRAM, MB", "L2, MB", "stalls")
-PROFILE_NOTES = """\
-Of the kernels of one forward and backward, each alone and with the clocks as they were. Stalls: warps that
-wait, per issued instruction, the three most frequent reasons."""
-
 STAGE_NOTES = f"""\
 Shares of one forward and backward of ours; medians over some calls, beside the interleaved ones. The forward
 here also collects what the backward needs. "{stages.CALLING}" is the forward outside the kernel's stages:
 Python, and the allocation of tensors."""
 
+PROFILE_NOTES = """\
+Of the kernels of one forward and backward, each alone and with the clocks as they were. Stalls: warps that
+wait, per issued instruction, the three most frequent reasons."""
 
-def markdown(results: dict[str, Any]) -> str:
-    """The table of what `benchmarks.suites.grid` wrote: {"records": [...], ...}."""
+
+def markdown(results: Record) -> str:
+    """The tables of what `benchmarks.suites.grid` and benchmarks/gpu wrote: {"records": [...], ...}."""
     records = results["records"]
-    lines = [f"# Benchmarks: {results['slug']}", ""]
+    blocks = [f"# Benchmarks: {results['slug']}"]
     if records:
-        lines += _environment(records)
-        for heading, members in _sections(records):
-            rows = ([text(record) for text in COLUMNS.values()] for record in members)
-            lines += ["", f"## {heading}", "", *grid(COLUMNS, rows)]
-        lines += ["", NOTES, *_replays(records), "", "## Where the time goes", "", *_stages(records)]
+        replayed = [record for record in records if measure.UNIT_REPLAYED in record["units"]]
+        blocks += [_environment(records), *_sweeps(records), NOTES]
+        blocks += _section("As CUDA-graph replays", REPLAY_COLUMNS, replayed, REPLAY_NOTES)
+        blocks += _stages(records)
     else:
-        lines += ["No case was measured."]
-    lines += gpu_sections(results)
-    reasons = sorted({reason for record in records for reason in _reasons(record)})
-    reasons += [f"{', '.join(what)}: {entry['reason']}" for what, entry in attempts.entries(results).items()]
-    if reasons:
-        lines += ["", "## Not measured", "", *(f"- {reason}" for reason in reasons)]
-    return "\n".join([*lines, ""])
+        blocks += ["No case was measured."]
+    profiles, outcomes = results.get("profile", {}), results.get("steps", {})
+    kernels = [{"backend": f"`{name}`", **kernel} for name in profiles for kernel in profiles[name]]
+    blocks += _section("Kernels, by Nsight Compute", PROFILE_COLUMNS, kernels, PROFILE_NOTES)
+    ends = [{"step": name, **outcome} for name, outcome in outcomes.items()]
+    blocks += _section("Steps of `make gpu`", OUTCOME_COLUMNS, ends)
+    if reasons := _reasons(results):
+        blocks += ["## Not measured", "\n".join(f"- {reason}" for reason in reasons)]
+    return "\n\n".join(blocks) + "\n"
 
 
-def gpu_sections(results: dict[str, Any]) -> list[str]:
-    """What benchmarks/gpu leaves beside the records: kernels' counters, and how its steps went."""
-    lines = []
-    if profiles := results.get("profile"):
-        rows = [
-            [f"`{backend}`", kernel["kernel"], *(_counter(kernel.get(name)) for name in PROFILE_HEADINGS)]
-            for backend, kernels in profiles.items()
-            for kernel in kernels
-        ]
-        headings = ["backend", "kernel", *PROFILE_HEADINGS]
-        lines += ["", "## Kernels, by Nsight Compute", "", *grid(headings, rows), "", PROFILE_NOTES]
-    if outcomes := results.get("steps"):
-        rows = [[name, step["outcome"], step["detail"], step["ended"]] for name, step in outcomes.items()]
-        lines += ["", "## Steps of `make gpu`", "", *grid(("step", "outcome", "", "ended"), rows)]
-    return lines
+def _section(heading: str, columns: Mapping[str, Column], records: list[Record], *notes: str) -> list[str]:
+    """The blocks of a section with a table; without records there is none."""
+    return [f"## {heading}", of_records(columns, records), *notes] if records else []
 
 
-def _counter(value: dict[str, float] | float | None) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{part} {share:.3g}" for part, share in value.items())
-    return "not measured" if value is None else f"{value:.4g}"
+def of_records(columns: Mapping[str, Column], records: Iterable[Record]) -> str:
+    """The table with these columns by heading, a row a record."""
+
+    def text(column: Column, record: Record) -> str:
+        return column(record) if callable(column) else words(at(record, column))
+
+    return grid(columns, ([text(column, record) for column in columns.values()] for record in records))
 
 
-def _sections(records: list[Record]) -> Iterator[tuple[str, list[Record]]]:
-    """A heading and its records for each sweep that has some; a record may be in several."""
-    titles = {name: sweeps.titles(name) for name in sweeps.SWEEPS}
-    for name, of_sweep in titles.items():
-        members = [record for record in records if record["case"]["title"] in of_sweep]
-        if members:  # in the order of the sweep; the records of a case, one a backend, as they stand
-            yield f"Sweep: {name}", sorted(members, key=lambda each: of_sweep.index(each["case"]["title"]))
-    in_a_sweep = set().union(*titles.values())
-    others = [record for record in records if record["case"]["title"] not in in_a_sweep]
-    if others:
-        yield "Other cases", others
-
-
-def grid(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Lines of a Markdown table."""
+def grid(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
     headings = list(headings)
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
-    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _stages(records: list[Record]) -> list[str]:
-    """A row a case: the seconds of one forward and backward, and the share of each part."""
-    measured = [record for record in records if _get(record, "stages", "status") == "measured"]
-    if not measured:
-        return ["Not measured."]
-    parts = list(dict.fromkeys(part for record in measured for part in record["stages"]["seconds"]))
-    rows = []
-    for record in records:
-        rows.append([_case_and_backend(record), f"{record['hard_density']:.2g}"])
-        if record in measured:
-            times = record["stages"]["seconds"]
-            whole = sum(times.values())
-            shares = (f"{times[part] / whole:.0%}" if part in times else "" for part in parts)
-            rows[-1] += [seconds(whole), *shares]
-        else:
-            rows[-1] += [_get(record, "stages", "status") or "not measured", *("" for _ in parts)]
-    return [*grid(["case", "hard density", "forward+backward", *parts], rows), "", STAGE_NOTES]
-
-
-def _replays(records: list[Record]) -> list[str]:
-    """A row for each case that was also measured as CUDA-graph replays; no section without one."""
-    columns: dict[str, Column] = {
-        "case": _case_and_backend,
-        "hard density": lambda record: f"{record['hard_density']:.2g}",
-        "U": _time("units", measure.UNIT_REPLAYED),
-    }
-    for name in (opponents.OURS, opponents.DENSE, opponents.COMPILED):
-        for step in workload.STEPS:
-            called = "ours" if name == opponents.OURS else name
-            columns[f"{called}, {step}"] = _time("competitors", name, "replays", step)
-    replayed = [record for record in records if _get(record, "units", measure.UNIT_REPLAYED)]
-    if not replayed:
-        return []
-    lines = grid(columns, ([text(record) for text in columns.values()] for record in replayed))
-    return ["", "## As CUDA-graph replays", "", *lines, "", REPLAY_NOTES]
-
-
-def _environment(records: list[Record]) -> list[str]:
+def _environment(records: list[Record]) -> str:
     """A line a fact; where records of several runs differ, every value with how many it holds for."""
+    facts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for there in (record["environment"] for record in records):
+        units = ", ".join(there["cpu_int8_units"]) or "none"
+        facts["device"][there["device_name"]] += 1
+        facts["driver"][there["driver"] or "none"] += 1
+        facts["CPU"][f"{there['cpu_model']}, {there['cpu_capability']}, int8 units: {units}"] += 1
+        facts["threads"][there["threads"]] += 1
+        facts["torch"][there["torch"]] += 1
+        facts["triton"][there["triton"] or "none"] += 1
+        facts["python"][there["python"]] += 1
+        facts["commit"][commit(there)] += 1
     lines = []
-    for name in _facts(records[0]):
-        counts = collections.Counter(_facts(record)[name] for record in records)
+    for name, counts in facts.items():
         several = "; ".join(f"{value} ({count} cases)" for value, count in counts.items())
         lines.append(f"- {name}: {several if len(counts) > 1 else next(iter(counts))}")
-    return lines
-
-
-def _facts(record: Record) -> dict[str, str]:
-    there = record["environment"]
-    units = ", ".join(there["cpu_int8_units"]) or "none"
-    return {
-        "device": there["device_name"],
-        "driver": there["driver"] or "none",
-        "CPU": f"{there['cpu_model']}, {there['cpu_capability']}, int8 units: {units}",
-        "threads": str(there["threads"]),
-        "torch": there["torch"],
-        "triton": there["triton"] or "none",
-        "python": there["python"],
-        "commit": commit(there),
-    }
+    return "\n".join(lines)
 
 
 def commit(environment: dict[str, Any]) -> str:
     """The commit that was measured, in words."""
-    at = environment["commit"]
-    if at is None:
+    if (of := environment["commit"]) is None:
         return "not a git checkout"
-    return at["hash"][:12] + (" with local changes" if at["dirty"] else "")
+    return of["hash"][:12] + (" with local changes" if of["dirty"] else "")
 
 
-def _case_and_backend(record: Record) -> str:
-    return f"{record['case']['title']} (`{record['backend']}`)"
+def _sweeps(records: list[Record]) -> list[str]:
+    """A section for each sweep that has records, in its order; a record may be in several, or in none."""
+    blocks, others = [], records
+    for name in sweeps.SWEEPS:
+        titles = sweeps.titles(name)
+        members = [record for each in titles for record in records if title(record) == each]
+        others = [record for record in others if title(record) not in titles]
+        blocks += _section(f"Sweep: {name}", COLUMNS, members)
+    return blocks + _section("Other cases", COLUMNS, others)
+
+
+def _stages(records: list[Record]) -> list[str]:
+    """A row a case: the seconds of one forward and backward, and the share of each part."""
+    parts = dict.fromkeys(part for record in records for part in at(record, "stages/seconds") or ())
+    if not parts:
+        return ["## Where the time goes", "Not measured."]
+    columns = {"case": _case, "hard density": _density, "forward+backward": "stages"}
+    columns |= {part: partial(_share, part) for part in parts}
+    return _section("Where the time goes", columns, records, STAGE_NOTES)
+
+
+def _share(part: str, record: Record) -> str:
+    times = at(record, "stages/seconds") or {}
+    return f"{times[part] / sum(times.values()):.0%}" if part in times else ""
+
+
+def _reasons(results: Record) -> list[str]:
+    """Why there is no figure, for the cells and cases that do not say so themselves."""
+    of_cells = {
+        f"{name} at {title(record)}: {cell['status']}, {cell['reason']}"
+        for record in results["records"]
+        for name, of in record["competitors"].items()
+        for cell in (*of["steps"].values(), *of.get("replays", {}).values(), of["memory"])
+        if "reason" in cell
+    }
+    of_cases = (f"{', '.join(what)}: {entry['reason']}" for what, entry in attempts.entries(results).items())
+    return [*sorted(of_cells), *of_cases]
+
+
+def at(value: Any, way: str) -> Any:
+    """The value at the end of a way like "units/U/seconds", or None where a key is not there."""
+    for key in way.split("/"):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def words(value: Any) -> str:
+    """A value of a record; a cell like "12.3 ms, 0.21 × U [0.20, 0.23]", or why it has no figure."""
+    match value:
+        case None:
+            text = "not measured"
+        case {"needed_bytes": needed}:
+            text = f"{value['status']} (needs ~{size(needed)})"
+        case {"peak_bytes": peak}:
+            text = size(peak)
+        case {"seconds": of_stages, "calls": _}:
+            text = seconds(sum(of_stages.values()))
+        case {"seconds": time, "ratio_to_unit": None}:
+            text = f"{seconds(time['median'])} (no U to compare with)"
+        case {"seconds": time, "ratio_to_unit": {"q1": 1.0, "q3": 1.0}}:  # U itself: quartiles of its time
+            text = f"{seconds(time['median'])} [{seconds(time['q1'])}, {seconds(time['q3'])}]"
+        case {"seconds": time, "ratio_to_unit": of_unit}:
+            median, q1, q3 = (ratio(of_unit[key], digits=3) for key in ("median", "q1", "q3"))
+            text = f"{seconds(time['median'])}, {median} × U [{q1}, {q3}]"
+        case {"status": status}:
+            text = status
+        case dict():
+            text = ", ".join(f"{name} {share:.3g}" for name, share in value.items())
+        case int() | float():
+            text = f"{value:.4g}"
+        case _:
+            text = str(value)
+    return text
+
+
+def _case(record: Record) -> str:
+    return f"{title(record)} (`{record['backend']}`)"
 
 
 def _case_and_way(record: Record) -> str:
     said = [f"`{record['backend']}`", record.get("backend_simd"), record.get("backend_screening")]
-    return f"{record['case']['title']} ({', '.join(filter(None, said))})"
+    return f"{title(record)} ({', '.join(filter(None, said))})"
 
 
-def _get(value: Any, *keys: str) -> Any:
-    """value[key][key]..., or None where a key is not there."""
-    for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            return None
-        value = value[key]
-    return value
+def _density(record: Record) -> str:
+    return f"{record['hard_density']:.2g}"
 
 
-def _no_figure(cell: Cell | None) -> str | None:
-    """What a cell without a figure says; None for a cell with one."""
-    if cell is None:
-        return "not measured"
-    if cell["status"] == "does not fit":
-        return f"does not fit (needs ~{cell['needed_bytes'] / 1e9:.3g} GB)"
-    return None if cell["status"] == "measured" else cell["status"]
+def _errors(name: str, record: Record) -> str:
+    errors = at(record, f"competitors/{name}/error")
+    if errors is None:
+        return words(None)
+    mark = " (†)" if record.get("share_of_hard_pairs_at_a_margin") else ""
+    return " / ".join(words(None) if e is None else f"{e:.1e}" for e in errors.values()) + mark
 
 
-def _time(*keys: str) -> Column:
-    """Like "12.3 ms, 0.21 × U [0.20, 0.23]"; U itself with quartiles of its time."""
-
-    def text(record: Record) -> str:
-        cell = _get(record, *keys)
-        if no_figure := _no_figure(cell):
-            return no_figure
-        time, ratio = cell["seconds"], cell["ratio_to_unit"]
-        if ratio is None:
-            return f"{seconds(time['median'])} (no U to compare with)"
-        if ratio["median"] == ratio["q1"] == ratio["q3"] == 1:  # U itself: its own quartiles say more
-            return f"{seconds(time['median'])} [{seconds(time['q1'])}, {seconds(time['q3'])}]"
-        median, q1, q3 = (
-            f"{ratio[key]:.3g}" if ratio[key] < 1000 else f"{ratio[key]:,.0f}"
-            for key in ("median", "q1", "q3")
-        )
-        return f"{seconds(time['median'])}, {median} × U [{q1}, {q3}]"
-
-    return text
-
-
-def _both(name: str) -> Column:
-    return _time("competitors", name, "steps", "forward+backward")
-
-
-def _memory(name: str) -> Column:
-    def text(record: Record) -> str:
-        cell = _get(record, "competitors", name, "memory")
-        return _no_figure(cell) or size(cell["peak_bytes"])
-
-    return text
-
-
-def _errors(name: str) -> Column:
-    def text(record: Record) -> str:
-        errors = _get(record, "competitors", name, "error")
-        if errors is None:
-            return "not measured"
-        mark = " (†)" if record.get("share_of_hard_pairs_at_a_margin") else ""
-        return " / ".join("not measured" if e is None else f"{e:.1e}" for e in errors.values()) + mark
-
-    return text
-
-
-COLUMNS: dict[str, Column] = {
-    "case": _case_and_way,
-    "hard density": lambda record: f"{record['hard_density']:.2g}",
-    "U": _time("units", measure.UNIT),
-    "U, allocating": _time("units", measure.UNIT_ALLOCATING),
-    "ours, forward": _time("competitors", opponents.OURS, "steps", "forward"),
-    "ours, forward+backward": _both(opponents.OURS),
-    "dense PyTorch, forward+backward": _both(opponents.DENSE),
-    "torch.compile, forward+backward": _both(opponents.COMPILED),
-    "pytorch-metric-learning, forward+backward": _both(opponents.METRIC_LEARNING),
-    "peak memory, ours": _memory(opponents.OURS),
-    "peak memory, dense": _memory(opponents.DENSE),
-    "error of loss / gradient, ours": _errors(opponents.OURS),
-    "error of loss / gradient, dense": _errors(opponents.DENSE),
-}
-"""Heading and text of each column of a sweep's table."""
-
-
-def _reasons(record: Record) -> list[str]:
-    """Why cells of this record have no figure, for those that did not say so themselves."""
-    found = []
-    for name, cell in record["competitors"].items():
-        for part in (*cell["steps"].values(), *cell.get("replays", {}).values(), cell["memory"]):
-            if "reason" in part:
-                found.append(f"{name} at {record['case']['title']}: {part['status']}, {part['reason']}")
-    return found
+def ratio(value: float, digits: int) -> str:
+    """So many digits, of large ratios all that stand before the point."""
+    return f"{value:.{digits}g}" if value < 10**digits else f"{value:,.0f}"
 
 
 def seconds(value: float) -> str:
     """A time with three digits and a fitting unit."""
-    for unit, size_s in (("s", 1.0), ("ms", 1e-3)):
-        if value >= size_s:
-            return f"{value / size_s:.3g} {unit}"
-    return f"{value / 1e-6:.3g} µs"
+    return _in_unit(value, {"s": 1.0, "ms": 1e-3, "µs": 1e-6})
 
 
 def size(value: int) -> str:
     """Bytes with three digits and a fitting unit, powers of ten."""
-    for unit, size_bytes in (("GB", 1e9), ("MB", 1e6)):
-        if value >= size_bytes:
-            return f"{value / size_bytes:.3g} {unit}"
-    return f"{value / 1e3:.3g} kB"
+    return _in_unit(value, {"GB": 1e9, "MB": 1e6, "kB": 1e3})
+
+
+def _in_unit(value: float, units: dict[str, float]) -> str:
+    """In the largest unit of which there is one, else in the smallest."""
+    unit = next((name for name, one in units.items() if value >= one), list(units)[-1])
+    return f"{value / units[unit]:.3g} {unit}"
+
+
+COLUMNS: dict[str, Column] = {
+    "case": _case_and_way,
+    "hard density": _density,
+    "U": f"units/{measure.UNIT}",
+    "U, allocating": f"units/{measure.UNIT_ALLOCATING}",
+    "ours, forward": f"competitors/{OURS}/steps/forward",
+    "ours, forward+backward": f"competitors/{OURS}/steps/forward+backward",
+    "dense PyTorch, forward+backward": f"competitors/{DENSE}/steps/forward+backward",
+    "torch.compile, forward+backward": f"competitors/{COMPILED}/steps/forward+backward",
+    "pytorch-metric-learning, forward+backward": f"competitors/{METRIC_LEARNING}/steps/forward+backward",
+    "peak memory, ours": f"competitors/{OURS}/memory",
+    "peak memory, dense": f"competitors/{DENSE}/memory",
+    "error of loss / gradient, ours": partial(_errors, OURS),
+    "error of loss / gradient, dense": partial(_errors, DENSE),
+}
+"""Of a sweep's table, by heading."""
+REPLAY_COLUMNS: dict[str, Column] = {
+    "case": _case,
+    "hard density": _density,
+    "U": f"units/{measure.UNIT_REPLAYED}",
+    "ours, forward": f"competitors/{OURS}/replays/forward",
+    "ours, forward+backward": f"competitors/{OURS}/replays/forward+backward",
+    "dense PyTorch, forward": f"competitors/{DENSE}/replays/forward",
+    "dense PyTorch, forward+backward": f"competitors/{DENSE}/replays/forward+backward",
+    "torch.compile, forward": f"competitors/{COMPILED}/replays/forward",
+    "torch.compile, forward+backward": f"competitors/{COMPILED}/replays/forward+backward",
+}
+COUNTERS = ("duration, µs", "tensor pipe, %", "issue slots, %", "DRAM, MB", "L2, MB", "stalls")
+PROFILE_COLUMNS: dict[str, Column] = {name: name for name in ("backend", "kernel", *COUNTERS)}
+OUTCOME_COLUMNS: dict[str, Column] = {"step": "step", "outcome": "outcome", "": "detail", "ended": "ended"}

@@ -138,7 +138,7 @@ def text(records: list[dict]) -> str:
         )
         for record in records
     ]
-    return "\n".join(table.grid(heading, rows))
+    return table.grid(heading, rows)
 
 
 def _quartiles(record: dict, name: str) -> str:

@@ -14,213 +14,143 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
-import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
-from benchmarks.harness import environment, opponents, result_files, sweeps, table
+from benchmarks.harness import environment, result_files, sweeps, table
+from benchmarks.harness.opponents import COMPILED, DENSE, OURS
 from benchmarks.harness.workload import STEPS
+from tcm_kernels.evaluation.plots.drawing import BLUE, QUIET, VERMILION, as_png, grid, new_figure
 
 SIZE = (8.0, 4.7)  # inches: text of 9 points is legible where README shows 100 pixels an inch
 DPI = 200
 FORWARD, BOTH = STEPS
-GREY = "#555555"
+ORANGE, SKY = "#E69F00", "#56B4E9"
+LINES = (
+    ("dense PyTorch,\nforward+backward", f"competitors/{DENSE}/steps/{BOTH}", VERMILION, "s-"),
+    ("torch.compile of it,\nforward+backward", f"competitors/{COMPILED}/steps/{BOTH}", ORANGE, "D-"),
+    ("U, a bare x @ x.T", "units/U", QUIET, "--"),
+    ("ours,\nforward+backward", f"competitors/{OURS}/steps/{BOTH}", BLUE, "o-"),
+    ("ours,\nforward", f"competitors/{OURS}/steps/{FORWARD}", SKY, "^-"),
+)
+"""Label, way to the cell in a record, colour, format; from top to bottom of the legend."""
 
 Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
-    """How a competitor's step is drawn; without a step it is a bare product."""
-
-    label: str
-    competitor: str
-    step: str | None
-    style: dict[str, str]
-
-    def cell(self, record: Record) -> dict[str, Any]:
-        """The record's cell of that step."""
-        cells = (
-            record["competitors"].get(self.competitor, {}).get("steps", {}) if self.step else record["units"]
-        )
-        return cells.get(self.step or self.competitor) or {"status": "not measured"}
-
-
-def _line(label: str, competitor: str, step: str, colour: str, marker: str) -> Line:
-    return Line(f"{label},\n{step}", competitor, step, {"color": colour, "marker": marker, "linestyle": "-"})
-
-
-DENSE = _line("dense PyTorch", opponents.DENSE, BOTH, "#D55E00", "s")
-COMPILED = _line("torch.compile of it", opponents.COMPILED, BOTH, "#E69F00", "D")
-UNIT = Line("U, a bare x @ x.T", "U", None, {"color": GREY, "marker": "", "linestyle": "--"})
-OURS_BOTH = _line("ours", opponents.OURS, BOTH, "#0072B2", "o")
-OURS_FORWARD = _line("ours", opponents.OURS, FORWARD, "#56B4E9", "^")
-
-
-@dataclasses.dataclass(frozen=True)
 class Picture:
-    """What a picture shows.
-
-    Attributes:
-        sweep: whose records.
-        title: what stands over it.
-        lines: from top to bottom of the legend.
-        value: the entry of a cell whose median and quartiles are drawn.
-        x: where a record stands on the axis.
-        shape: the entries of its case that all records of the sweep share, as text to be formatted.
-        label_axes: labels and ticks, on matplotlib's axes and the xs of the records.
-    """
+    """What a picture shows of the records of a sweep."""
 
     sweep: str
     title: str
-    lines: tuple[Line, ...]
-    value: str
-    x: Callable[[Record], float]
-    shape: str
-    label_axes: Callable[[Any, list[float]], None]
+    x: str  # the way to where a record stands on the axis
+    y: str  # the entry of a cell whose median and quartiles are drawn
+    shape: str  # the entries of its case that all records share, as text to be formatted
+    label_axes: Callable[[Axes], object]
 
 
-@dataclasses.dataclass(frozen=True)
-class Points:
-    """One line's points, in the order of x, and the xs at which it did not fit into memory."""
-
-    x: list[float]
-    median: list[float]
-    q1: list[float]
-    q3: list[float]
-    does_not_fit: list[float]
-
-
-def points(line: Line, picture: Picture, records: Sequence[Record]) -> Points:
-    """What the records say of the line; cells without a figure give no point."""
-    cells = sorted(((picture.x(record), line.cell(record)) for record in records), key=lambda each: each[0])
-    there = [(x, cell[picture.value]) for x, cell in cells if cell.get(picture.value)]
-    median, q1, q3 = ([value[key] for _, value in there] for key in ("median", "q1", "q3"))
-    return Points(
-        [x for x, _ in there], median, q1, q3, [x for x, cell in cells if cell["status"] == "does not fit"]
-    )
+def points(way: str, picture: Picture, records: Sequence[Record]) -> tuple[np.ndarray, list[float]]:
+    """The (points, 4) x, median and quartiles of what was measured, by x; the xs at which it did not fit."""
+    in_order = sorted(records, key=lambda record: table.at(record, picture.x))
+    cells = [(table.at(record, picture.x), table.at(record, way) or {}) for record in in_order]
+    measured = [(x, cell[picture.y]) for x, cell in cells if cell.get(picture.y)]
+    rows = [(x, value["median"], value["q1"], value["q3"]) for x, value in measured]
+    return np.reshape(rows, (-1, 4)), [x for x, cell in cells if cell.get("status") == "does not fit"]
 
 
 def render(picture: Picture, records: Sequence[Record]) -> bytes:
     """The picture of these records as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # an extra
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)  # whatever canvas the user's environment asks for stays out of it
-    axes = figure.subplots()
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for line in picture.lines:
-        drawn = points(line, picture, records)
-        label = line.label
-        if drawn.does_not_fit:
-            label += f"\n(does not fit from {min(drawn.does_not_fit):,g} on)"
-        elif not drawn.x:
-            continue
-        axes.fill_between(drawn.x, drawn.q1, drawn.q3, color=line.style["color"], alpha=0.25, linewidth=0)
-        axes.plot(drawn.x, drawn.median, label=label, linewidth=1.6, markersize=5, **line.style)
-    picture.label_axes(axes, sorted(picture.x(record) for record in records))
-    axes.grid(which="major", color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(which="minor", length=0)
+    figure = new_figure(*SIZE)
+    axes = figure.add_subplot(xscale="log", yscale="log")
+    for label, way, colour, form in LINES:
+        drawn, does_not_fit = points(way, picture, records)
+        x, median, q1, q3 = drawn.T
+        note = f"\n(does not fit from {does_not_fit[0]:,g} on)" if does_not_fit else ""
+        if note or len(x):
+            axes.fill_between(x, q1, q3, color=colour, alpha=0.25, linewidth=0)
+            axes.plot(x, median, form, color=colour, label=label + note, linewidth=1.6, markersize=5)
+    picture.label_axes(axes)
+    axes.minorticks_off()
     axes.tick_params(labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    grid(axes)
     figure.suptitle(picture.title, x=0.01, ha="left", fontsize=11.5)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, labelspacing=0.9)
-    figure.supxlabel(caption(picture, records), x=0.01, ha="left", fontsize=7.5, color=GREY)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    figure.legend(loc="outside right center", frameon=False, fontsize=9, labelspacing=0.9)
+    figure.supxlabel(caption(picture, records), x=0.01, ha="left", fontsize=7.5, color=QUIET)
+    return as_png(figure, DPI)
 
 
 def caption(picture: Picture, records: Sequence[Record]) -> str:
     """Where and of what: a difference between the records is named, never left out."""
     there = [record["environment"] for record in records]
-    machines = dict.fromkeys(
-        "{device_name}, {threads} threads, torch {torch}".format(**each) for each in there
-    )
-    commits = dict.fromkeys(table.commit(each) for each in there)
+    machine = "{device_name}, {threads} threads, torch {torch}"
+    machines = dict.fromkeys(machine.format(**each) for each in there)
+    commits = dict.fromkeys(map(table.commit, there))
     shape = picture.shape.format(**records[0]["case"])
     return f"{shape}.\n{' / '.join(machines)}; commit {' / '.join(commits)}. Medians, bands are quartiles."
 
 
-def _over_n(axes: Any, xs: list[float]) -> None:
+def _time_over_n(axes: Axes) -> None:
     axes.set_xscale("log", base=2)
-    axes.set_xticks(xs, [f"{x:,.0f}" for x in xs], rotation=30)
-    axes.set_xlabel("N, rows of the batch", fontsize=10)
-    axes.set_ylabel("time of one call", fontsize=10)
-    low, high = axes.get_ylim()
-    ticks = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
-    axes.set_yticks(ticks, [table.seconds(tick) for tick in ticks])
+    axes.set(xlabel="N, rows of the batch", ylabel="time of one call")
+    axes.tick_params("x", rotation=30)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter(lambda seconds, _: table.seconds(seconds))
 
 
-def _over_density(axes: Any, xs: list[float]) -> None:
-    axes.axhline(1, color=GREY, linestyle="--", linewidth=1.2)
-    beside = {"xycoords": ("axes fraction", "data"), "xytext": (0, 3), "textcoords": "offset points"}
-    axes.annotate(UNIT.label, (0.01, 1), fontsize=8.5, color=GREY, **beside)
-    axes.set_xlabel("share of all pairs that are hard", fontsize=10)
-    axes.set_ylabel("time / time of U", fontsize=10)
-    low, high = axes.get_ylim()
-    steps = [factor * 10.0**power for power in range(-3, 5) for factor in (1, 2, 5)]
-    ticks = [step for step in steps if low <= step <= high]
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    powers = range(round(math.log10(min(xs))), round(math.log10(max(xs))) + 1)
-    names = [f"{10.0**power:.{max(0, -power)}f}" for power in powers]
-    axes.set_xticks([10.0**power for power in powers], names)
+def _ratio_over_density(axes: Axes) -> None:
+    axes.set(xlabel="share of all pairs that are hard", ylabel="time / time of U")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
 
 
 FIGURES = {
     "time-over-n": Picture(
         sweep="N",
         title="Time of the loss over the batch size",
-        lines=(DENSE, COMPILED, UNIT, OURS_BOTH, OURS_FORWARD),
-        value="seconds",
-        x=lambda record: record["case"]["n"],
+        x="case/n",
+        y="seconds",
         shape="D = {d}, {dtype}, {per_class} samples a class, hard density about {density:g}",
-        label_axes=_over_n,
+        label_axes=_time_over_n,
     ),
     "ratio-over-density": Picture(
         sweep="density",
         title="Cost of the loss over the share of hard pairs, in units of a bare x @ x.T",
-        lines=(DENSE, COMPILED, OURS_BOTH, OURS_FORWARD),
-        value="ratio_to_unit",
-        x=lambda record: record["hard_density"],
+        x="hard_density",
+        y="ratio_to_unit",
         shape="N = {n:,}, D = {d}, {dtype}, {per_class} samples a class",
-        label_axes=_over_density,
+        label_axes=_ratio_over_density,
     ),
 }
 """By name."""
 
 
-def path(folder: Path, slug: str, name: str) -> Path:
-    """Where the picture of that name lies."""
-    return folder / f"{slug}-{name}.png"
-
-
 def make(content: result_files.Results, folder: Path) -> list[Path]:
     """Write the pictures that the records suffice for, and say which do not; returns their paths."""
-    written = []
-    by_title = {result_files.title(record): record for record in result_files.preferred(content["records"])}
-    slug = content["slug"]
+    slug, written = content["slug"], []
+    by_title = result_files.preferred(content["records"])
     for name, picture in FIGURES.items():
         records = [by_title[title] for title in sweeps.titles(picture.sweep) if title in by_title]
+        path = folder / f"{slug}-{name}.png"
         if len(records) < 2:
             print(f"{name}: left out, {slug} has {len(records)} case(s) of sweep {picture.sweep!r}")
             continue
-        written.append(path(folder, slug, name))
-        result_files.replace(written[-1], render(picture, records))
-        print(f"wrote {written[-1]}")
+        result_files.replace(path, render(picture, records))
+        print(f"wrote {path}")
+        written.append(path)
     return written
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reports.figures", description=__doc__.splitlines()[0]
     )
@@ -230,11 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: beside the file")
     options = parser.parse_args(arguments)
     if not options.file.exists():
-        print(f"{options.file}: not there; python -m benchmarks.suites.grid makes it", file=sys.stderr)
-        return 2
+        parser.error(f"{options.file}: not there; python -m benchmarks.suites.grid makes it")
     make(result_files.load(options.file), options.out or options.file.parent)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -19,23 +19,23 @@ below, and the way to the figure within it:
 
 from __future__ import annotations
 
-import functools
-import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks import ROOT
-from benchmarks.harness import digits, opponents, quoted, result_files, table
+from benchmarks.harness import quoted, result_files, sweeps, table
+from benchmarks.harness.opponents import COMPILED, DENSE, OURS
 from benchmarks.harness.quoted import QuoteError
 from benchmarks.harness.result_files import FOLDER, Results
-from benchmarks.harness.workload import STEPS, Case
+from benchmarks.harness.table import Column, Record
+from benchmarks.harness.workload import Case
 from benchmarks.suites import distributed, grid, histogram, training_step
 
 KIND = "bench"
 README = ROOT / "README.md"
 SLUG = "cpu-intel-xeon-2-threads"
-FORWARD, BOTH = STEPS
 FILES = {
     "headline": FOLDER / f"{SLUG}.json",
     "full-precision": FOLDER / f"{SLUG}{grid.SUFFIXES['full']}.json",
@@ -43,7 +43,6 @@ FILES = {
     "step": training_step.path(FOLDER, SLUG),
     "distributed": distributed.path(FOLDER, SLUG),
 }
-
 HEADLINE = Case(8192, 512, density=1e-3)
 # The table stays short: sizes, then densities, then kinds. Everything is in the Markdown file of the results.
 ROWS = (
@@ -56,19 +55,16 @@ ROWS = (
     Case(8192, 512, density=1e-2),
     Case(8192, 512, density=0.5),
     Case(8192, 512, density=1.0),
-    Case(8192, 512, kind="correlated"),
-    Case(8192, 512, kind="spectrum"),
-    Case(8192, digits.D, kind="demo", epoch=0),
-    Case(8192, digits.D, kind="demo", epoch=digits.LAST_EPOCH),
+    *sweeps.SWEEPS["kinds"][1:],
+    sweeps.SWEEPS["training"][0],
+    sweeps.SWEEPS["training"][-1],
 )
-FORMS = {  # of medians
-    "seconds": table.seconds,
-    "ratio": "{:.2f}".format,
-    "over_one_process": "{:.2f}".format,
-    "share": "{:.0%}".format,
+SCREENING = {"headline": "int8", "full-precision": "full-precision"}  # of the headline case, by file
+NAMES: dict[str, Callable[[Record], str]] = {  # of the records of the other files
+    "histogram": lambda record: "histogram",
+    "step": lambda record: f"step-{record['batch_size']}-{record['epoch']}",
+    "distributed": lambda record: f"distributed-{record['competitor']}-{record['ranks']}".replace(" ", "-"),
 }
-NAMES = {"alone": distributed.ALONE}  # of competitors that are called by more than a word
-SIMILAR = 3.0  # times as dense or as sparse: still the case that a row means
 
 
 def figure(name: str, files: dict[str, Results]) -> str:
@@ -82,26 +78,44 @@ def figure(name: str, files: dict[str, Results]) -> str:
     if name == "table":
         return f"\n{rows(files['headline'])}\n"
     which, _, way = name.partition(" ")
-    value: Any = _record(which, files)
-    for key in way.split("/"):
-        if not isinstance(value, dict) or key not in value:
-            raise QuoteError(f"no such figure: {name!r}")
-        value = value[key]
-    text = _text(value, way)
+    record = _by_name(files).get(which)
+    if record is None:
+        raise QuoteError(f"no such record: {which!r}")
+    text = _text(table.at(record, way), way)
     if text is None:
         raise QuoteError(f"no such figure: {name!r}")
     return text
 
 
+def _by_name(files: dict[str, Results]) -> dict[str, Record]:
+    """The records that figures are of, by their names as above; of several with a name the largest."""
+    found = {}
+    for file, results in files.items():
+        if file in SCREENING:
+            record = result_files.preferred(results["records"]).get(HEADLINE.title)
+            if record is not None and record["backend_screening"] == SCREENING[file]:
+                found[file] = record
+        else:
+            largest_last = sorted(results["records"], key=lambda record: table.at(record, "case/n") or 0)
+            found |= {NAMES[file](record): record for record in largest_last}
+    return found
+
+
 def _text(value: Any, way: str) -> str | None:
     """A value as README shows it; None for what is no figure."""
     match value:
-        case {"ratio_to_unit": _}:
-            text = _ratio(value)
-        case {"peak_bytes": _}:
-            text = _memory(value)
-        case {"median": median} if form := FORMS.get(way.split("/", maxsplit=1)[0]):
-            text = form(median)
+        case {"ratio_to_unit": None}:
+            text = "no U to compare with"
+        case {"ratio_to_unit": {"median": median}}:
+            text = table.ratio(median, digits=2)
+        case {"peak_bytes": size}:
+            text = table.size(size)
+        case {"median": median} if way.startswith("seconds/"):
+            text = table.seconds(median)
+        case {"median": median} if way.startswith("share/"):
+            text = f"{median:.0%}"
+        case {"median": median} if way.startswith(("ratio", "over_one_process/")):
+            text = f"{median:.2f}"
         case float():
             text = f"{value:.1e}"
         case int():
@@ -113,93 +127,44 @@ def _text(value: Any, way: str) -> str | None:
     return text
 
 
-def _record(which: str, files: dict[str, Results]) -> dict[str, Any]:
-    match which.split("-"):
-        case ["headline"] | ["full", "precision"]:
-            record = find(files[which], HEADLINE)
-            screening = "int8" if which == "headline" else "full-precision"
-            if record is not None and record["backend_screening"] == screening:
-                return record
-        case ["histogram"]:
-            return max(files[which]["records"], key=lambda record: record["case"]["n"])
-        case ["distributed", way, ranks]:
-            of_way = [
-                record
-                for record in files["distributed"]["records"]
-                if (record["competitor"], str(record["ranks"])) == (NAMES.get(way, way), ranks)
-            ]
-            if of_way:
-                return max(of_way, key=lambda record: record["case"]["n"])
-        case ["step", batch_size, epoch]:
-            for record in files["step"]["records"]:
-                if (str(record["batch_size"]), str(record["epoch"])) == (batch_size, epoch):
-                    return record
-    raise QuoteError(f"no such record: {which!r}")
-
-
-def find(results: Results, case: Case) -> dict[str, Any] | None:
-    """The record that is like the case, whatever its seed and margins; of several that nearest in density."""
-
-    def distance(record: dict[str, Any]) -> float:
-        if case.kind != "clusters":  # its margins are given, and its density is what comes out
-            return 0.0
-        return abs(math.log(max(record["hard_density"], 1e-12) / case.density))
-
-    same = {"n": case.n, "m": None, "d": case.d, "kind": case.kind, "dtype": case.dtype}
-    alike = [
-        record
-        for record in result_files.preferred(results["records"])
-        if same.items() <= record["case"].items()
-        and record["case"].get("epoch") == case.epoch
-        and (case.kind != "clusters" or record["case"]["per_class"] == case.per_class)
-        and distance(record) < math.log(SIMILAR)
-    ]
-    return min(alike, key=distance, default=None)
-
-
 def rows(results: Results) -> str:
     """Medians of the ratios to U, for those of ROWS that were measured."""
-    names = {opponents.OURS: "", opponents.DENSE: "dense PyTorch, ", opponents.COMPILED: "torch.compile, "}
-    both = [f"{name}{BOTH}" for name in names.values()]
-    heading = ("N × D", "hard pairs", "U", FORWARD, *both, "peak memory", "dense PyTorch's")
-    lines = []
-    for record in filter(None, (find(results, case) for case in ROWS)):
-        ours, dense, compiled = (record["competitors"][name] for name in names)
-        line = (
-            f"{record['case']['n']:,} × {record['case']['d']}{_kind(record['case'])}",
-            f"{record['hard_density']:.1e}",
-            table.seconds(record["units"]["U"]["seconds"]["median"]),
-            *(f"**{_ratio(ours['steps'][step], ' U')}**" for step in STEPS),
-            *(_ratio(cells["steps"][BOTH], " U") for cells in (dense, compiled)),
-            *(_memory(cells["memory"]) for cells in (ours, dense)),
-        )
-        lines.append(line)
-    return "\n".join(table.grid(heading, lines))
+    records = result_files.preferred(results["records"])
+    return table.of_records(COLUMNS, [records[case.title] for case in ROWS if case.title in records])
 
 
-def _kind(case: dict[str, Any]) -> str:
-    if case["kind"] == "demo":
-        return ", digits untrained" if case["epoch"] == 0 else f", digits after {case['epoch']} epochs"
-    return "" if case["kind"] == "clusters" else f", {case['kind']}"
+def _shape(record: Record) -> str:
+    case = record["case"]
+    digits = f"digits after {case['epoch']} epochs" if case["epoch"] else "digits untrained"
+    kind = {"clusters": "", "demo": f", {digits}"}.get(case["kind"], f", {case['kind']}")
+    return f"{case['n']:,} × {case['d']}{kind}"
 
 
-def _ratio(cell: dict[str, Any], unit: str = "") -> str:
-    if cell["status"] != "measured":
-        return cell["status"]
-    if cell["ratio_to_unit"] is None:
-        return "no U to compare with"
-    median = cell["ratio_to_unit"]["median"]
-    return (f"{median:.2g}" if median < 100 else f"{median:,.0f}") + unit
+def _cell(way: str, pattern: str, record: Record) -> str:
+    """The pattern with the figure; without one the status alone, which keeps the table narrow."""
+    cell = table.at(record, way)
+    return pattern.format(_text(cell, way)) if cell["status"] == "measured" else cell["status"]
 
 
-def _memory(cell: dict[str, Any]) -> str:
-    return table.size(cell["peak_bytes"]) if cell["status"] == "measured" else cell["status"]
+COLUMNS: dict[str, Column] = {
+    "N × D": _shape,
+    "hard pairs": lambda record: f"{record['hard_density']:.1e}",
+    "U": lambda record: table.seconds(record["units"]["U"]["seconds"]["median"]),
+    "forward": partial(_cell, f"competitors/{OURS}/steps/forward", "**{} U**"),
+    "forward+backward": partial(_cell, f"competitors/{OURS}/steps/forward+backward", "**{} U**"),
+    "dense PyTorch, forward+backward": partial(_cell, f"competitors/{DENSE}/steps/forward+backward", "{} U"),
+    "torch.compile, forward+backward": partial(
+        _cell, f"competitors/{COMPILED}/steps/forward+backward", "{} U"
+    ),
+    "peak memory": partial(_cell, f"competitors/{OURS}/memory", "{}"),
+    "dense PyTorch's": partial(_cell, f"competitors/{DENSE}/memory", "{}"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     files = {name: result_files.load(path) for name, path in FILES.items()}
-    of_name = functools.partial(figure, files=files)
+    of_name = partial(figure, files=files)
     return quoted.main("benchmarks.reports.readme", __doc__, KIND, of_name, [README], arguments)
 
 

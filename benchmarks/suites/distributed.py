@@ -301,7 +301,7 @@ def text(content: result_files.Results) -> str:
         )
         for record in content["records"]
     ]
-    return "\n".join(table.grid(heading, rows))
+    return table.grid(heading, rows)
 
 
 def path(folder: Path, slug: str) -> Path:

@@ -137,7 +137,7 @@ def text(content: result_files.Results) -> str:
         )
         for record in content["records"]
     ]
-    return "\n".join(table.grid(heading, rows))
+    return table.grid(heading, rows)
 
 
 def picture(content: result_files.Results) -> bytes:

@@ -112,7 +112,10 @@ class TestFiles:
             *((FIRST.title, backend) for backend in ("cpu", "triton", "cuda", "torch")),
         ]
         chosen = result_files.preferred(reversed(merged["records"]))
-        assert [result_files.key(each) for each in chosen] == [(FIRST.title, "cpu"), (SECOND.title, "cpu")]
+        assert [result_files.key(each) for each in chosen.values()] == [
+            (FIRST.title, "cpu"),
+            (SECOND.title, "cpu"),
+        ]
 
     def test_what_a_file_has_beside_its_records_is_kept(self) -> None:
         old = {"slug": "x", "records": [], "steps": {"tests": "passed"}}
@@ -126,7 +129,7 @@ class TestFiles:
         assert [result_files.key(each) for each in content["records"]] == [
             (result_files.title(each), "cpu") for each in content["records"]
         ]
-        assert result_files.preferred(content["records"]) == content["records"]
+        assert list(result_files.preferred(content["records"]).values()) == content["records"]
         assert path.with_suffix(".md").read_text(encoding="utf-8") == table.markdown(content)
 
     def test_an_interrupted_write_leaves_the_old_file_and_no_other(

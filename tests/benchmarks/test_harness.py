@@ -397,7 +397,7 @@ class TestRefusals:
         cell = bench.refusals[opponents.DENSE]
         assert cell["status"] == "does not fit"
         assert (opponents.DENSE, "forward") not in bench.runs
-        assert table._no_figure(cell) == "does not fit (needs ~1.14 GB)"
+        assert table.words(cell) == "does not fit (needs ~1.14 GB)"
 
     def test_a_wrong_gradient_gets_no_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         right = opponents.named(opponents.OURS)

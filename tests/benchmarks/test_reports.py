@@ -17,6 +17,8 @@ from benchmark_records import record
 from benchmarks.harness import digits, opponents, quoted, result_files, sweeps
 from benchmarks.reports import figures, readme
 
+BOTH_OF = "competitors/{}/steps/forward+backward"
+
 
 def results(*names: str) -> dict:
     """A file with the records of these sweeps."""
@@ -28,7 +30,7 @@ class TestFigures:
     def test_two_pictures_of_the_stated_size_come_out(self, tmp_path: Path) -> None:
         path = tmp_path / "a-device.json"
         result_files.write_json(path, results("N", "density"))
-        assert figures.main([str(path)]) == 0
+        figures.main([str(path)])
         pictures = sorted(tmp_path.glob("*.png"))
         assert [picture.name for picture in pictures] == [
             "a-device-ratio-over-density.png",
@@ -49,9 +51,11 @@ class TestFigures:
 
     def test_what_does_not_fit_gives_no_point_and_is_named(self) -> None:
         picture = figures.FIGURES["time-over-n"]
-        drawn = figures.points(figures.DENSE, picture, results("N")["records"])
-        assert drawn.x == [256 * 2**k for k in range(7)]
-        assert drawn.does_not_fit == [32768, 65536]
+        drawn, does_not_fit = figures.points(
+            BOTH_OF.format(opponents.DENSE), picture, results("N")["records"]
+        )
+        assert drawn[:, 0].tolist() == [256 * 2**k for k in range(7)]
+        assert does_not_fit == [32768, 65536]
 
     def test_cells_that_were_not_measured_give_no_point(self) -> None:
         picture = figures.FIGURES["ratio-over-density"]
@@ -60,9 +64,9 @@ class TestFigures:
         records[1]["competitors"][opponents.COMPILED]["steps"]["forward+backward"] = {
             "status": "wrong result"
         }
-        drawn = figures.points(figures.COMPILED, picture, records)
-        assert len(drawn.x) == len(records) - 2
-        assert drawn.does_not_fit == []
+        drawn, does_not_fit = figures.points(BOTH_OF.format(opponents.COMPILED), picture, records)
+        assert drawn.shape == (len(records) - 2, 4)
+        assert does_not_fit == []
 
     def test_the_caption_names_machine_torch_shape_dtype_and_every_commit(self) -> None:
         records = results("density")["records"]
@@ -75,7 +79,8 @@ class TestFigures:
     def test_a_file_that_is_not_there_is_named(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert figures.main([str(tmp_path / "none.json")]) == 2
+        with pytest.raises(SystemExit, match="2"):
+            figures.main([str(tmp_path / "none.json")])
         assert "none.json: not there" in capsys.readouterr().err
 
 
@@ -84,7 +89,7 @@ def as_files(content: dict, **others: dict) -> dict:
     return {"headline": content, **others}
 
 
-HEADLINE_RATIO = "headline competitors/tcm_kernels/steps/forward+backward"
+HEADLINE_RATIO = f"headline {BOTH_OF.format('tcm_kernels')}"
 
 
 class TestReadme:
@@ -94,11 +99,9 @@ class TestReadme:
         mixed = content | {"records": [*slow, *content["records"]]}
         for name in ("table", "cases", HEADLINE_RATIO):
             assert readme.figure(name, as_files(mixed)) == readme.figure(name, as_files(content))
-        for folder, drawn in (("mixed", mixed), ("plain", content)):
-            figures.make(drawn, tmp_path / folder)
-        for name in figures.FIGURES:
-            paths = [figures.path(tmp_path / folder, "a-device", name) for folder in ("mixed", "plain")]
-            assert paths[0].read_bytes() == paths[1].read_bytes()
+        drawn = [figures.make(each, tmp_path / folder) for folder, each in (("a", mixed), ("b", content))]
+        for of_mixed, of_plain in zip(*drawn, strict=True):
+            assert of_mixed.read_bytes() == of_plain.read_bytes()
 
     def test_it_shows_its_rows_and_not_the_whole_grid(self) -> None:
         text = readme.rows(results(*sweeps.SWEEPS))
@@ -120,7 +123,8 @@ class TestReadme:
 
     def test_a_density_far_from_the_one_meant_is_another_case(self) -> None:
         content = {"records": [record(dataclasses.replace(readme.HEADLINE, density=1e-4))]}
-        assert readme.find(content, readme.HEADLINE) is None
+        with pytest.raises(quoted.QuoteError, match="no such record: 'headline'"):
+            readme.figure(HEADLINE_RATIO, as_files(content))
 
     def test_full_precision_is_only_what_was_screened_in_full_precision(self) -> None:
         name = HEADLINE_RATIO.replace("headline", "full-precision")
