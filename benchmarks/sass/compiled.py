@@ -108,12 +108,12 @@ def dump(path: Path, *options: str) -> str:
     return subprocess.run([cuobjdump, *options, str(path)], capture_output=True, text=True, check=True).stdout
 
 
-def dump_of(cubin: bytes) -> str:
-    """Machine code and resources of the kernel in a cubin."""
+def dump_of(cubin: bytes, *, code: bool = True) -> str:
+    """Resources of the kernel in a cubin, and its machine code: half a second, most of it a start."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        return dump(Path(file.name), "--dump-resource-usage", "--dump-sass")
+        return dump(Path(file.name), "--dump-resource-usage", *(["--dump-sass"] if code else []))
 
 
 def resources(text: str) -> dict[str, dict[str, int]]:

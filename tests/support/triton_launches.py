@@ -30,13 +30,14 @@ CHIP_OF_SETTINGS = 90
 OTHERS = {torch.bfloat16: (3, 512), torch.float16: (3,), torch.float32: (3, 512)}
 DIMS = {
     80: OTHERS,
-    90: {torch.bfloat16: (80, 512, 4096), torch.float16: (512,), torch.float32: (80, 513)},
+    90: {torch.bfloat16: (80, 512, 4096), torch.float16: (513,), torch.float32: (80,)},
     100: OTHERS,
 }
 # Rows, and columns where they are other ones: one launch where D allows, screened; then with a side that gets
 # a gradient of its own, in one launch and screened, and in several super-tiles.
 SHAPES = ((1024, None), (4096, None))
 MORE_SHAPES = ((1024, 700), (4096, 2500), (20000, None))
+MULTIPLIES = {"probe_kernel", "sweep_kernel", "dense_tiles_kernel", "patterns_kernel", "small_kernel"}
 ALL_SHAPES = (80, 90)  # the dimension, and the chip, with more shapes and with float32 at lower precision
 
 
@@ -61,10 +62,10 @@ def counted(n: int, d: int) -> tuple[int, list[str], int]:
     return len(launches), in_forward, len(in_backward) + len(of_torch.ops)
 
 
-def _report(launch: Launch, chip: int) -> dict[str, Any]:
-    """What the compiler says of a launch."""
+def _report(launch: Launch, chip: int, *, code: bool) -> dict[str, Any]:
+    """What the compiler says of a launch; of a kernel that multiplies which instructions do, if `code`."""
     kernel = compiled(launch, chip)
-    says = dump_of(kernel.asm["cubin"])
+    says = dump_of(kernel.asm["cubin"], code=code and launch.name in MULTIPLIES)
     (usage,) = resources(says).values()
     matrix = sorted(set(re.findall(r"\b(IMMA|IGMMA|HMMA|HGMMA|UTC[A-Z]*MMA)\b", says)))
     return {
@@ -80,10 +81,10 @@ def _report(launch: Launch, chip: int) -> dict[str, Any]:
     }
 
 
-def _every_launch(chip: int) -> Iterator[tuple[str, Launch]]:
+def _every_launch(chip: int, dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     seen = set()
     with of_chip(chip):
-        for dtype, d in ((dtype, d) for dtype, dims in DIMS[chip].items() for d in dims):
+        for d in DIMS[chip][dtype]:
             more = (d, chip) == ALL_SHAPES
             shapes = SHAPES[:1] if d == 3 else (*SHAPES, *(MORE_SHAPES if more else ()))
             for precision in ("highest", "high") if more and dtype == torch.float32 else ("highest",):
@@ -108,19 +109,26 @@ def _launches_of_setting(name: str) -> Iterator[tuple[str, Launch]]:
                     yield f"{name}, {case.id}", launch
 
 
-def _reports(of: int | str) -> list[dict[str, Any]]:
-    """Of a chip, or of a setting."""
-    chip = of if isinstance(of, int) else CHIP_OF_SETTINGS
-    launches = _every_launch(of) if isinstance(of, int) else _launches_of_setting(of)
-    return [{"case": case} | _report(launch, chip) for case, launch in launches]
+def _reports_of_chip(chip: int, dtype: torch.dtype) -> list[dict[str, Any]]:
+    return [{"case": case} | _report(launch, chip, code=True) for case, launch in _every_launch(chip, dtype)]
+
+
+def _reports_of_setting(name: str) -> list[dict[str, Any]]:
+    launches = _launches_of_setting(name)
+    return [{"case": case} | _report(launch, CHIP_OF_SETTINGS, code=False) for case, launch in launches]
 
 
 def main(report: str, what: str = "chips") -> None:
     """Write the reports of all kernels, one JSON object a line."""
-    processes = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
-    with processes as pool, open(report, "w") as out:
-        for reports in pool.map(_reports, DIMS if what == "chips" else gpu_settings.COMPILED):
-            out.writelines(json.dumps(of_kernel) + "\n" for of_kernel in reports)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        if what == "chips":
+            parts = [(chip, dtype) for chip in (90, 100, 80) for dtype in DIMS[chip]]  # the longest first
+            futures = [pool.submit(_reports_of_chip, *part) for part in parts]
+        else:
+            futures = [pool.submit(_reports_of_setting, name) for name in gpu_settings.COMPILED]
+        with open(report, "w") as out:
+            for future in futures:
+                out.writelines(json.dumps(of_kernel) + "\n" for of_kernel in future.result())
 
 
 if __name__ == "__main__":

@@ -5,14 +5,11 @@ Its counts are held against the truth in test_pair_histogram.py, as those of any
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forks import forks
 from torch import Tensor
 
 from tcm_kernels import dispatch, ops
@@ -61,25 +58,12 @@ def assert_nearly_equal(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -
         assert int((ours - theirs).abs().sum()) <= 2e-4 * int(theirs.sum())
 
 
-def run_with(isa: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", _PRINT_COUNTS],
-        env=os.environ
-        | {
-            "TCM_KERNELS_CPU_ISA": isa,
-            "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *sys.path)),
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.splitlines()
-
-
 def test_every_instruction_set_counts_the_same() -> None:
-    found = {isa: run_with(isa) for isa in INSTRUCTION_SETS}
-    assert {name for name, *_ in found.values()} <= set(INSTRUCTION_SETS)
-    assert len({tuple(counts) for _, *counts in found.values()}) == 1
+    with forks("test_histogram", folder="backends/cpu") as processes:
+        printed = [processes.output_of(_PRINT_COUNTS, TCM_KERNELS_CPU_ISA=isa) for isa in INSTRUCTION_SETS]
+    found = [lines.splitlines() for lines in printed]
+    assert {name for name, *_ in found} <= set(INSTRUCTION_SETS)
+    assert len({tuple(counts) for _, *counts in found}) == 1
 
 
 @pytest.mark.parametrize("groups", [None, 7, 1300])

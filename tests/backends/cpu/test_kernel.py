@@ -3,16 +3,15 @@
 The loss itself is held against the reference by the shared cases, for this backend as for any other.
 """
 
-import os
 import re
 import shutil
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from checkout import ROOT
+from forks import Forks, forks
 from torch.nn.functional import normalize
 
 import tcm_kernels
@@ -125,11 +124,10 @@ def test_threads_change_nothing_but_the_time():
 
 
 SCRIPT = """
-import sys, torch
-sys.path[:0] = ["tests/support", "tests/backends/cpu"]
+import os, torch
 import test_kernel as t
 from tcm_kernels import dispatch
-assert dispatch.module("cpu").simd_name() == sys.argv[1], dispatch.module("cpu").simd_name()
+assert dispatch.module("cpu").simd_name() == os.environ["TCM_KERNELS_CPU_ISA"]
 for n, d, dtype in ((700, 24, torch.float32), (200, 7, torch.float64), (130, 65, torch.bfloat16)):
     emb, labels = t.clustered(n, d, classes=20)
     emb = emb.detach().to(dtype).requires_grad_()
@@ -154,22 +152,19 @@ for d in (64, 192, 4096):
 """
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Forks]:
+    with forks("test_kernel", folder="backends/cpu") as all_of:
+        yield all_of
+
+
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_vnni"])
-def test_every_instruction_set_of_this_processor_computes_the_loss_and_products_of_codes(isa):
+def test_every_instruction_set_of_this_processor_computes_the_loss_and_products_of_codes(isa, processes):
     widest = dispatch.module("cpu").simd_name()
     order = ["baseline", "avx2", "avx512", "avx512_vnni"]
     if order.index(isa) > order.index(widest):
         pytest.skip(f"this processor has no {isa}")
-    environment = {**os.environ, "TCM_KERNELS_CPU_ISA": isa}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, isa],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    processes.output_of(SCRIPT, TCM_KERNELS_CPU_ISA=isa)
 
 
 def test_working_memory_stays_within_its_budget():

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
-from checkout import ROOT
 from coded_rows import ADVERSARIES, CODINGS, Codes, generator
+from forks import Forks, forks
 from torch.nn.functional import normalize
 
 import tcm_kernels
@@ -162,22 +160,15 @@ for classes, margins in ((50, (0.3, 0.05, -0.4, -1.0)), (400, (0.5, 0.2))):
 """
 
 
-def run_with(**environment: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Forks]:
+    with forks("test_screening", folder="backends/cpu") as all_of:
+        yield all_of
 
 
 @pytest.fixture(scope="module")
-def in_full() -> list[str]:
-    screening, *found = run_with(TCM_KERNELS_CPU_SCREENING="full")
+def in_full(processes: Forks) -> list[str]:
+    screening, *found = processes.output_of(SCRIPT, TCM_KERNELS_CPU_SCREENING="full").splitlines()
     assert screening == "full-precision"
     return found
 
@@ -185,9 +176,10 @@ def in_full() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE", "AVX512_CORE_VNNI", "DEFAULT"])
 @pytest.mark.parametrize("asked", ["", "int8", "bfloat16"])
-def test_screening_decides_the_same_pairs_whatever_units_there_are(isa, asked, in_full):
+def test_screening_decides_the_same_pairs_whatever_units_there_are(isa, asked, in_full, processes):
     """Without VNNI the int8 product saturates beyond 64; the probe must see that."""
-    screening, *found = run_with(TCM_KERNELS_CPU_SCREENING=asked, ONEDNN_MAX_CPU_ISA=isa)
+    environment = {"TCM_KERNELS_CPU_SCREENING": asked, "ONEDNN_MAX_CPU_ISA": isa}
+    screening, *found = processes.output_of(SCRIPT, **environment).splitlines()
     assert {
         "": screening in (*CODINGS, "full-precision"),
         "int8": screening in ("int8", "int8 (7 bits)"),

@@ -7,23 +7,21 @@ comparison with the reference.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cuda_emulator
 import pytest
 from checkout import ROOT
+from forks import Forks, forks
 
 cuda_emulator.skip_module_unless_here()
 
 # Lists, patterns, whole tiles and slices; screened and not; both ways round.
 CHECK_LOSS = """
-import os, sys
-sys.path.insert(0, "tests/support")
+import os
 from agreement import assert_agrees, run
 from cases import Case
 from engines import Engine
@@ -54,8 +52,7 @@ for rows in (cuda_screened.overshooting, *cuda_screened.ROWS.values()):
 
 # A row of more tiles than a warp looks at.
 CHECK_DIRECTORY = """
-import os, sys
-sys.path.insert(0, "tests/support")
+import os
 from agreement import assert_agrees, run
 from cases import Case
 from engines import Engine
@@ -68,8 +65,7 @@ assert_agrees(run(Engine("cuda", "cpu"), inputs), inputs)
 
 # Groups of a few rows and of whole tiles; counters of 16 and of 32 bits, and more of one pair than 16 hold.
 CHECK_HISTOGRAM = """
-import os, sys
-sys.path.insert(0, "tests/support")
+import os
 import torch
 from engines import Engine
 from histogram_problems import assert_exact, exact_problem
@@ -282,25 +278,19 @@ def with_all_faults() -> Path:
     return cuda_emulator.build(SOURCE, BUILD, f"-include {header}")
 
 
-def _checked(library: Path, *checks: str, fault: int = -1) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "".join(checks)],
-        env={**os.environ, "TCM_KERNELS_CUDA_EMULATOR": str(library), "TCM_PLANTED_FAULT": str(fault)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+@pytest.fixture(scope="module")
+def check(with_all_faults: Path) -> Iterator[Forks]:
+    """Runs a check beside the library, which reads the number of the fault when it first comes to one."""
+    with forks("cuda_screened", "histogram_problems", TCM_KERNELS_CUDA_EMULATOR=str(with_all_faults)) as one:
+        yield one
 
 
-def test_without_a_fault_nothing_is_found(with_all_faults: Path) -> None:
-    done = _checked(with_all_faults, CHECK_LOSS, CHECK_SCREENING, CHECK_DIRECTORY, CHECK_HISTOGRAM)
-    assert done.returncode == 0, done.stderr
+def test_without_a_fault_nothing_is_found(check: Forks) -> None:
+    check.output_of("".join((CHECK_LOSS, CHECK_SCREENING, CHECK_DIRECTORY, CHECK_HISTOGRAM)))
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_emulator_or_the_comparison_finds(name: str, with_all_faults: Path) -> None:
-    done = _checked(with_all_faults, FAULTS[name].check, fault=list(FAULTS).index(name))
-    assert done.returncode != 0, "nothing was found"
-    assert done.returncode < 0 or "AssertionError" in done.stderr or "kernel " in done.stderr, done.stderr
+def test_the_emulator_or_the_comparison_finds(name: str, check: Forks) -> None:
+    done = check.done(FAULTS[name].check, TCM_PLANTED_FAULT=str(list(FAULTS).index(name)))
+    assert done.status != 0, "nothing was found"
+    assert done.status < 0 or "AssertionError" in done.errors or "kernel " in done.errors, done.errors
