@@ -83,6 +83,8 @@ clean:
 $(RUN):
 	$(PYTHON) -m venv $(VENV)
 
+# Bytecode is made of what is imported, when it is: of all of torch it takes as long as to install it.
+$(READY): export PIP_NO_COMPILE = 1
 $(READY): $(BUILD) | $(RUN)
 	rm -f $(VENV)/.ready-*
 	$(RUN) -m pip install --quiet "$(TORCH)" "$(TRITON)" "setuptools>=77" wheel ninja

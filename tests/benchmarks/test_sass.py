@@ -337,7 +337,7 @@ def test_loads_take_the_place_of_copies_where_there_are_none():
 
 # Ours. What a tile multiplies is counted here from the names of the instructions alone.
 CASES = [
-    *(("triton", 512, "bfloat16"), ("triton", 128, "bfloat16"), ("triton", 80, "float32")),
+    *(("triton", 512, "bfloat16"), ("triton", 80, "float32")),  # as test_compiled.py compiles them
     *(("cuda", 512, "bfloat16"), ("cuda", 128, "float32")),
 ]
 CHIPS = ("sm_80", "sm_90a")
