@@ -33,9 +33,10 @@ DIMS = {
     90: {torch.bfloat16: (80, 512, 4096), torch.float16: (513,), torch.float32: (80,)},
     100: OTHERS,
 }
-# Rows, and columns where they are other ones: one launch where D allows, screened; then with a side that gets
-# a gradient of its own, in one launch and screened, and in several super-tiles.
-SHAPES = ((1024, None), (4096, None))
+# Rows, and columns where they are other ones: one launch where D allows, else not screened; screened; then
+# with a side that gets a gradient of its own, in one launch and screened, and in several super-tiles.
+FEW, MANY = (1024, None), (4096, None)
+SHAPES = {3: (FEW,), 80: (FEW, MANY), 512: (FEW, MANY), 513: (MANY,), 4096: (MANY,)}
 MORE_SHAPES = ((1024, 700), (4096, 2500), (20000, None))
 MULTIPLIES = {"probe_kernel", "sweep_kernel", "dense_tiles_kernel", "patterns_kernel", "small_kernel"}
 ALL_SHAPES = (80, 90)  # the dimension, and the chip, with more shapes and with float32 at lower precision
@@ -87,7 +88,7 @@ def _every_launch(chip: int, dtype: torch.dtype) -> Iterator[tuple[str, Launch]]
     with of_chip(chip):
         for d in DIMS[chip][dtype]:
             more = (d, chip) == ALL_SHAPES
-            shapes = SHAPES[:1] if d == 3 else (*SHAPES, *(MORE_SHAPES if more else ()))
+            shapes = (*SHAPES[d], *(MORE_SHAPES if more else ())) if chip == 90 or d == 3 else (MANY,)
             for precision in ("highest", "high") if more and dtype == torch.float32 else ("highest",):
                 for n, m in shapes:
                     for launch in recorded(forward_and_backward(n, d, dtype, m, precision)):
