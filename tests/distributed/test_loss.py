@@ -144,3 +144,18 @@ def test_all_ranks_send_labels_where_one_wants_statistics(found: dict[str, list[
     inputs = on_ranks.Scenario(on_ranks.PLAIN, 4, "ring", "mean", "uneven").build()
     expected = tcm_kernels.fused_tcm_loss(inputs.emb, inputs.labels, return_stats=True)[1].positive_pairs
     assert found["statistics on one rank"] == [-1, int(expected), -1, -1]
+
+
+@pytest.mark.parametrize(("way", "most"), [("ring", 8), ("rows", 4)])
+def test_memory_of_a_ring_is_the_same_for_any_number_of_ranks(
+    way: str, most: float, found: dict[str, list[Any]]
+) -> None:
+    """P and Q of the own rows, or the gradient; and two guests of three arrays, or of one."""
+    few, many = (max(found[f"arrays, {way}, {world} ranks"]) for world in (2, 4))
+    assert 2 < few <= most + 0.2, "beside arrays of n x D there are labels and a few numbers a row"
+    assert many <= few + 0.1
+
+
+def test_memory_of_gathering_grows_by_the_rows_of_each_rank(found: dict[str, list[Any]]) -> None:
+    few, many = (max(found[f"arrays, gather, {world} ranks"]) for world in (2, 4))
+    assert many - few == pytest.approx(2, abs=0.3)

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from agreement import upstream_for
 from cases import CASES, Case, Inputs
+from live_bytes import LiveBytes
 from torch import Tensor
 from torchrun import of_all_ranks, write_and_leave
 
@@ -351,6 +352,17 @@ def statistics_on_one_rank(group: Any) -> int:
     return int(found[1].positive_pairs) if isinstance(found, tuple) else -1
 
 
+def most_arrays(way: str, group: Any) -> float:
+    """Arrays of n x D float32 that a step holds at once, beside its rows and the kernels' workspaces."""
+    n, columns = 1024, 64
+    generator = torch.Generator().manual_seed(dist.get_rank(group))
+    emb = torch.randn(n, columns, generator=generator).requires_grad_()
+    labels = torch.randint(200, (n,), generator=generator)
+    with LiveBytes(emb, labels) as live:
+        distributed_tcm_loss(emb, labels, mode=way, group=group).backward()  # type: ignore[no-untyped-call]
+    return live.peak / (4 * n * columns)
+
+
 def jobs() -> dict[str, tuple[int, Callable[[Any], Any]]]:
     """By name: the number of ranks, and what each of them runs."""
     found: dict[str, tuple[int, Callable[[Any], Any]]] = {}
@@ -360,6 +372,8 @@ def jobs() -> dict[str, tuple[int, Callable[[Any], Any]]]:
         found[what.id] = (3, lambda group, w=what: loss_with_reference(w, group))
     for way in WAYS:
         found[f"not finite, {way}"] = (4, lambda group, w=way: nan_on_one_rank(w, group))
+        for world in (2, 4):
+            found[f"arrays, {way}, {world} ranks"] = (world, lambda group, w=way: most_arrays(w, group))
     for name in OTHERWISE:
         found[name] = (4, lambda group, n=name: what_is_raised(n, group))
     found["whole sets of other sizes"] = (4, whole_sets_of_other_sizes)
