@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,11 +64,16 @@ class Forks:
         self._process = process
 
     def done(self, code: str, **environment: str) -> Done:
-        """Run code with additions to the environment, which nobody has read but Python and its imports."""
+        """Run code with additions to the environment, which nobody has read but Python and its imports.
+
+        An AssertionError if it has not ended in five minutes.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps((code, environment)), file=self._process.stdin, flush=True)
-        return Done(*json.loads(self._process.stdout.readline()))
+        found = Done(*json.loads(self._process.stdout.readline()))
+        assert found.status != -signal.SIGALRM, "the code has not ended in five minutes"
+        return found
 
     def output_of(self, code: str, **environment: str) -> str:
         """What code prints; an AssertionError with its errors if it fails."""
@@ -79,7 +85,8 @@ class Forks:
 @contextlib.contextmanager
 def forks(*imports: str, folder: str = "", **environment: str) -> Iterator[Forks]:
     """With these modules imported, from tests/support and a folder beside it, and in this environment."""
-    paths = [str(ROOT), str(ROOT / "tests/support"), *([str(ROOT / "tests" / folder)] if folder else [])]
+    paths = [str(ROOT), str(ROOT / "tests/support"), str(ROOT / "tests" / folder)]
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, *imports],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
@@ -89,5 +96,3 @@ def forks(*imports: str, folder: str = "", **environment: str) -> Iterator[Forks
         stdout=subprocess.PIPE,
     ) as process:
         yield Forks(process)
-        assert process.stdin is not None
-        process.stdin.close()

@@ -127,7 +127,8 @@ SCRIPT = """
 import os, torch
 import test_kernel as t
 from tcm_kernels import dispatch
-assert dispatch.module("cpu").simd_name() == os.environ["TCM_KERNELS_CPU_ISA"]
+name = dispatch.module("cpu").simd_name()
+assert name == os.environ["TCM_KERNELS_CPU_ISA"], name
 for n, d, dtype in ((700, 24, torch.float32), (200, 7, torch.float64), (130, 65, torch.bfloat16)):
     emb, labels = t.clustered(n, d, classes=20)
     emb = emb.detach().to(dtype).requires_grad_()
