@@ -28,8 +28,9 @@ from setuptools import setup
 SOURCES = Path(__file__).resolve().parent / "csrc"  # includes name files from here
 TORCH_TARGET = "0x020a000000000000"  # torch 2.10: the oldest whose stable ABI has all we call
 OLDEST_NVCC = (12, 0)  # the first that knows C++20
-# Of which those that nvcc knows. Not 8.9, which runs code for 8.6: nvcc 13 gives both the same instructions.
-GPUS = "8.0+PTX 8.6 9.0a 10.0 12.0+PTX"
+# By default, of these what nvcc knows. The chips of an entry share the PTX of the first, which takes most of
+# the time to make: nvcc 13 makes the same instructions of it as of each chip's own. 8.9 runs code for 8.6.
+GPUS = ("80 86", "90a", "100 120")
 FAMILIES = {"Ampere": "8.0 8.6+PTX", "Ada": "8.9+PTX", "Hopper": "9.0+PTX", "Blackwell": "10.0 12.0+PTX"}
 
 
@@ -75,11 +76,25 @@ def cuda_library_folder(nvcc: str) -> Path:
     return next((path for path in folders if (path / "libcudart_static.a").is_file()), folders[0])
 
 
+def default_gpu_flags(nvcc: str) -> list[str]:
+    """For every GPU of `GPUS` that nvcc knows; newer ones run the PTX, which is there but for 9.0a."""
+    known = set(re.findall(r"compute_(\d+)", nvcc_says(nvcc, "--list-gpu-arch")))
+    flags = []
+    for entry in GPUS:
+        chips = [chip for chip in entry.split() if chip.rstrip("a") in known]
+        if chips:
+            ptx = [] if chips[0].endswith("a") else [f"compute_{chips[0]}"]
+            codes = ",".join([*(f"sm_{chip}" for chip in chips), *ptx])
+            flags.append(f"-gencode=arch=compute_{chips[0]},code=[{codes}]")
+    return flags
+
+
 def gpu_flags(nvcc: str) -> list[str]:
     """What tells nvcc for which GPUs to compile."""
-    known = set(re.findall(r"compute_(\d+)", nvcc_says(nvcc, "--list-gpu-arch")))
     asked = os.environ.get("TORCH_CUDA_ARCH_LIST")
-    names = re.split(r"[;,\s]+", (asked or GPUS).strip())
+    if not asked:
+        return default_gpu_flags(nvcc)
+    names = re.split(r"[;,\s]+", asked.strip())
     flags = []
     for name in " ".join(FAMILIES.get(name, name) for name in names).split():
         found = re.fullmatch(r"(\d+)\.(\d+)([af]?)(\+PTX)?", name)
@@ -88,7 +103,7 @@ def gpu_flags(nvcc: str) -> list[str]:
         major, minor, suffix, ptx = found.groups()
         if int(major) < 8:
             print(f"tcm_kernels: the CUDA kernels need compute capability 8.0 or more, leaving out {name}")
-        elif asked or major + minor in known:
+        else:
             chip = major + minor + suffix
             codes = f"[sm_{chip},compute_{chip}]" if ptx else f"sm_{chip}"
             flags.append(f"-gencode=arch=compute_{chip},code={codes}")

@@ -44,7 +44,7 @@ ALONE = "one process"
 OURS = ("gather", "ring", "rows")
 DENSE = "all-gather, dense PyTorch"
 METRIC_LEARNING = "DistributedLossWrapper"
-PROCESSES = 4
+PROCESSES = (2, 4)
 # The claim's case; and one that all competitors have memory for.
 CASES = (Case(16384, 512, density=1e-3), Case(1024, 128, density=1e-3))
 MOST_ROWS = {DENSE: 1024, METRIC_LEARNING: 1024}
@@ -64,10 +64,10 @@ class Entry:
         return self.name if self.ranks == 1 else f"{self.name}, {self.ranks} processes"
 
 
-def entries(case: Case, names: Sequence[str] = ()) -> list[Entry]:
+def entries(case: Case, names: Sequence[str] = (), processes: Sequence[int] = PROCESSES) -> list[Entry]:
     """Those with enough memory for the case: a single process, and of the others `names`, or all."""
-    others = [Entry(name, ranks) for ranks in (2, PROCESSES) for name in OURS]
-    others += [Entry(name, PROCESSES) for name, most in MOST_ROWS.items() if case.n <= most]
+    others = [Entry(name, ranks) for ranks in processes for name in OURS]
+    others += [Entry(name, max(processes)) for name, most in MOST_ROWS.items() if case.n <= most]
     return [Entry(ALONE, 1), *(entry for entry in others if not names or entry.name in names)]
 
 
@@ -156,12 +156,14 @@ class KernelTime:
                 setattr(backend, name, function)
 
 
-def time_ranks(case: Case, budget_s: float, names: Sequence[str] = ()) -> dict[str, dict[str, list[float]]]:
+def time_ranks(
+    case: Case, budget_s: float, names: Sequence[str] = (), processes: Sequence[int] = PROCESSES
+) -> dict[str, dict[str, list[float]]]:
     """Of one rank, the seconds of each entry in each round: {title: {"cpu", "wall", "kernel"}}."""
     work = workload.make(case)
     rank = dist.get_rank()
-    groups = {ranks: dist.new_group(range(ranks)) for ranks in (2, PROCESSES)}
-    turns = entries(case, names)
+    groups = {ranks: dist.new_group(range(ranks)) for ranks in processes}
+    turns = entries(case, names, processes)
     steps = {entry: step_of(entry, work, groups.get(entry.ranks)) for entry in turns if rank < entry.ranks}
     found: dict[str, dict[str, list[float]]] = {}
     kernel = KernelTime()
@@ -214,7 +216,7 @@ def _as_rank(options: argparse.Namespace) -> None:
     if options.peak_of:
         mine: Any = peak_of_ranks(case, Entry(options.peak_of, dist.get_world_size()))
     else:
-        mine = time_ranks(case, options.budget, options.competitor)
+        mine = time_ranks(case, options.budget, options.competitor, options.processes)
     everybodys: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(mine, everybodys)
     if everybodys is not None:
@@ -249,13 +251,16 @@ def slowest(ranks: Sequence[dict[str, dict[str, list[float]]]], entry: Entry, wh
     return [max(of_round) for of_round in zip(*of_ranks, strict=True)]
 
 
-def measure(case: Case, budget_s: float, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+def measure(
+    case: Case, budget_s: float, names: Sequence[str] = (), processes: Sequence[int] = PROCESSES
+) -> list[dict[str, Any]]:
     """The records of a case, one for each entry."""
     chosen = [word for name in names for word in ("--competitor", name)]
-    timed = _on_ranks(PROCESSES, case, "--budget", str(budget_s), *chosen)
+    chosen += ["--processes", *map(str, processes)]
+    timed = _on_ranks(max(processes), case, "--budget", str(budget_s), *chosen)
     alone = {what: slowest(timed, Entry(ALONE, 1), what) for what in ("cpu", "wall")}
     records = []
-    for entry in entries(case, names):
+    for entry in entries(case, names, processes):
         seconds = {what: slowest(timed, entry, what) for what in ("cpu", "wall", "kernel")}
         peaks = _on_ranks(entry.ranks, case, "--peak-of", entry.name, of_memory=True)
         most = max(peaks, key=lambda peak: peak["peak_bytes"] - peak["workspace_bytes"])
@@ -327,6 +332,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[],
         help="only these; default all",
     )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        nargs="+",
+        default=PROCESSES,
+        metavar="P",
+        help="how many a batch is spread over (default 2 4)",
+    )
     parser.add_argument("--out", type=Path, default=result_files.FOLDER, metavar="FOLDER")
     parser.add_argument("--as-rank", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -340,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in CASES:
         if options.n and case.n not in options.n:
             continue
-        records = measure(case, options.budget, options.competitor)
+        records = measure(case, options.budget, options.competitor, options.processes)
         content = result_files.merged(content, result_files.stamped(there.stem, SCHEMA, records))
         result_files.write_json(there, content)
     if content is not None:

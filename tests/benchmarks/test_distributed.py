@@ -17,18 +17,32 @@ from benchmarks.suites import distributed
 
 def test_every_competitor_is_timed_and_its_memory_is_counted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(distributed, "CASES", (Case(96, 16),))
-    assert distributed.main(["--competitor", "ring", "--budget", "0.1", "--out", str(tmp_path)]) == 0
+    settings = ["--competitor", "ring", "--processes", "2", "--budget", "0.1", "--out", str(tmp_path)]
+    assert distributed.main(settings) == 0
     (path,) = tmp_path.glob("*.json")
     records = json.loads(path.read_text(encoding="utf-8"))["records"]
     assert [(record["competitor"], record["ranks"]) for record in records] == [
-        ("one process", 1), ("ring", 2), ("ring", 4),
+        ("one process", 1), ("ring", 2),
     ]  # fmt: skip
     for record in records:
         assert record["seconds"]["cpu"]["median"] >= record["seconds"]["kernel"]["median"] > 0
         assert record["over_one_process"]["wall"]["median"] > 0
         assert record["peak_bytes"] >= 0
     assert records[0]["over_one_process"]["cpu"]["median"] == 1.0
-    assert "| ring | 4 |" in capsys.readouterr().out
+    assert "| ring | 2 |" in capsys.readouterr().out
+
+
+def test_a_batch_is_on_two_and_on_four_processes_and_others_have_small_ones_on_four():
+    names = [(entry.name, entry.ranks) for entry in distributed.entries(Case(1024, 128))]
+    assert names[:1] == [("one process", 1)]
+    assert set(names[1:]) == {
+        *((name, ranks) for name in distributed.OURS for ranks in (2, 4)),
+        *((name, 4) for name in (distributed.DENSE, distributed.METRIC_LEARNING)),
+    }
+    assert {entry.name for entry in distributed.entries(Case(16384, 512))} == {
+        "one process",
+        *distributed.OURS,
+    }
 
 
 def test_of_a_round_the_slowest_rank_counts():

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from checkout import ROOT
-from lost_rank import TIME_OUT
+from compiling_python import python
+from lost_rank import LOST, STEPS, TIME_OUT, WORLD
 
 from tcm_kernels import dispatch
 
@@ -41,35 +42,27 @@ def start(
     )
 
 
-def free_port() -> str:
-    import socket  # noqa: PLC0415
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return str(taken.getsockname()[1])
-
-
-def assert_raised_in_time(process: subprocess.Popen[str]) -> None:
-    output, errors = process.communicate(timeout=TIME_OUT + SLACK + 60)
+def assert_raised_in_time(output: str) -> None:
     found = re.search(r"raised after ([\d.]+) s", output)
-    assert found is not None, output + errors
+    assert found is not None, output
     assert float(found[1]) <= TIME_OUT + SLACK
 
 
-@pytest.mark.parametrize("when", ["before", "while"])
-@pytest.mark.parametrize("mode", ["gather", "ring"])
-def test_the_ranks_that_are_left_raise(mode: str, when: str) -> None:
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    lost = 2
-    processes = [start(rank, 3, where, (mode, str(lost), when)) for rank in range(3)]
-    try:
-        assert processes[lost].wait(timeout=120) == 17
-        for rank in (0, 1):
-            assert_raised_in_time(processes[rank])
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the ranks of all steps have printed, a file each."""
+    folder = tmp_path_factory.mktemp("ranks")
+    python(str(ROOT / "tests/support/lost_rank.py"), str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(("mode", "when"), STEPS)
+def test_the_ranks_that_are_left_raise(mode: str, when: str, reports: Path) -> None:
+    outputs = [(reports / f"{mode}-{when}-{rank}").read_text() for rank in range(WORLD)]
+    assert outputs[LOST] == "left with 17\n"
+    for rank in range(WORLD):
+        if rank != LOST:
+            assert_raised_in_time(outputs[rank])
 
 
 def ip(*arguments: str) -> None:
@@ -119,7 +112,8 @@ def test_a_link_that_goes_down_in_the_middle_of_a_step_hangs_nobody(
         waiting.stdin.write("go on\n")
         waiting.stdin.flush()
         for process in processes:
-            assert_raised_in_time(process)
+            output, errors = process.communicate(timeout=TIME_OUT + SLACK + 60)
+            assert_raised_in_time(output + errors)
     finally:
         for process in processes:
             process.kill()

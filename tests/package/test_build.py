@@ -50,8 +50,6 @@ NEW, OLD = "75 80 86 87 89 90 100 103 110 120 121", "70 75 80 86 87 89 90"
 @pytest.mark.parametrize(
     ("asked", "gpus", "expected"),
     [
-        (None, NEW, "80+ 86 90a 100 120+"),
-        (None, OLD, "80+ 86 90a"),
         ("9.0a", NEW, "90a"),
         ("8.0;8.6+PTX", NEW, "80 86+"),
         ("7.5 9.0", NEW, "90"),
@@ -60,21 +58,37 @@ NEW, OLD = "75 80 86 87 89 90 100 103 110 120 121", "70 75 80 86 87 89 90"
     ],
 )
 def test_it_compiles_for_the_gpus_that_are_asked_for(
-    asked: str | None,
+    asked: str,
     gpus: str,
     expected: str,
     setup: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
-    if asked is not None:
-        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
     flags = []
     for name in expected.split():
         chip = name.removesuffix("+")
         codes = f"[sm_{chip},compute_{chip}]" if name.endswith("+") else f"sm_{chip}"
         flags.append(f"-gencode=arch=compute_{chip},code={codes}")
+    assert setup.gpu_flags(an_nvcc(tmp_path, gpus, "13.0")) == flags
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [
+        (
+            NEW,
+            ["80,code=[sm_80,sm_86,compute_80]", "90a,code=[sm_90a]", "100,code=[sm_100,sm_120,compute_100]"],
+        ),
+        (OLD, ["80,code=[sm_80,sm_86,compute_80]", "90a,code=[sm_90a]"]),
+    ],
+)
+def test_by_default_it_compiles_for_all_gpus_that_nvcc_knows(
+    gpus: str, expected: list[str], setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    flags = [f"-gencode=arch=compute_{chips}" for chips in expected]
     assert setup.gpu_flags(an_nvcc(tmp_path, gpus, "13.0")) == flags
 
 
