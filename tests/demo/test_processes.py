@@ -12,13 +12,26 @@ from pathlib import Path
 
 import pytest
 from checkout import ROOT
-from tasks_of_processes import die_at_two, die_in_the_middle, fail_at_two, leave, sleep, square
+from tasks_of_processes import die_at_two, die_in_the_middle, fail_at_two, leave, sleep, square, start_method
 
 from tcm_kernels.demo.glyphs.processes import ProcessError, run_all
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that need not import torch each: forks of a server that has done so."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tcm_kernels.demo.glyphs.processes", "tasks_of_processes"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context)
+
+
+def test_processes_are_spawned() -> None:
+    assert run_all(start_method, [0, 1], lambda _: None, 2) == ["spawn", "spawn"]
+
+
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
 def test_results_come_in_the_order_of_their_tasks(processes: int) -> None:
     told: list[object] = []
@@ -38,6 +51,7 @@ def test_one_task_needs_no_process_of_its_own() -> None:
     assert run_all(square, [7], lambda _: None, 4) == [(49, os.getpid())]
 
 
+@pytest.mark.usefixtures("forked")
 def test_what_a_task_raises_is_told_with_its_traceback() -> None:
     with pytest.raises(ProcessError, match=r"(?s)fail_at_two.*ValueError: two is refused"):
         run_all(fail_at_two, [0, 1, 2, 3], lambda _: None, 2)
@@ -48,21 +62,25 @@ def test_in_this_process_it_is_raised_as_it_is() -> None:
         run_all(fail_at_two, [0, 1, 2, 3], lambda _: None, 1)
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_is_killed_ends_all_with_its_code() -> None:
     with pytest.raises(ProcessError, match="killed by signal 9, perhaps for lack of memory: use fewer"):
         run_all(die_at_two, [0, 1, 2, 3], lambda _: None, 2)
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_leaves_before_its_last_task_is_missed() -> None:
     with pytest.raises(ProcessError, match="ended early with code 0"):
         run_all(leave, [0, 1], lambda _: None, 2)
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_message_that_breaks_off_is_no_result() -> None:
     with pytest.raises(ProcessError, match="killed by signal 9"):
         run_all(die_in_the_middle, [0, 1], lambda _: time.sleep(1.5), 2)
 
 
+@pytest.mark.usefixtures("forked")
 def test_an_error_of_the_listener_leaves_no_process_behind() -> None:
     def listen(_: object) -> None:
         raise KeyboardInterrupt

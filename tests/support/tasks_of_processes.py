@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -14,6 +15,11 @@ Tell = Callable[[object], None]
 def square(task: int, tell: Tell) -> tuple[int, int]:
     tell(("begun", task))
     return task * task, os.getpid()
+
+
+def start_method(task: int, tell: Tell) -> str:
+    """How this process was started: its class says so."""
+    return str(multiprocessing.current_process()._start_method)  # type: ignore[attr-defined]
 
 
 def fail_at_two(task: int, tell: Tell) -> int:
