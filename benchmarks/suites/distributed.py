@@ -223,7 +223,7 @@ def _as_rank(options: argparse.Namespace) -> None:
         options.as_rank.write_text(json.dumps(everybodys), encoding="utf-8")
     dist.barrier()  # nobody leaves while another still talks
     dist.destroy_process_group()
-    # At once: while Python shuts down, a thread of Gloo that frees a tensor aborts the process (PyTorch 179291).
+    # At once: while Python shuts down, a thread of Gloo that frees a tensor may abort it (PyTorch 179291).
     sys.stderr.flush()
     os._exit(0)
 

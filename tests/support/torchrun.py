@@ -36,7 +36,7 @@ def of_all_ranks(mine: Any, group: Any = None) -> list[Any] | None:
 def write_and_leave(found: dict[str, Any], report: str) -> None:
     """The first rank writes the report; nobody leaves while another still talks.
 
-    At once: while Python shuts down, a thread of Gloo that frees a tensor aborts the process (PyTorch 179291).
+    At once: while Python shuts down, a thread of Gloo that frees a tensor may abort it (PyTorch 179291).
     """
     if dist.get_rank() == 0:
         torch.save(found, report)
