@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from . import dispatch
-from .backends.contract import MOST_BINS, HistogramProblem, Problem
+from .backends.contract import MOST_BINS, GradientRows, HistogramProblem, Problem
 from .backends.numerics import rows_not_finite
 
 NAMESPACE = "tcm_kernels"
 _FAR_OUT = 1e6  # similarities are in [-1, 1]; much wider limits may overflow the index of a bin
-_TENSORS = 5  # the first fields of a Problem: emb, labels, ref, ref_labels, margins
 
 _ARGUMENTS = (
     "Tensor emb, Tensor labels, Tensor? ref, Tensor? ref_labels, Tensor margins, "
@@ -37,7 +36,8 @@ torch.library.define(
 )
 torch.library.define(
     f"{NAMESPACE}::pair_sums_backward",
-    f"(Tensor grad_sums, Tensor residual, {_ARGUMENTS}) -> (Tensor grad_emb, Tensor grad_ref)",
+    "(Tensor grad_sums, Tensor residual, Tensor? emb, Tensor? ref, bool symmetric, str backend) "
+    "-> (Tensor grad_emb, Tensor grad_ref)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 torch.library.define(
@@ -57,8 +57,9 @@ def pair_sums(problem: Problem, backend: str) -> tuple[Tensor, Tensor]:
     Returns:
         sums [Σ+, Σ-] (2,) float64 and counts [n+, n-] (2,) int64, over ordered pairs.
     """
-    size = dispatch.module(backend).residual_bytes(problem)
-    sums, counts, _ = torch.ops.tcm_kernels.pair_sums(*problem, backend, size)
+    size = dispatch.module(backend).residual_bytes(problem.gradient_rows)
+    op = _transformable(torch.ops.tcm_kernels.pair_sums, _PairSums)
+    sums, counts, _ = op(*problem, backend, size)
     return sums, counts
 
 
@@ -82,7 +83,7 @@ def _pair_sums(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.impl(f"{NAMESPACE}::pair_sums_backward", "CompositeExplicitAutograd")
 def _pair_sums_backward(grad_sums: Tensor, residual: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     *fields, backend = arguments
-    return dispatch.module(backend).pair_sums_backward(Problem(*fields), grad_sums, residual)
+    return dispatch.module(backend).pair_sums_backward(GradientRows(*fields), grad_sums, residual)
 
 
 @torch.library.impl(f"{NAMESPACE}::pair_histogram", "CompositeExplicitAutograd")
@@ -128,12 +129,9 @@ def _pair_sums_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.library.register_fake(f"{NAMESPACE}::pair_sums_backward")
 def _pair_sums_backward_fake(grad_sums: Tensor, residual: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    *fields, _ = arguments
-    problem = Problem(*fields)
-    grad_emb = problem.emb.new_empty(problem.emb.shape if problem.need_grad_emb else 0)
-    if problem.ref is None or not problem.need_grad_ref:
-        return grad_emb, problem.emb.new_empty(0)
-    return grad_emb, problem.ref.new_empty(problem.ref.shape)
+    emb, ref, *_ = arguments
+    grad_emb, grad_ref = (grad_sums.new_empty(0) if x is None else x.new_empty(x.shape) for x in (emb, ref))
+    return grad_emb, grad_ref
 
 
 @torch.library.register_fake(f"{NAMESPACE}::pair_histogram")
@@ -150,26 +148,23 @@ def _pair_histogram_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *fields, backend, _ = inputs
-    problem = Problem(*fields)
+    rows = Problem(*fields).gradient_rows
     _, counts, residual = output
-    ctx.save_for_backward(*problem[:_TENSORS], residual)
-    ctx.settings, ctx.backend = problem[_TENSORS:], backend
+    ctx.save_for_backward(rows.emb, rows.ref, residual)
+    ctx.symmetric, ctx.backend = rows.symmetric, backend
     ctx.mark_non_differentiable(counts, residual)
     ctx.set_materialize_grads(False)  # else every backward would allocate zeros for the residual
 
 
 def _backward(ctx: Any, grad_sums: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    *tensors, residual = ctx.saved_tensors
-    problem = Problem(*tensors, *ctx.settings)
-    grad_emb = grad_ref = None
+    emb, ref, residual = ctx.saved_tensors
+    grads: dict[str, Tensor] = {}
     if grad_sums is not None:
-        grad_emb, grad_ref = torch.ops.tcm_kernels.pair_sums_backward(
-            grad_sums, residual, *problem, ctx.backend
-        )
-    wanted = {"emb": problem.need_grad_emb, "ref": problem.need_grad_ref}
-    grads = {"emb": grad_emb, "ref": grad_ref}
-    of_fields = (grads[name] if wanted.get(name) else None for name in Problem._fields)
-    return *of_fields, None, None  # none for backend and residual_bytes
+        op = _transformable(torch.ops.tcm_kernels.pair_sums_backward, _PairSumsBackward)
+        grad_emb, grad_ref = op(grad_sums, residual, emb, ref, ctx.symmetric, ctx.backend)
+        grads = {} if emb is None else {"emb": grad_emb}
+        grads |= {} if ref is None else {"ref": grad_ref}
+    return *map(grads.get, Problem._fields), None, None  # none for backend and residual_bytes
 
 
 def _no_second_derivative(ctx: Any, *_: Any) -> tuple[None, ...]:
@@ -184,6 +179,49 @@ def _no_vmap(*_: Any) -> Any:
         "tcm_kernels: torch.vmap over the TCM loss is not supported (one call already covers all pairs "
         "of a batch); loop over the batches instead"
     )
+
+
+# The ops as torch.func wants them: it does not take the derivatives that `register_autograd` has registered, but
+# those of an autograd.Function.
+
+
+class _PairSums(torch.autograd.Function):
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.tcm_kernels.pair_sums(*arguments)
+
+    setup_context = staticmethod(_save_for_backward)
+    backward = staticmethod(_backward)
+    vmap = staticmethod(_no_vmap)
+
+
+class _PairSumsBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        return torch.ops.tcm_kernels.pair_sums_backward(*arguments)
+
+    @staticmethod
+    def setup_context(*_: Any) -> None:
+        """Nothing is kept."""
+
+    backward = staticmethod(_no_second_derivative)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], grad_sums: Tensor, *others: Any) -> Any:
+        """For `jacrev`, which wants the gradients of several upstream ones."""
+        of_sums, *of_others = in_dims
+        if of_sums is None or any(dim is not None for dim in of_others):
+            _no_vmap()
+        apply: Any = _PairSumsBackward.apply
+        each = [apply(one, *others) for one in grad_sums.unbind(of_sums or 0)]
+        return tuple(map(torch.stack, zip(*each, strict=True))), (0, 0)
+
+
+def _transformable(op: Any, function: type[torch.autograd.Function]) -> Any:
+    """The op, or within a transform of torch.func what the transform can take a derivative of."""
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        return op
+    return function.apply
 
 
 torch.library.register_autograd(f"{NAMESPACE}::pair_sums", _backward, setup_context=_save_for_backward)

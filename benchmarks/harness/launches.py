@@ -126,8 +126,8 @@ def forward_and_backward(
     problem = problem_of(n, d, dtype, m, precision)
 
     def call() -> None:
-        _, _, residual = forward.pair_sums(problem, residual_bytes(problem))
-        backward.pair_sums_backward(problem, torch.ones(2, dtype=torch.float64), residual)
+        _, _, residual = forward.pair_sums(problem, residual_bytes(problem.gradient_rows))
+        backward.pair_sums_backward(problem.gradient_rows, torch.ones(2, dtype=torch.float64), residual)
 
     return call
 

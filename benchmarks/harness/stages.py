@@ -50,12 +50,12 @@ def call(work: Workload, backend: str) -> dict[str, float]:
     problem = Problem(
         work.emb, work.labels, work.ref, work.ref_labels, margins, None, True, False, precision="highest"
     )
-    size = module.residual_bytes(problem)
+    size = module.residual_bytes(problem.gradient_rows)
     stages = torch.zeros(len(module.STAGES), dtype=torch.float64)
     begin = time.perf_counter()
     _, counts, residual = module.pair_sums(problem, size, stage_seconds=stages)
     middle = time.perf_counter()
-    module.pair_sums_backward(problem, 1 / counts.clamp_min(1).double(), residual)
+    module.pair_sums_backward(problem.gradient_rows, 1 / counts.clamp_min(1).double(), residual)
     end = time.perf_counter()
     parts = dict(zip(module.STAGES, stages.tolist(), strict=True))
     return parts | {CALLING: middle - begin - sum(parts.values()), BACKWARD: end - middle}

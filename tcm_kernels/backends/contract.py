@@ -39,6 +39,31 @@ class Problem(NamedTuple):
     need_grad_ref: bool
     precision: str
 
+    @property
+    def gradient_rows(self) -> GradientRows:
+        """What its backward reads beside the residual."""
+        return GradientRows(
+            self.emb if self.need_grad_emb else None,
+            self.ref if self.need_grad_ref else None,
+            self.ref is None,
+        )
+
+
+class GradientRows(NamedTuple):
+    """The rows whose gradient is wanted: a backward reads nothing else but the residual.
+
+    Neither labels nor margins, nor rows without gradient, which may thus be overwritten after the forward.
+
+    Attributes:
+        emb: (N, D) embeddings as the user gave them; None where their gradient is not wanted.
+        ref: (M, D) reference set; None where there is none, or its gradient is not wanted.
+        symmetric: whether a row of emb is at both ends of each of its pairs, as in the self case.
+    """
+
+    emb: Tensor | None
+    ref: Tensor | None
+    symmetric: bool
+
 
 class PartnerSums(NamedTuple):
     """P and Q of one side, (N, D) each, contiguous, in the compute dtype; docs/design.md, section 1."""
@@ -98,14 +123,14 @@ class Machine(Protocol):
 class Backend(Machine, Protocol):
     """A module (or package) with these functions."""
 
-    def residual_bytes(self, problem: Problem) -> int:
+    def residual_bytes(self, rows: GradientRows) -> int:
         """Bytes of what the forward leaves for the backward; follows from shapes, never from data."""
 
     def pair_sums(self, problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
         """[Σ+, Σ-] float64, [n+, n-] int64 and the residual (residual_size,) uint8, fully written."""
 
     def pair_sums_backward(
-        self, problem: Problem, grad_sums: Tensor, residual: Tensor
+        self, rows: GradientRows, grad_sums: Tensor, residual: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Gradients of emb and ref in their dtypes; an empty tensor where not wanted."""
 
@@ -113,7 +138,7 @@ class Backend(Machine, Protocol):
     # first part or in zeros.
 
     def partner_sums(
-        self, problem: Problem, residual: Tensor
+        self, rows: GradientRows, residual: Tensor
     ) -> tuple[PartnerSums | None, PartnerSums | None]:
         """P and Q of emb and of ref in a residual; None where not wanted."""
 
@@ -126,7 +151,7 @@ class Backend(Machine, Protocol):
         finite the sums are NaN, and P and Q hold anything.
         """
 
-    def set_nan_flag(self, problem: Problem, residual: Tensor, nan_flag: Tensor) -> None:
+    def set_nan_flag(self, rows: GradientRows, residual: Tensor, nan_flag: Tensor) -> None:
         """Make the gradients of this residual NaN where `nan_flag`, 0-dim float64, is NaN; else it is 0."""
 
 

@@ -14,7 +14,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from .contract import HistogramProblem, PartnerSums, Problem
+from .contract import GradientRows, HistogramProblem, PartnerSums, Problem
 from .numerics import FLOAT_DTYPES, full_precision_matmul
 from .order import group_orders, most_groups, self_indices
 from .residual import partner_sums, residual_bytes, set_nan_flag
@@ -122,7 +122,8 @@ def pair_sums(
     If given, `stage_seconds` (5,) float64 receives the seconds that each of `STAGES` took.
     """
     residual = torch.empty(residual_size, dtype=torch.uint8)
-    sums, counts = _pair_sums(problem, *partner_sums(problem, residual), stage_seconds=stage_seconds)
+    partners = partner_sums(problem.gradient_rows, residual)
+    sums, counts = _pair_sums(problem, *partners, stage_seconds=stage_seconds)
     return sums, counts, residual
 
 
@@ -163,14 +164,14 @@ def _pair_sums(
     return sums, counts
 
 
-def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+def pair_sums_backward(rows: GradientRows, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    of_emb, of_ref = partner_sums(problem, residual)
-    ordered = 2 if problem.ref is None else 1  # in the self case a row is on both sides
+    of_emb, of_ref = partner_sums(rows, residual)
+    ordered = 2 if rows.symmetric else 1
 
-    def gradient(x: Tensor, sums: PartnerSums | None) -> Tensor:
-        if sums is None:
-            return x.new_empty(0)
+    def gradient(x: Tensor | None, sums: PartnerSums | None) -> Tensor:
+        if x is None or sums is None:
+            return grad_sums.new_empty(0)
         x = x.contiguous()
         grad = torch.empty_like(x)
         torch.ops.tcm_kernels._cpu_pair_sums_backward(
@@ -178,8 +179,7 @@ def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) ->
         )
         return grad
 
-    emb, ref = problem.emb, problem.ref
-    return gradient(emb, of_emb), gradient(emb if ref is None else ref, of_ref)
+    return gradient(rows.emb, of_emb), gradient(rows.ref, of_ref)
 
 
 def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .contract import HistogramProblem, PartnerSums, Problem
+from .contract import GradientRows, HistogramProblem, PartnerSums, Problem
 from .gpu import machine
 from .gpu.backward import gradients
 from .gpu.machine import on_device_of, why_no_gpu
@@ -83,7 +83,7 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
     """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`."""
     with on_device_of(problem.emb):
         residual = torch.zeros(residual_size, dtype=torch.uint8, device=problem.emb.device)
-        sums, counts = _pair_sums(problem, views_of(problem, residual))
+        sums, counts = _pair_sums(problem, views_of(problem.gradient_rows, residual))
     return sums, counts, residual
 
 
@@ -139,9 +139,9 @@ def _numbers(plan: Plan) -> tuple[bool, bool, int, int, int, int, list[int]]:
     )  # fmt: skip
 
 
-def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+def pair_sums_backward(rows: GradientRows, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    return gradients(problem, grad_sums, residual, _normalize_backward)
+    return gradients(rows, grad_sums, residual, _normalize_backward)
 
 
 def _normalize_backward(

@@ -15,33 +15,38 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .contract import PartnerSums, Problem
+from .contract import GradientRows, PartnerSums
 from .numerics import compute_dtype
 
 
-def residual_bytes(problem: Problem) -> int:
+def residual_bytes(rows: GradientRows) -> int:
     """Bytes of P and Q for every side whose gradient is wanted."""
-    rows = problem.emb.shape[0] if problem.need_grad_emb else 0
-    if problem.ref is not None and problem.need_grad_ref:
-        rows = rows + problem.ref.shape[0]
-    return 2 * rows * problem.emb.shape[1] * compute_dtype(problem.emb.dtype).itemsize
+    return sum(
+        2 * x.shape[0] * x.shape[1] * compute_dtype(x.dtype).itemsize
+        for x in (rows.emb, rows.ref)
+        if x is not None
+    )
 
 
-def partner_sums(problem: Problem, residual: Tensor) -> tuple[PartnerSums | None, PartnerSums | None]:
+def partner_sums(rows: GradientRows, residual: Tensor) -> tuple[PartnerSums | None, PartnerSums | None]:
     """P and Q of emb and of ref in a residual: see `contract.Backend`."""
-    emb, ref = problem.emb, problem.ref
-    values = residual.view(compute_dtype(emb.dtype))
-    split = 2 * emb.numel() if problem.need_grad_emb else 0
-    of_emb = PartnerSums(*values[:split].view(2, *emb.shape)) if problem.need_grad_emb else None
-    need_ref = ref is not None and problem.need_grad_ref
-    of_ref = PartnerSums(*values[split:].view(2, *ref.shape)) if ref is not None and need_ref else None
-    return of_emb, of_ref
+    at = 0
+
+    def take(x: Tensor | None) -> PartnerSums | None:
+        nonlocal at
+        if x is None:
+            return None
+        dtype = compute_dtype(x.dtype)
+        begin, at = at, at + 2 * x.numel() * dtype.itemsize
+        return PartnerSums(*residual[begin:at].view(dtype).view(2, *x.shape))
+
+    return take(rows.emb), take(rows.ref)
 
 
-def set_nan_flag(problem: Problem, residual: Tensor, nan_flag: Tensor) -> None:
+def set_nan_flag(rows: GradientRows, residual: Tensor, nan_flag: Tensor) -> None:
     """Make P and Q NaN where the flag is: see `contract.Backend`."""
     if residual.is_cpu and not nan_flag.isnan():
         return  # a flag in main memory can be asked, and spares a pass over P and Q
-    if residual.numel():
-        dtype = compute_dtype(problem.emb.dtype)
-        residual.view(dtype).add_(nan_flag.to(dtype))
+    for sums in partner_sums(rows, residual):
+        for x in sums or ():
+            x.add_(nan_flag.to(x.dtype))

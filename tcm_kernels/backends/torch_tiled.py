@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .contract import HistogramProblem, PartnerSums, Problem
+from .contract import GradientRows, HistogramProblem, PartnerSums, Problem
 from .numerics import FLOAT_DTYPES, compute_dtype, full_precision_matmul
 from .residual import partner_sums, residual_bytes, set_nan_flag
 
@@ -98,8 +98,8 @@ def _two_samples(tile: Tensor, i: int, j: int, self_offset: int | None, *, symme
 def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sums (2,) float64, counts (2,) int64 and residual: see `contract.Backend`."""
     residual = torch.zeros(residual_size, dtype=torch.uint8, device=problem.emb.device)
-    sums, counts = add_pair_sums(problem, *partner_sums(problem, residual))
-    set_nan_flag(problem, residual, sums.sum() * 0)
+    sums, counts = add_pair_sums(problem, *partner_sums(problem.gradient_rows, residual))
+    set_nan_flag(problem.gradient_rows, residual, sums.sum() * 0)
     return sums, counts, residual
 
 
@@ -156,21 +156,18 @@ def add_pair_sums(
     return penalties * ordered + nan_flag, total_counts * ordered
 
 
-def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+def pair_sums_backward(rows: GradientRows, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    emb, ref = problem.emb, problem.ref
-    of_emb, of_ref = partner_sums(problem, residual)
-    ordered = 2 if ref is None else 1  # in the self case (i, j) and (j, i) are both pairs
+    of_emb, of_ref = partner_sums(rows, residual)
+    ordered = 2 if rows.symmetric else 1  # in the self case (i, j) and (j, i) are both pairs
     weights = torch.stack((-ordered * grad_sums[0], ordered * grad_sums[1]))
-    return _normalize_backward(emb, of_emb, weights), _normalize_backward(
-        emb if ref is None else ref, of_ref, weights
-    )
+    return _normalize_backward(rows.emb, of_emb, weights), _normalize_backward(rows.ref, of_ref, weights)
 
 
-def _normalize_backward(x: Tensor, sums: PartnerSums | None, weights: Tensor) -> Tensor:
+def _normalize_backward(x: Tensor | None, sums: PartnerSums | None, weights: Tensor) -> Tensor:
     """Gradient of raw rows: g = w+ P + w- Q through the normalisation, (g - (g·x̂) x̂) / norm."""
-    if sums is None:
-        return x.new_empty(0)
+    if x is None or sums is None:
+        return weights.new_empty(0)
     grad = torch.empty_like(x, memory_format=torch.contiguous_format)
     tile = tile_rows(x.device.type)
     for i in range(0, x.shape[0], tile):

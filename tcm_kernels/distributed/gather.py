@@ -34,10 +34,8 @@ def pair_sums(backend: Backend, problem: Problem, rows: Sequence[int], ranks: Ra
         self_offset=begin_of(rows, ranks.own) if is_self else None,
         need_grad_ref=False,
     )
-    sums, counts, residual = backend.pair_sums(whole, backend.residual_bytes(whole))
-    # The backward needs none of the rows that came from others.
-    kept = problem._replace(ref=shard[:0], ref_labels=labels[:0])
-    return Outcome(sums, counts, kept, residual, 2 if is_self else 1)
+    sums, counts, residual = backend.pair_sums(whole, backend.residual_bytes(whole.gradient_rows))
+    return Outcome(sums, counts, whole.gradient_rows, residual, 2 if is_self else 1)
 
 
 def all_rows(shard: Tensor, rows: Sequence[int], ranks: Ranks) -> Tensor:

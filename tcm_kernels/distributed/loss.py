@@ -10,7 +10,7 @@ from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
 from .. import dispatch
-from ..backends.contract import Backend, Problem
+from ..backends.contract import Backend, GradientRows, Problem
 from ..functional import (
     check_settings,
     fp32_precision,
@@ -275,8 +275,8 @@ def _outcome(way: str, backend: Backend, problem: Problem, agreed: Agreement, ra
         return ring.pair_sums(backend, problem, rows, ranks)
     if way == "rows":
         return ring.pair_sums_of_rows(backend, problem, rows, ranks)
-    sums, counts, residual = backend.pair_sums(problem, backend.residual_bytes(problem))
-    return Outcome(sums, counts, problem, residual, 1)
+    sums, counts, residual = backend.pair_sums(problem, backend.residual_bytes(problem.gradient_rows))
+    return Outcome(sums, counts, problem.gradient_rows, residual, 1)
 
 
 class _WholeBatch(torch.autograd.Function):
@@ -300,9 +300,9 @@ class _WholeBatch(torch.autograd.Function):
         sums = total_of(of_ranks[:, :2].contiguous().view(torch.float64))
         counts = total_of(of_ranks[:, 2:])
         if problem.need_grad_emb:
-            backend.set_nan_flag(outcome.problem, outcome.residual, sums.sum() * 0)
+            backend.set_nan_flag(outcome.rows, outcome.residual, sums.sum() * 0)
             ctx.save_for_backward(emb, outcome.residual)
-            ctx.problem = outcome.problem._replace(emb=emb[:0], labels=problem.labels[:0])
+            ctx.symmetric = outcome.rows.symmetric
             ctx.backend, ctx.factor = backend, factor * outcome.ordered
         ctx.mark_non_differentiable(counts)
         ctx.set_materialize_grads(False)
@@ -314,8 +314,8 @@ class _WholeBatch(torch.autograd.Function):
         grad = None
         if grad_sums is not None:
             emb, residual = ctx.saved_tensors
-            problem = ctx.problem._replace(emb=emb)
-            grad, _ = ctx.backend.pair_sums_backward(problem, ctx.factor * grad_sums, residual)
+            rows = GradientRows(emb, None, ctx.symmetric)
+            grad, _ = ctx.backend.pair_sums_backward(rows, ctx.factor * grad_sums, residual)
         return grad, None, None, None, None, None, None
 
 

@@ -136,8 +136,8 @@ def pair_sums(backend: Backend, problem: Problem, rows: Sequence[int], ranks: Ra
     rooms = _rooms(shards, with_sums=needs_grad)
     visits = _visits(shards, rooms, half_way, ranks, with_sums=needs_grad)
     next(visits)
-    sums, counts, residual = backend.pair_sums(own, backend.residual_bytes(own))
-    partners, _ = backend.partner_sums(own, residual)
+    sums, counts, residual = backend.pair_sums(own, backend.residual_bytes(own.gradient_rows))
+    partners, _ = backend.partner_sums(own.gradient_rows, residual)
     for step, guest in enumerate(visits, start=1):
         assert guest is not None
         both_meet = 2 * step == ranks.size
@@ -158,7 +158,7 @@ def pair_sums(backend: Backend, problem: Problem, rows: Sequence[int], ranks: Ra
         _send_home(last, other.hold(ranks.own, len(shards.emb)).partners, half_way, ranks)
         for own_sums, found in zip(partners, other.partners, strict=True):
             own_sums.add_(found)
-    return Outcome(sums, counts, own, residual, 1)
+    return Outcome(sums, counts, own.gradient_rows, residual, 1)
 
 
 def _shares(own_rows: int, guest: Guest, ranks: Ranks) -> tuple[slice, slice]:
@@ -195,11 +195,11 @@ def pair_sums_of_rows(backend: Backend, problem: Problem, rows: Sequence[int], r
         own = problem._replace(ref=shards.emb, ref_labels=shards.labels, need_grad_ref=False)
     visits = _visits(shards, _rooms(shards, with_sums=False), ranks.size - 1, ranks, with_sums=False)
     next(visits)
-    sums, counts, residual = backend.pair_sums(own, backend.residual_bytes(own))
-    partners, _ = backend.partner_sums(own, residual)
+    sums, counts, residual = backend.pair_sums(own, backend.residual_bytes(own.gradient_rows))
+    partners, _ = backend.partner_sums(own.gradient_rows, residual)
     for guest in visits:
         assert guest is not None
         meeting = own._replace(ref=guest.emb, ref_labels=guest.labels, need_grad_ref=False)
         of_meeting, counts_of_meeting = backend.add_pair_sums(meeting, partners, None)
         sums, counts = sums + of_meeting, counts + counts_of_meeting
-    return Outcome(sums, counts, own, residual, 1)
+    return Outcome(sums, counts, own.gradient_rows, residual, 1)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..backends.contract import Problem
+from ..backends.contract import GradientRows
 
 
 class Outcome(NamedTuple):
@@ -15,13 +15,13 @@ class Outcome(NamedTuple):
     Attributes:
         sums: (2,) float64 over the ordered pairs that this rank has taken; all ranks' add up to the batch's.
         counts: (2,) int64, likewise.
-        problem: what the backward is asked, beside the residual: this rank's rows as `emb`.
+        rows: what the backward is asked, beside the residual: this rank's rows as `emb`.
         residual: all of P and Q of this rank's rows.
-        ordered: what the gradient of the sums is multiplied with, beside what the problem's backward does.
+        ordered: what the gradient of the sums is multiplied with, beside what the backward does with it.
     """
 
     sums: Tensor
     counts: Tensor
-    problem: Problem
+    rows: GradientRows
     residual: Tensor
     ordered: int

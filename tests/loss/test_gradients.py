@@ -129,6 +129,48 @@ def test_embeddings_changed_between_forward_and_backward_are_noticed(engine: Eng
             loss.backward()
 
 
+@pytest.mark.parametrize("relation", ["rectangular", "rectangular_with_self_offset"])
+def test_a_memory_bank_may_be_overwritten_before_the_backward(engine: Engine, relation: str) -> None:
+    """As MoCo does: its rows, all labels and margins, in their own memory."""
+    inputs = Case(relation=relation, n=20, extra=30, d=6).build(engine.device)
+    emb, labels, bank, bank_labels = inputs.tensors
+    assert bank is not None
+    bank, labels = bank.detach().clone(), labels.clone()
+    margin_plus, margin_minus = (torch.tensor(x, device=engine.device) for x in (0.9, 0.1))
+
+    def loss() -> torch.Tensor:
+        return tcm_kernels.fused_tcm_loss(
+            *(emb, labels, bank, bank_labels),
+            margin_plus=margin_plus,
+            margin_minus=margin_minus,
+            self_offset=inputs.self_offset,
+            backend=engine.backend,
+        )
+
+    (expected,) = torch.autograd.grad(loss(), emb)
+    later = loss()
+    for x in (bank, labels, bank_labels, margin_plus, margin_minus):
+        x.zero_()
+    (grad,) = torch.autograd.grad(later, emb)
+    assert torch.equal(grad, expected)
+
+
+@pytest.mark.parametrize(("of_emb", "of_bank"), [(True, False), (False, True), (True, True)])
+def test_rows_are_kept_for_the_backward_where_their_gradient_is_wanted(
+    of_emb: bool, of_bank: bool, engine: Engine
+) -> None:
+    inputs = Case(relation="rectangular", n=20, extra=30, d=6).build(engine.device)
+    emb, labels, bank, bank_labels = inputs.tensors
+    assert bank is not None
+    emb, bank = emb.detach().requires_grad_(of_emb), bank.detach().requires_grad_(of_bank)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        tcm_kernels.fused_tcm_loss(emb, labels, bank, bank_labels, backend=engine.backend)
+    rows = {x.data_ptr() for x in kept if x.dim() == 2}
+    assert rows == {x.data_ptr() for x in (emb, bank) if x.requires_grad}
+    assert not {labels.data_ptr(), bank_labels.data_ptr()} & {x.data_ptr() for x in kept}
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_grad_the_loss_is_the_same_and_carries_no_graph(engine: Engine, mode: Any) -> None:
     inputs = Case(n=130, d=16).build(engine.device)
@@ -153,6 +195,31 @@ def test_a_second_derivative_is_refused_by_name(engine: Engine) -> None:
     (grad,) = torch.autograd.grad(_loss_of(inputs, engine)(inputs.emb), inputs.emb, create_graph=True)
     with pytest.raises(RuntimeError, match=r"tcm_kernels.*second derivative"):
         grad.sum().backward()
+
+
+def test_torch_func_takes_the_gradient(engine: Engine) -> None:
+    inputs = Case(relation="rectangular", n=20, extra=10, d=6).build(engine.device)
+    emb, labels, ref, ref_labels = inputs.tensors
+    assert ref is not None
+
+    def loss(emb: torch.Tensor, ref: torch.Tensor) -> torch.Tensor:
+        return tcm_kernels.fused_tcm_loss(emb, labels, ref, ref_labels, backend=engine.backend)
+
+    expected = torch.autograd.grad(loss(emb, ref), (emb, ref))
+    emb, ref = emb.detach(), ref.detach()
+    grads, value = torch.func.grad_and_value(loss, argnums=(0, 1))(emb, ref)
+    assert torch.equal(value, loss(emb, ref))
+    for transformed in (grads, torch.func.jacrev(loss, argnums=(0, 1))(emb, ref)):
+        assert all(torch.equal(grad, right) for grad, right in zip(transformed, expected, strict=True))
+    (of_ref,) = torch.func.vjp(lambda ref: loss(emb, ref), ref)[1](torch.ones_like(value))
+    assert torch.equal(of_ref, expected[1])
+
+
+def test_torch_func_is_refused_a_second_derivative_by_name(engine: Engine) -> None:
+    inputs = Case(n=20, d=6).build(engine.device)
+    grad = torch.func.grad(_loss_of(inputs, engine))
+    with pytest.raises(RuntimeError, match=r"tcm_kernels.*second derivative"):
+        torch.func.grad(lambda emb: grad(emb).sum())(inputs.emb.detach())
 
 
 # torch builds its own forward-mode formulas with torch.jit.script, on first use.

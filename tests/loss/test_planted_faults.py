@@ -101,9 +101,11 @@ def _function(name: str, change: Callable[..., Any]) -> Plant:
     return plant
 
 
-def _normalize_backward_without_projection(_: Any, x: Tensor, sums: Tensor | None, weights: Tensor) -> Tensor:
-    if sums is None:
-        return x.new_empty(0)
+def _normalize_backward_without_projection(
+    _: Any, x: Tensor | None, sums: Tensor | None, weights: Tensor
+) -> Tensor:
+    if x is None or sums is None:
+        return weights.new_empty(0)
     g = weights[0] * sums[0].double() + weights[1] * sums[1].double()
     return (g / x.double().norm(dim=1, keepdim=True)).to(x.dtype)
 

@@ -14,7 +14,7 @@ from agreement import run
 from cases import Case, Inputs
 from coded_rows import SLACK, generator
 from engines import Engine
-from op_arguments import pair_sums_arguments, residual_size
+from op_arguments import backward_arguments, pair_sums_arguments, residual_size
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import normalize
@@ -30,7 +30,8 @@ def assert_both_ops_pass_opcheck(engine: Engine, relation: str) -> None:
     arguments = tuple(x.detach() if isinstance(x, Tensor) else x for x in arguments)
     sums, _, residual = torch.ops.tcm_kernels.pair_sums(*arguments, size)
     torch.library.opcheck(
-        torch.ops.tcm_kernels.pair_sums_backward.default, (torch.ones_like(sums), residual, *arguments)
+        torch.ops.tcm_kernels.pair_sums_backward.default,
+        (torch.ones_like(sums), residual, *backward_arguments(arguments)),
     )
 
 

@@ -18,8 +18,8 @@ def run_in_parts(engine: Engine, inputs: Inputs, cut: int) -> Result:
     emb, labels = inputs.emb.detach(), inputs.labels
     margins = emb.new_tensor([inputs.margin_plus, inputs.margin_minus], dtype=torch.float64)
     whole = Problem(emb, labels, None, None, margins, None, True, False, "highest")
-    residual = torch.zeros(backend.residual_bytes(whole), dtype=torch.uint8, device=emb.device)
-    partners, _ = backend.partner_sums(whole, residual)
+    residual = torch.zeros(backend.residual_bytes(whole.gradient_rows), dtype=torch.uint8, device=emb.device)
+    partners, _ = backend.partner_sums(whole.gradient_rows, residual)
     before, after = slice(None, cut), slice(cut, None)
     parts = [(before, None, 1), (after, None, 1), (before, after, 2)]
     sums, counts = margins * 0, torch.zeros(2, dtype=torch.int64, device=emb.device)
@@ -32,13 +32,13 @@ def run_in_parts(engine: Engine, inputs: Inputs, cut: int) -> Result:
         of_rows = PartnerSums(*(x[rows] for x in partners))
         of_part, counts_of_part = backend.add_pair_sums(problem, of_rows, of_columns)
         sums, counts = sums + weight * of_part, counts + weight * counts_of_part
-    backend.set_nan_flag(whole, residual, sums.sum() * 0)
+    backend.set_nan_flag(whole.gradient_rows, residual, sums.sum() * 0)
 
     weights = torch.tensor([inputs.lambda_plus, inputs.lambda_minus], dtype=torch.float64, device=emb.device)
     weights = weights / counts.clamp_min(1)
     loss = (weights * sums).sum().to(torch.float64 if emb.dtype == torch.float64 else torch.float32)
     upstream = upstream_for(emb.dtype)
-    grad, _ = backend.pair_sums_backward(whole, upstream * weights, residual)
+    grad, _ = backend.pair_sums_backward(whole.gradient_rows, upstream * weights, residual)
     stats = PairStats.of(sums, counts, labels, None, None)
     row_rounding = ROW_ROUNDING.get(engine.backend, {}).get(emb.dtype, 0.0)
     return Result(loss, stats, grad, None, upstream, row_rounding)

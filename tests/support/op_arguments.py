@@ -35,4 +35,9 @@ def pair_sums_arguments(
 
 
 def residual_size(engine: Engine, arguments: tuple[Any, ...]) -> int:
-    return dispatch.module(engine.backend).residual_bytes(Problem(*arguments[:-1]))
+    return dispatch.module(engine.backend).residual_bytes(Problem(*arguments[:-1]).gradient_rows)
+
+
+def backward_arguments(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Those of `pair_sums_backward` after the residual, from those of `pair_sums`."""
+    return (*Problem(*arguments[:-1]).gradient_rows, arguments[-1])

@@ -52,14 +52,15 @@ def counted(n: int, d: int) -> tuple[int, list[str], int]:
     from tcm_kernels.backends.triton import backward, forward, residual_bytes  # noqa: PLC0415
 
     problem = problem_of(n, d, torch.bfloat16)
-    size = residual_bytes(problem)
+    rows = problem.gradient_rows
+    size = residual_bytes(rows)
     residual = torch.zeros(size, dtype=torch.uint8)
     grad_sums = torch.ones(2, dtype=torch.float64)
     with Counted() as of_torch:
         launches = recorded(lambda: forward.pair_sums(problem, size))
     in_forward = list(of_torch.ops)
     with Counted() as of_torch:
-        in_backward = recorded(lambda: backward.pair_sums_backward(problem, grad_sums, residual))
+        in_backward = recorded(lambda: backward.pair_sums_backward(rows, grad_sums, residual))
     return len(launches), in_forward, len(in_backward) + len(of_torch.ops)
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..contract import PartnerSums, Problem
+from ..contract import GradientRows, PartnerSums
 from .machine import on_device_of
 from .residual import views_of
 
@@ -22,20 +22,19 @@ class NormalizeBackward(Protocol):
 
 
 def gradients(
-    problem: Problem, grad_sums: Tensor, residual: Tensor, kernel: NormalizeBackward
+    rows: GradientRows, grad_sums: Tensor, residual: Tensor, kernel: NormalizeBackward
 ) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    emb, ref = problem.emb, problem.ref
-    of_emb, of_ref, nan_flag, _ = views_of(problem, residual)
-    ordered = 2 if ref is None else 1
+    of_emb, of_ref, nan_flag, _ = views_of(rows, residual)
+    ordered = 2 if rows.symmetric else 1
 
-    def gradient(x: Tensor, sums: PartnerSums | None) -> Tensor:
-        if sums is None:
-            return x.new_empty(0)
+    def gradient(x: Tensor | None, sums: PartnerSums | None) -> Tensor:
+        if x is None or sums is None:
+            return grad_sums.new_empty(0)
         x = x.contiguous()
         grad = torch.empty_like(x)
         kernel(x, sums, nan_flag, grad_sums.contiguous(), ordered, grad)
         return grad
 
-    with on_device_of(emb):
-        return gradient(emb, of_emb), gradient(emb if ref is None else ref, of_ref)
+    with on_device_of(residual):
+        return gradient(rows.emb, of_emb), gradient(rows.ref, of_ref)

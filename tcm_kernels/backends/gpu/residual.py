@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..contract import PartnerSums, Problem
+from ..contract import GradientRows, PartnerSums
 
 ALIGNMENT = 16
 
@@ -38,19 +38,14 @@ def _bytes_of(x: Tensor) -> int:
     return (4 * x.shape[0] * x.shape[1] + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 
-def residual_bytes(problem: Problem) -> int:
+def residual_bytes(rows: GradientRows) -> int:
     """Bytes of the residual; follows from shapes."""
-    size = ALIGNMENT
-    if problem.need_grad_emb:
-        size = size + 2 * _bytes_of(problem.emb)
-    if problem.ref is not None and problem.need_grad_ref:
-        size = size + 2 * _bytes_of(problem.ref)
-    return size
+    return ALIGNMENT + sum(2 * _bytes_of(x) for x in (rows.emb, rows.ref) if x is not None)
 
 
-def views_of(problem: Problem, residual: Tensor) -> Outputs:
+def views_of(rows: GradientRows, residual: Tensor) -> Outputs:
     """The parts of a residual."""
-    return Outputs(*partner_sums(problem, residual), _nan_flag_of(residual), counter_of(residual))
+    return Outputs(*partner_sums(rows, residual), _nan_flag_of(residual), counter_of(residual))
 
 
 def outputs_beside(x: Tensor, of_emb: PartnerSums | None, of_ref: PartnerSums | None) -> Outputs:
@@ -59,7 +54,7 @@ def outputs_beside(x: Tensor, of_emb: PartnerSums | None, of_ref: PartnerSums | 
     return Outputs(of_emb, of_ref, _nan_flag_of(head), counter_of(head))
 
 
-def partner_sums(problem: Problem, residual: Tensor) -> tuple[PartnerSums | None, PartnerSums | None]:
+def partner_sums(rows: GradientRows, residual: Tensor) -> tuple[PartnerSums | None, PartnerSums | None]:
     """P and Q of emb and of ref in a residual: see `contract.Backend`."""
     at = ALIGNMENT
 
@@ -68,13 +63,11 @@ def partner_sums(problem: Problem, residual: Tensor) -> tuple[PartnerSums | None
         begin, at = at, at + _bytes_of(x)
         return residual[begin : begin + 4 * x.numel()].view(torch.float32).view(x.shape)
 
-    emb, ref = problem.emb, problem.ref
-    of_emb = PartnerSums(take(emb), take(emb)) if problem.need_grad_emb else None
-    of_ref = PartnerSums(take(ref), take(ref)) if ref is not None and problem.need_grad_ref else None
+    of_emb, of_ref = (None if x is None else PartnerSums(take(x), take(x)) for x in (rows.emb, rows.ref))
     return of_emb, of_ref
 
 
-def set_nan_flag(problem: Problem, residual: Tensor, nan_flag: Tensor) -> None:
+def set_nan_flag(rows: GradientRows, residual: Tensor, nan_flag: Tensor) -> None:
     """Set the residual's flag: see `contract.Backend`."""
     _nan_flag_of(residual).copy_(nan_flag)
 

@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..contract import PartnerSums, Problem
+from ..contract import GradientRows, PartnerSums, Problem
 from ..gpu import machine
 from ..gpu.machine import why_no_gpu
 from ..gpu.residual import partner_sums, residual_bytes, set_nan_flag
@@ -67,6 +67,6 @@ def add_pair_sums(
     return _forward().add_pair_sums(problem, of_emb, of_ref)
 
 
-def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+def pair_sums_backward(rows: GradientRows, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    return _backward().pair_sums_backward(problem, grad_sums, residual)
+    return _backward().pair_sums_backward(rows, grad_sums, residual)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..contract import PartnerSums, Problem
+from ..contract import GradientRows, PartnerSums
 from ..gpu.backward import gradients
 from .configs import rows_and_warps
 from .rules import NORM_FLOOR, norms
@@ -45,9 +45,9 @@ def normalize_backward_kernel(
     tl.store(grad_ptr + at, grad.to(grad_ptr.dtype.element_ty), mask=mask)
 
 
-def pair_sums_backward(problem: Problem, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+def pair_sums_backward(rows: GradientRows, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of emb and ref, empty where not wanted: see `contract.Backend`."""
-    return gradients(problem, grad_sums, residual, _normalize_backward)
+    return gradients(rows, grad_sums, residual, _normalize_backward)
 
 
 def _normalize_backward(

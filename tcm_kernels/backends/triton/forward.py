@@ -257,8 +257,8 @@ def _seconds(x: Tensor, precision: str, kernel: str, row: Configs) -> float:
     labels = torch.arange(rows, device=x.device)
     margins = emb.new_tensor([1.0, 0.9 if kernel == "sweep" else 0.0], dtype=torch.float64)
     problem = Problem(emb, labels, None, None, margins, None, True, False, precision)
-    residual = torch.zeros(residual_bytes(problem), dtype=torch.uint8, device=x.device)
-    outputs = views_of(problem, residual)
+    residual = torch.zeros(residual_bytes(problem.gradient_rows), dtype=torch.uint8, device=x.device)
+    outputs = views_of(problem.gradient_rows, residual)
     milliseconds = triton.testing.do_bench(lambda: Forward(problem, outputs, row).run(), return_mode="median")
     return float(milliseconds) / 1e3
 
@@ -275,7 +275,7 @@ def pair_sums(problem: Problem, residual_size: int) -> tuple[Tensor, Tensor, Ten
     emb = problem.emb
     with on_device_of(emb):
         residual = torch.zeros(residual_size, dtype=torch.uint8, device=emb.device)
-        sums, counts = _pair_sums(problem, views_of(problem, residual))
+        sums, counts = _pair_sums(problem, views_of(problem.gradient_rows, residual))
     return sums, counts, residual
 
 

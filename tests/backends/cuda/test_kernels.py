@@ -148,11 +148,11 @@ def test_the_backward_of_one_gpu_backend_reads_what_the_forward_of_the_other_has
             emb, labels, ref, ref_labels, margins, inputs.self_offset, True, not is_self, "highest"
         )
         forward, backward = (dispatch.module(name) for name in backends)
-        size = forward.residual_bytes(problem)
-        assert size == backward.residual_bytes(problem)
+        size = forward.residual_bytes(problem.gradient_rows)
+        assert size == backward.residual_bytes(problem.gradient_rows)
         sums, _, residual = forward.pair_sums(problem, size)
-        found = backward.pair_sums_backward(problem, torch.ones_like(sums), residual)
-        expected = forward.pair_sums_backward(problem, torch.ones_like(sums), residual)
+        found = backward.pair_sums_backward(problem.gradient_rows, torch.ones_like(sums), residual)
+        expected = forward.pair_sums_backward(problem.gradient_rows, torch.ones_like(sums), residual)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 

@@ -45,7 +45,7 @@ def test_a_forward_takes_a_dozen_launches_and_thirteen_more_in_three_super_tiles
     monkeypatch.setenv("TCM_KERNELS_GPU_SCREENING", "int8")
     monkeypatch.setenv("TCM_KERNELS_GPU_POOL_MIB", str(pool_mib))
     problem = problem_of(300)
-    size = cuda.residual_bytes(problem)
+    size = cuda.residual_bytes(problem.gradient_rows)
     launches, ops = launches_of(lambda: cuda.pair_sums(problem, size))
     assert launches >= 5 + 5 * super_tiles, "the emulator has not counted"
     assert launches + len(ops) <= most, f"{launches} launches beside {ops}"
@@ -54,6 +54,8 @@ def test_a_forward_takes_a_dozen_launches_and_thirteen_more_in_three_super_tiles
 def test_a_backward_is_one_launch_for_each_side() -> None:
     for relation, sides in (("self", 1), ("rectangular", 2)):
         problem = problem_of(40, relation)
-        sums, _, residual = cuda.pair_sums(problem, cuda.residual_bytes(problem))
-        launches, ops = launches_of(lambda: cuda.pair_sums_backward(problem, torch.ones_like(sums), residual))  # noqa: B023
+        sums, _, residual = cuda.pair_sums(problem, cuda.residual_bytes(problem.gradient_rows))
+        launches, ops = launches_of(
+            lambda: cuda.pair_sums_backward(problem.gradient_rows, torch.ones_like(sums), residual)  # noqa: B023
+        )
         assert launches + len([op for op in ops if op != "aten.ones_like"]) == sides
