@@ -181,8 +181,8 @@ def _no_vmap(*_: Any) -> Any:
     )
 
 
-# The ops as torch.func wants them: it does not take the derivatives that `register_autograd` has registered, but
-# those of an autograd.Function.
+# The ops as torch.func wants them: of derivatives it takes those of an autograd.Function, and not what
+# `register_autograd` has registered.
 
 
 class _PairSums(torch.autograd.Function):

@@ -110,6 +110,11 @@ def _normalize_backward_without_projection(
     return (g / x.double().norm(dim=1, keepdim=True)).to(x.dtype)
 
 
+def _normalize_backward_without_division(right: Any, x: Tensor | None, *rest: Any) -> Tensor:
+    grad: Tensor = right(x, *rest)
+    return grad if x is None else grad * x.norm(dim=1, keepdim=True)
+
+
 def _without_last_row(x: Tensor) -> Tensor:
     x = x.clone()
     x[-1:] = 0
@@ -195,9 +200,7 @@ FAULTS: dict[str, tuple[Plant, Case | Callable[[], Inputs]]] = {
         SELF,
     ),
     "the gradient is not divided by the norm": (
-        _function(
-            "_normalize_backward", lambda right, x, *rest: right(x, *rest) * x.norm(dim=1, keepdim=True)
-        ),
+        _function("_normalize_backward", _normalize_backward_without_division),
         SELF,
     ),
     "pulls push": (

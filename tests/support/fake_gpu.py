@@ -102,14 +102,15 @@ class Graphs:
         from torch._dynamo.backends.common import aot_autograd  # noqa: PLC0415
 
         self.compiled = 0
-        self.calls: list[tuple[str, str, str]] = []  # op, precision and backend that stand in the graphs
+        self.calls: list[
+            tuple[str, ...]
+        ] = []  # ops in the graphs, with precision of the forward, and backend
 
         def kept(graph: Any, _: Any) -> Any:
             for node in graph.graph.nodes:
                 name = str(node.target)
                 if name.startswith("tcm_kernels."):
-                    precision, backend = (x for x in node.args if isinstance(x, str))
-                    self.calls.append((name.split(".")[1], precision, backend))
+                    self.calls.append((name.split(".")[1], *(x for x in node.args if isinstance(x, str))))
             return make_boxed_func(graph.forward)
 
         self._compile = aot_autograd(fw_compiler=kept, bw_compiler=kept)
