@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
-from .backends import cpu, cuda, torch_tiled, triton
-from .backends.contract import Backend, HistogramBackend
+from .backends import cpu, cuda, torch_pairs, torch_tiled, triton
+from .backends.contract import Backend, HistogramBackend, PairListBackend
 
 _TABLE: dict[str, Backend] = {
     "cpu": cpu,
@@ -23,11 +23,16 @@ _TABLE: dict[str, Backend] = {
 
 _HISTOGRAMS: dict[str, HistogramBackend] = {"cpu": cpu, "cuda": cuda, "torch": torch_tiled}
 
+_PAIR_LISTS: dict[str, PairListBackend] = {"cpu": cpu, "torch": torch_pairs}
+
 BACKENDS = tuple(_TABLE)
 """Names of all backends, in order of preference, whether or not they can run here."""
 
 HISTOGRAM_BACKENDS = tuple(_HISTOGRAMS)
 """Names of the backends that count similarities, in order of preference."""
+
+PAIR_LIST_BACKENDS = tuple(_PAIR_LISTS)
+"""Names of the backends that take pairs one by one, in order of preference."""
 
 
 def module(name: str) -> Backend:
@@ -38,6 +43,11 @@ def module(name: str) -> Backend:
 def histogram_module(name: str) -> HistogramBackend:
     """The backend called `name`, one of HISTOGRAM_BACKENDS, as a `contract.HistogramBackend`."""
     return _HISTOGRAMS[name]
+
+
+def pair_list_module(name: str) -> PairListBackend:
+    """The backend called `name`, one of PAIR_LIST_BACKENDS, as a `contract.PairListBackend`."""
+    return _PAIR_LISTS[name]
 
 
 def why_not_here(name: str) -> str | None:

@@ -11,22 +11,23 @@ scales the gradient, and so that the sums of several processes can be added befo
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from collections.abc import Sequence
+from typing import Literal, cast, overload
 
 import torch
 from torch import Tensor
 
 from . import dispatch, ops
-from .backends.contract import Problem
+from .backends.contract import PairList, Problem
 from .backends.gpu.machine import constant_in_graphs
 from .stats import PairStats, mean_violation
-from .validation import check_inputs, check_lambda, check_margin
+from .validation import check_inputs, check_lambda, check_listed, check_margin
 
 
 @overload
 def fused_tcm_loss(
     emb: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     ref_emb: Tensor | None = ...,
     ref_labels: Tensor | None = ...,
     *,
@@ -35,6 +36,7 @@ def fused_tcm_loss(
     lambda_plus: float = ...,
     lambda_minus: float = ...,
     self_offset: int | None = ...,
+    pairs: Sequence[Tensor] | None = ...,
     backend: str = ...,
     return_stats: Literal[False] = ...,
 ) -> Tensor: ...
@@ -43,7 +45,7 @@ def fused_tcm_loss(
 @overload
 def fused_tcm_loss(
     emb: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     ref_emb: Tensor | None = ...,
     ref_labels: Tensor | None = ...,
     *,
@@ -52,6 +54,7 @@ def fused_tcm_loss(
     lambda_plus: float = ...,
     lambda_minus: float = ...,
     self_offset: int | None = ...,
+    pairs: Sequence[Tensor] | None = ...,
     backend: str = ...,
     return_stats: Literal[True],
 ) -> tuple[Tensor, PairStats]: ...
@@ -59,7 +62,7 @@ def fused_tcm_loss(
 
 def fused_tcm_loss(
     emb: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     ref_emb: Tensor | None = None,
     ref_labels: Tensor | None = None,
     *,
@@ -68,6 +71,7 @@ def fused_tcm_loss(
     lambda_plus: float = 1.0,
     lambda_minus: float = 1.0,
     self_offset: int | None = None,
+    pairs: Sequence[Tensor] | None = None,
     backend: str = "auto",
     return_stats: bool = False,
 ) -> Tensor | tuple[Tensor, PairStats]:
@@ -81,7 +85,7 @@ def fused_tcm_loss(
     Args:
         emb: (N, D) embeddings, float32, float64, float16 or bfloat16, of any length: the loss
             normalises them itself, in float32 or better.
-        labels: (N,) class of each row, any integer dtype, on the device of emb.
+        labels: (N,) class of each row, any integer dtype, on the device of emb. May be None with pairs.
         ref_emb: (M, D) reference set (a memory bank, a gallery): pairs are then the N x M pairs between
             the two, and gradients flow to both. None, or emb itself, for the pairs within the batch.
         ref_labels: (M,) class of each reference row.
@@ -92,8 +96,14 @@ def fused_tcm_loss(
         lambda_minus: weight of the negative term, at least 0.
         self_offset: with a reference set that holds the batch itself: row i of emb is the same sample
             as row i + self_offset of ref_emb, and that pair is left out.
+        pairs: pairs that a miner has chosen, in place of all pairs: (a, p, b, n) for the positives
+            (a[k], p[k]) and the negatives (b[k], n[k]), each of which counts as often as it is listed; or
+            triplets (a, p, n), of which each pair counts once, however many triplets have it. Vectors of
+            integers on the device of emb: a and b name rows of emb, p and n rows of ref_emb, or of emb
+            without one. Labels are then not read. On a GPU, where reading the list would wait for it, a
+            number that names no row makes the loss NaN.
         backend: "auto" for the first backend, in dispatch's order, that takes the input, or a name from
-            `available_backends()`.
+            `available_backends()`; with pairs from `dispatch.PAIR_LIST_BACKENDS`.
         return_stats: also return a `PairStats` with sums and counts, as tensors.
 
     Returns:
@@ -107,29 +117,46 @@ def fused_tcm_loss(
         RuntimeError: the backend asked for, or for "auto" each of them, cannot run this input, or
             forward-mode differentiation is asked for; the message says which and why.
     """
-    check_inputs(emb, labels, ref_emb, ref_labels, self_offset)
+    if pairs is None:
+        check_inputs(emb, labels, ref_emb, ref_labels, self_offset)
+    else:
+        check_listed(emb, labels, ref_emb, ref_labels, self_offset, pairs)
     check_settings(emb, margin_plus, margin_minus, lambda_plus, lambda_minus)
     if ref_emb is emb:
         ref_emb = ref_labels = None
     refuse_forward_mode(emb, ref_emb)
 
-    wants_grad = torch.is_grad_enabled()
-    problem = Problem(
-        emb,
-        labels,
-        ref_emb,
-        ref_labels,
-        margins_of(emb, margin_plus, margin_minus),
-        self_offset,
-        need_grad_emb=wants_grad and emb.requires_grad,
-        need_grad_ref=wants_grad and ref_emb is not None and ref_emb.requires_grad,
-        precision=fp32_precision(emb),
-    )
-    sums, counts = ops.pair_sums(problem, dispatch.choose(backend, emb.device.type, emb.dtype))
+    margins = margins_of(emb, margin_plus, margin_minus)
+    if pairs is None:
+        given = (emb, cast(Tensor, labels), ref_emb, ref_labels, margins, self_offset)
+        sums, counts = ops.pair_sums(
+            Problem(*given, *_wanted(emb, ref_emb), precision=fp32_precision(emb)),
+            dispatch.choose(backend, emb.device.type, emb.dtype),
+        )
+    else:
+        sums, counts, listed = ops.pair_list_sums(
+            PairList(emb, ref_emb, margins, *_as_pairs(pairs), len(pairs) == 3, *_wanted(emb, ref_emb)),
+            dispatch.choose(backend, emb.device.type, emb.dtype, dispatch.PAIR_LIST_BACKENDS),
+        )
     loss = loss_of(sums, counts, lambda_plus, lambda_minus, emb.dtype)
     if not return_stats:
         return loss
-    return loss, PairStats.of(sums, counts, labels, ref_labels, self_offset)
+    if pairs is not None:
+        return loss, PairStats.of_listed(sums, counts, listed)
+    return loss, PairStats.of(sums, counts, cast(Tensor, labels), ref_labels, self_offset)
+
+
+def _wanted(emb: Tensor, ref_emb: Tensor | None) -> tuple[bool, bool]:
+    """Whether the gradients of emb and of the reference set will be asked for."""
+    wants_grad = torch.is_grad_enabled()
+    return wants_grad and emb.requires_grad, wants_grad and ref_emb is not None and ref_emb.requires_grad
+
+
+def _as_pairs(pairs: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Positive anchors and partners, negative anchors and partners, as int64."""
+    anchors, positives, *others = (index.to(torch.int64) for index in pairs)
+    negative_anchors, negatives = others if len(others) == 2 else (anchors, *others)
+    return anchors, positives, negative_anchors, negatives
 
 
 def check_settings(

@@ -1,6 +1,7 @@
 """The operations: schema, fake and autograd, once for all backends.
 
     pair_sums           embeddings and labels -> penalty sums, hard-pair counts, residual
+    pair_list_sums      the same over listed pairs
     pair_sums_backward  residual and the gradient of the sums -> gradients of the embeddings
     pair_histogram      embeddings, labels and groups -> counts of similarities, by group and bin
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import dispatch
-from .backends.contract import MOST_BINS, GradientRows, HistogramProblem, Problem
+from .backends.contract import MOST_BINS, GradientRows, HistogramProblem, PairList, Problem
 from .backends.numerics import rows_not_finite
 
 NAMESPACE = "tcm_kernels"
@@ -32,6 +33,14 @@ _ARGUMENTS = (
 torch.library.define(
     f"{NAMESPACE}::pair_sums",
     f"({_ARGUMENTS}, SymInt residual_bytes) -> (Tensor sums, Tensor counts, Tensor residual)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+torch.library.define(
+    f"{NAMESPACE}::pair_list_sums",
+    "(Tensor emb, Tensor? ref, Tensor margins, Tensor positive_anchors, Tensor positive_partners, "
+    "Tensor negative_anchors, Tensor negative_partners, bool deduplicate, bool need_grad_emb, "
+    "bool need_grad_ref, str backend, SymInt residual_bytes) "
+    "-> (Tensor sums, Tensor counts, Tensor listed, Tensor residual)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 torch.library.define(
@@ -63,6 +72,23 @@ def pair_sums(problem: Problem, backend: str) -> tuple[Tensor, Tensor]:
     return sums, counts
 
 
+def pair_list_sums(problem: PairList, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Penalty sums and counts over listed pairs, differentiable in emb and ref.
+
+    `backend` is a name from `dispatch.PAIR_LIST_BACKENDS` that can run this input.
+
+    Returns:
+        sums [Σ+, Σ-] (2,) float64, counts [n+, n-] and numbers of listed pairs, (2,) int64 each.
+
+    Raises:
+        ValueError: on a CPU, for a pair that names no row; on a GPU the sums are NaN.
+    """
+    size = dispatch.pair_list_module(backend).residual_bytes(problem.gradient_rows)
+    op = _transformable(torch.ops.tcm_kernels.pair_list_sums, _PairListSums)
+    sums, counts, listed, _ = op(*problem, backend, size)
+    return sums, counts, listed
+
+
 def pair_histogram(problem: HistogramProblem, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     """Counts of similarities, see `contract.HistogramBackend`; no derivative.
 
@@ -78,6 +104,30 @@ def pair_histogram(problem: HistogramProblem, backend: str) -> tuple[Tensor, Ten
 def _pair_sums(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *fields, backend, residual_bytes = arguments
     return dispatch.module(backend).pair_sums(Problem(*fields), residual_bytes)
+
+
+@torch.library.impl(f"{NAMESPACE}::pair_list_sums", "CompositeExplicitAutograd")
+def _pair_list_sums(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *fields, backend, residual_bytes = arguments
+    problem = PairList(*fields)
+    if problem.emb.is_cpu:
+        _check_pairs(problem)
+    return dispatch.pair_list_module(backend).pair_list_sums(problem, residual_bytes)
+
+
+def _check_pairs(problem: PairList) -> None:
+    """Raise ValueError for a pair that names no row."""
+    rows = len(problem.emb)
+    columns, of = (rows, "emb") if problem.ref is None else (len(problem.ref), "ref_emb")
+    names = ("positive anchors", "positive partners", "negative anchors", "negative partners")
+    sizes = ((rows, "emb"), (columns, of), (rows, "emb"), (columns, of))
+    for name, index, (size, side) in zip(names, problem.positives + problem.negatives, sizes, strict=True):
+        if not index.numel():
+            continue
+        least, most = map(int, index.aminmax())
+        if least < 0 or most >= size:
+            wrong = least if least < 0 else most
+            raise ValueError(f"pairs: got {wrong} among the {name}, expected rows of {side}, 0 to {size - 1}")
 
 
 @torch.library.impl(f"{NAMESPACE}::pair_sums_backward", "CompositeExplicitAutograd")
@@ -127,6 +177,18 @@ def _pair_sums_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+@torch.library.register_fake(f"{NAMESPACE}::pair_list_sums")
+def _pair_list_sums_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *fields, _, residual_bytes = arguments
+    emb = PairList(*fields).emb
+    return (
+        emb.new_empty(2, dtype=torch.float64),
+        emb.new_empty(2, dtype=torch.int64),
+        emb.new_empty(2, dtype=torch.int64),
+        emb.new_empty(residual_bytes, dtype=torch.uint8),
+    )
+
+
 @torch.library.register_fake(f"{NAMESPACE}::pair_sums_backward")
 def _pair_sums_backward_fake(grad_sums: Tensor, residual: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     emb, ref, *_ = arguments
@@ -147,12 +209,22 @@ def _pair_histogram_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _keep(ctx, Problem, inputs, output)
+
+
+def _save_pairs_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _keep(ctx, PairList, inputs, output)
+
+
+def _keep(
+    ctx: Any, kind: type[Problem | PairList], inputs: tuple[Any, ...], output: tuple[Tensor, ...]
+) -> None:
     *fields, backend, _ = inputs
-    rows = Problem(*fields).gradient_rows
-    _, counts, residual = output
+    rows = kind(*fields).gradient_rows
+    _, *counts, residual = output
     ctx.save_for_backward(rows.emb, rows.ref, residual)
-    ctx.symmetric, ctx.backend = rows.symmetric, backend
-    ctx.mark_non_differentiable(counts, residual)
+    ctx.symmetric, ctx.backend, ctx.names = rows.symmetric, backend, kind._fields
+    ctx.mark_non_differentiable(*counts, residual)
     ctx.set_materialize_grads(False)  # else every backward would allocate zeros for the residual
 
 
@@ -164,7 +236,7 @@ def _backward(ctx: Any, grad_sums: Tensor | None, *_: Any) -> tuple[Tensor | Non
         grad_emb, grad_ref = op(grad_sums, residual, emb, ref, ctx.symmetric, ctx.backend)
         grads = {} if emb is None else {"emb": grad_emb}
         grads |= {} if ref is None else {"ref": grad_ref}
-    return *map(grads.get, Problem._fields), None, None  # none for backend and residual_bytes
+    return *map(grads.get, ctx.names), None, None  # none for backend and residual_bytes
 
 
 def _no_second_derivative(ctx: Any, *_: Any) -> tuple[None, ...]:
@@ -191,6 +263,16 @@ class _PairSums(torch.autograd.Function):
         return torch.ops.tcm_kernels.pair_sums(*arguments)
 
     setup_context = staticmethod(_save_for_backward)
+    backward = staticmethod(_backward)
+    vmap = staticmethod(_no_vmap)
+
+
+class _PairListSums(torch.autograd.Function):
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return torch.ops.tcm_kernels.pair_list_sums(*arguments)
+
+    setup_context = staticmethod(_save_pairs_for_backward)
     backward = staticmethod(_backward)
     vmap = staticmethod(_no_vmap)
 
@@ -225,6 +307,10 @@ def _transformable(op: Any, function: type[torch.autograd.Function]) -> Any:
 
 
 torch.library.register_autograd(f"{NAMESPACE}::pair_sums", _backward, setup_context=_save_for_backward)
+torch.library.register_autograd(
+    f"{NAMESPACE}::pair_list_sums", _backward, setup_context=_save_pairs_for_backward
+)
 torch.library.register_autograd(f"{NAMESPACE}::pair_sums_backward", _no_second_derivative)
 torch.library.register_vmap(f"{NAMESPACE}::pair_sums", _no_vmap)
+torch.library.register_vmap(f"{NAMESPACE}::pair_list_sums", _no_vmap)
 torch.library.register_vmap(f"{NAMESPACE}::pair_sums_backward", _no_vmap)

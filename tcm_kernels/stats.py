@@ -31,9 +31,10 @@ class PairStats:
     positive_count: Tensor
     negative_sum: Tensor
     negative_count: Tensor
-    _labels: Tensor = dataclasses.field(repr=False)
-    _ref_labels: Tensor | None = dataclasses.field(repr=False)
-    _self_offset: int | None = dataclasses.field(repr=False)
+    _labels: Tensor | None = dataclasses.field(default=None, repr=False)
+    _ref_labels: Tensor | None = dataclasses.field(default=None, repr=False)
+    _self_offset: int | None = dataclasses.field(default=None, repr=False)
+    _listed: Tensor | None = dataclasses.field(default=None, repr=False)  # [K+, K-] where pairs were listed
 
     @classmethod
     def of(
@@ -55,6 +56,11 @@ class PairStats:
             _self_offset=self_offset,
         )
 
+    @classmethod
+    def of_listed(cls, sums: Tensor, counts: Tensor, listed: Tensor) -> PairStats:
+        """From the outputs of `ops.pair_list_sums`."""
+        return cls(sums[0], counts[0], sums[1], counts[1], _listed=listed)
+
     def detach(self) -> PairStats:
         """The same statistics without the graph that made them."""
         return dataclasses.replace(
@@ -74,6 +80,9 @@ class PairStats:
     @property
     def positive_pairs(self) -> Tensor:
         """Number of positive pairs, hard or not, int64; counted from the labels at each access."""
+        if self._listed is not None:
+            return self._listed[0]
+        assert self._labels is not None
         own = self._labels.to(torch.int64)
         other = own if self._ref_labels is None else self._ref_labels.to(torch.int64)
         ordered = other.sort().values
@@ -83,6 +92,9 @@ class PairStats:
     @property
     def negative_pairs(self) -> Tensor:
         """Number of negative pairs, hard or not, int64."""
+        if self._listed is not None:
+            return self._listed[1]
+        assert self._labels is not None
         own = self._labels
         other = own if self._ref_labels is None else self._ref_labels
         all_pairs = own.shape[0] * other.shape[0]

@@ -25,6 +25,48 @@ LABEL_DTYPES = (
 )
 
 
+def check_listed(emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offset: Any, pairs: Any) -> None:
+    """Check the inputs of a loss over listed pairs, for which labels are not needed."""
+    check_embeddings("emb", emb)
+    if labels is not None:
+        check_labels("labels", labels, "emb", emb)
+    if self_offset is not None:
+        raise ValueError(
+            f"self_offset: got {self_offset!r} with pairs, expected None: the list says which pairs count"
+        )
+    if ref_emb is not None and ref_emb is not emb:
+        _check_reference_rows(ref_emb, emb)
+        if ref_labels is not None:
+            check_labels("ref_labels", ref_labels, "ref_emb", ref_emb)
+    _check_pairs(pairs, emb)
+
+
+def _check_pairs(pairs: Any, emb: Tensor) -> None:
+    """Check for triplets (a, p, n) or pairs (a, p, b, n): vectors of integers, of one length in each pair."""
+    accepted = "(anchors, positives, negatives) or (anchors, positives, anchors, negatives)"
+    if not isinstance(pairs, (tuple, list)):
+        raise TypeError(f"pairs: got {type(pairs).__name__}, expected a tuple {accepted}")
+    if len(pairs) not in (3, 4):
+        raise ValueError(f"pairs: got {len(pairs)} tensors, expected 3 or 4: {accepted}")
+    for number, index in enumerate(pairs):
+        name = f"pairs[{number}]"
+        if not isinstance(index, Tensor):
+            raise TypeError(f"{name}: got {type(index).__name__}, expected a vector of row numbers")
+        if index.dtype not in LABEL_DTYPES or index.dtype == torch.uint64:
+            raise TypeError(f"{name}: got dtype {index.dtype}, expected an integer dtype such as torch.int64")
+        if index.dim() != 1:
+            raise ValueError(f"{name}: got shape {tuple(index.shape)}, expected one dimension")
+        if index.device != emb.device:
+            raise ValueError(f"{name}: got device {index.device}, expected {emb.device} as emb has")
+    lengths = [index.shape[0] for index in pairs]
+    of_one_length = [(0, 1), (0, 2)] if len(pairs) == 3 else [(0, 1), (2, 3)]
+    for one, other in of_one_length:
+        if lengths[one] != lengths[other]:
+            raise ValueError(
+                f"pairs[{other}]: got {lengths[other]} numbers, expected {lengths[one]} as pairs[{one}] has"
+            )
+
+
 def check_inputs(emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offset: int | None) -> None:
     """Check embeddings, labels, reference set and offset, each alone and then against each other."""
     check_embeddings("emb", emb)
@@ -47,13 +89,20 @@ def check_inputs(emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offs
         return
     if ref_labels is None:
         raise ValueError("ref_labels: got None with ref_emb; expected one label per row of ref_emb")
-    check_embeddings("ref_emb", ref_emb)
+    _check_reference_rows(ref_emb, emb)
     check_labels("ref_labels", ref_labels, "ref_emb", ref_emb)
     if (ref_labels.dtype == torch.uint64) != (labels.dtype == torch.uint64):
         raise TypeError(
             f"ref_labels: got dtype {ref_labels.dtype}, expected {labels.dtype} as labels has: torch.uint64 "
             "cannot be compared with other integers"
         )
+    if self_offset is not None:
+        _check_self_offset(self_offset, emb.shape[0], ref_emb.shape[0])
+
+
+def _check_reference_rows(ref_emb: Any, emb: Tensor) -> None:
+    """Check for embeddings that can be compared with emb."""
+    check_embeddings("ref_emb", ref_emb)
     if ref_emb.shape[1] != emb.shape[1]:
         raise ValueError(
             f"ref_emb: got shape {tuple(ref_emb.shape)}, expected {emb.shape[1]} columns as emb has"
@@ -62,8 +111,6 @@ def check_inputs(emb: Any, labels: Any, ref_emb: Any, ref_labels: Any, self_offs
         raise TypeError(f"ref_emb: got dtype {ref_emb.dtype}, expected {emb.dtype} as emb has")
     if ref_emb.device != emb.device:
         raise ValueError(f"ref_emb: got device {ref_emb.device}, expected {emb.device} as emb has")
-    if self_offset is not None:
-        _check_self_offset(self_offset, emb.shape[0], ref_emb.shape[0])
 
 
 def check_margin(name: str, margin: Any, emb: Tensor | None = None) -> None:

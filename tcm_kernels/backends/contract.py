@@ -65,6 +65,51 @@ class GradientRows(NamedTuple):
     symmetric: bool
 
 
+class PairList(NamedTuple):
+    """Pairs one by one, in the order of the op's schema; each counts once, as it is listed.
+
+    Attributes:
+        emb: (N, D) embeddings as the user gave them.
+        ref: (M, D) reference set; None where partners are rows of emb.
+        margins: (2,) float64 [m+, m-] on the embeddings' device.
+        positive_anchors: (K+,) int64, rows of emb.
+        positive_partners: (K+,) int64, rows of ref, or of emb without one.
+        negative_anchors: (K-,) int64, rows of emb.
+        negative_partners: (K-,) int64, rows of ref, or of emb without one.
+        deduplicate: whether a pair that is listed several times counts once.
+        need_grad_emb: whether the gradient of emb will be asked for.
+        need_grad_ref: whether the gradient of ref will be asked for.
+    """
+
+    emb: Tensor
+    ref: Tensor | None
+    margins: Tensor
+    positive_anchors: Tensor
+    positive_partners: Tensor
+    negative_anchors: Tensor
+    negative_partners: Tensor
+    deduplicate: bool
+    need_grad_emb: bool
+    need_grad_ref: bool
+
+    @property
+    def positives(self) -> tuple[Tensor, Tensor]:
+        """Anchors and partners of the positive pairs."""
+        return self.positive_anchors, self.positive_partners
+
+    @property
+    def negatives(self) -> tuple[Tensor, Tensor]:
+        """Anchors and partners of the negative pairs."""
+        return self.negative_anchors, self.negative_partners
+
+    @property
+    def gradient_rows(self) -> GradientRows:
+        """What its backward reads beside the residual."""
+        return GradientRows(
+            self.emb if self.need_grad_emb else None, self.ref if self.need_grad_ref else None, False
+        )
+
+
 class PartnerSums(NamedTuple):
     """P and Q of one side, (N, D) each, contiguous, in the compute dtype; docs/design.md, section 1."""
 
@@ -153,6 +198,20 @@ class Backend(Machine, Protocol):
 
     def set_nan_flag(self, rows: GradientRows, residual: Tensor, nan_flag: Tensor) -> None:
         """Make the gradients of this residual NaN where `nan_flag`, 0-dim float64, is NaN; else it is 0."""
+
+
+class PairListBackend(Machine, Protocol):
+    """A backend that also takes a list of pairs; the residual is as that of its `pair_sums`."""
+
+    def residual_bytes(self, rows: GradientRows) -> int:
+        """As of `Backend`."""
+
+    def pair_list_sums(self, problem: PairList, residual_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """[Σ+, Σ-] float64, [n+, n-] int64, numbers of listed pairs (2,) int64, and the residual.
+
+        Where pairs are listed once each, the third is [K+, K-]; without the repeated ones, if these do not
+        count. P and Q have a row's partners at whichever end of its pairs it is.
+        """
 
 
 class HistogramBackend(Machine, Protocol):

@@ -14,7 +14,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from .contract import GradientRows, HistogramProblem, PartnerSums, Problem
+from .contract import GradientRows, HistogramProblem, PairList, PartnerSums, Problem
 from .numerics import FLOAT_DTYPES, full_precision_matmul
 from .order import group_orders, most_groups, self_indices
 from .residual import partner_sums, residual_bytes, set_nan_flag
@@ -24,6 +24,7 @@ __all__ = [
     "add_pair_sums",
     "details",
     "pair_histogram",
+    "pair_list_sums",
     "pair_sums",
     "pair_sums_backward",
     "partner_sums",
@@ -162,6 +163,33 @@ def _pair_sums(
             stage_seconds,
         )
     return sums, counts
+
+
+def pair_list_sums(problem: PairList, residual_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums, counts, numbers of listed pairs, and residual: see `contract.PairListBackend`."""
+    _check_settings()
+    emb, ref = _dense(problem.emb), _dense(problem.ref)
+    residual = torch.zeros(residual_size, dtype=torch.uint8)
+    of_emb, of_ref = partner_sums(problem.gradient_rows, residual)
+    sums = torch.empty(2, dtype=torch.float64)
+    counts, listed = torch.empty(2, dtype=torch.int64), torch.empty(2, dtype=torch.int64)
+    pairs = [index.contiguous() for index in problem.positives + problem.negatives]
+    most = max(len(pairs[0]), len(pairs[2]))
+    workspace_bytes = torch.ops.tcm_kernels._cpu_pair_list_workspace_bytes(emb, ref, most)
+    torch.ops.tcm_kernels._cpu_pair_list_sums(
+        [emb, *(of_emb or ())],
+        [] if ref is None else [ref, *(of_ref or ())],
+        pairs,
+        problem.margins,
+        problem.deduplicate,
+        torch.get_num_threads(),
+        sums,
+        counts,
+        listed,
+        torch.empty(workspace_bytes, dtype=torch.uint8),
+    )
+    set_nan_flag(problem.gradient_rows, residual, sums.sum() * 0)
+    return sums, counts, listed, residual
 
 
 def pair_sums_backward(rows: GradientRows, grad_sums: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:

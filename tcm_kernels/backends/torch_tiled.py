@@ -67,17 +67,17 @@ def thresholds_of(margins: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(outward, torch.nextafter(rounded, inward), rounded)
 
 
-def _norms(x: Tensor) -> Tensor:
+def norms_of(x: Tensor) -> Tensor:
     """(N,) Euclidean norms in float64, in which those of float32 rows neither overflow nor underflow."""
     return torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
 
 
-def _unit(x: Tensor, norms: Tensor) -> Tensor:
+def unit_rows(x: Tensor, norms: Tensor) -> Tensor:
     """(n, D) unit rows in the compute dtype; rows under the floor are divided by the floor."""
     return (x.double() / norms.clamp_min(NORM_FLOOR)[:, None]).to(compute_dtype(x.dtype))
 
 
-def _nan_flag(x: Tensor, norms: Tensor) -> Tensor:
+def nan_flag_of(x: Tensor, norms: Tensor) -> Tensor:
     """0 where every norm is a finite number of the compute dtype, NaN where one is not. No host sync."""
     finite = norms.to(compute_dtype(x.dtype)).isfinite().all()
     return torch.where(finite, 0.0, torch.nan).to(torch.float64)
@@ -112,9 +112,9 @@ def add_pair_sums(
     dtype = compute_dtype(emb.dtype)
     tile = tile_rows(emb.device.type)
     thresholds = thresholds_of(margins, dtype)
-    row_norms = _norms(emb)
-    column_norms = row_norms if ref is None else _norms(columns)
-    nan_flag = _nan_flag(emb, row_norms) + _nan_flag(columns, column_norms)
+    row_norms = norms_of(emb)
+    column_norms = row_norms if ref is None else norms_of(columns)
+    nan_flag = nan_flag_of(emb, row_norms) + nan_flag_of(columns, column_norms)
 
     if ref is None:
         of_ref = of_emb  # a pair above the diagonal adds to both of its ends
@@ -124,10 +124,10 @@ def add_pair_sums(
     with full_precision_matmul(emb.device.type):
         for i in range(0, emb.shape[0], tile):
             rows = slice(i, min(i + tile, emb.shape[0]))
-            x = _unit(emb[rows], row_norms[rows])
+            x = unit_rows(emb[rows], row_norms[rows])
             for j in range(i if ref is None else 0, columns.shape[0], tile):
                 cols = slice(j, min(j + tile, columns.shape[0]))
-                r = _unit(columns[cols], column_norms[cols])
+                r = unit_rows(columns[cols], column_norms[cols])
                 s = x @ r.T
                 same = labels[rows, None] == column_labels[None, cols]
                 hard_positive, hard_negative = hard_masks(s, same, thresholds)
@@ -172,7 +172,7 @@ def _normalize_backward(x: Tensor | None, sums: PartnerSums | None, weights: Ten
     tile = tile_rows(x.device.type)
     for i in range(0, x.shape[0], tile):
         rows = slice(i, min(i + tile, x.shape[0]))
-        norms = _norms(x[rows])[:, None]
+        norms = norms_of(x[rows])[:, None]
         unit = x[rows].double() / norms.clamp_min(NORM_FLOOR)
         p, q = (partners[rows].double() for partners in sums)
         g = weights[0] * p + weights[1] * q
@@ -204,10 +204,10 @@ def pair_histogram(problem: HistogramProblem) -> tuple[Tensor, Tensor, Tensor]:
     with full_precision_matmul(emb.device.type):
         for i in range(0, emb.shape[0], tile):
             rows = slice(i, min(i + tile, emb.shape[0]))
-            x = _unit(emb[rows], _norms(emb[rows]))
+            x = unit_rows(emb[rows], norms_of(emb[rows]))
             for j in range(i if ref is None else 0, columns.shape[0], tile):
                 cols = slice(j, min(j + tile, columns.shape[0]))
-                column = bin_columns(x @ _unit(columns[cols], _norms(columns[cols])).T, problem)
+                column = bin_columns(x @ unit_rows(columns[cols], norms_of(columns[cols])).T, problem)
                 same = labels[rows, None] == column_labels[None, cols]
                 of_rows = groups[rows, None] * width + column
                 of_columns = column_groups[None, cols] * width + column

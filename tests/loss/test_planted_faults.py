@@ -161,22 +161,22 @@ FAULTS: dict[str, tuple[Plant, Case | Callable[[], Inputs]]] = {
         Case(n=129, d=20, look="random", memory="transposed", seed=1),
     ),
     "unit rows are rounded to bfloat16": (
-        _function("_unit", lambda right, *args: right(*args).bfloat16().float()),
+        _function("unit_rows", lambda right, *args: right(*args).bfloat16().float()),
         SELF,
     ),
     "unit rows are rounded to tf32": (
         _function(
-            "_unit",
+            "unit_rows",
             lambda right, *args: (right(*args).view(torch.int32) & ~0x1FFF).view(torch.float32),
         ),
         SELF,
     ),
     "unit rows are rounded to float32": (
-        _function("_unit", lambda right, *args: right(*args).float().double()),
+        _function("unit_rows", lambda right, *args: right(*args).float().double()),
         FLOAT64,
     ),
     "norms are off in the seventh digit": (
-        _function("_norms", lambda right, x: right(x) * (1 + 3e-6)),
+        _function("norms_of", lambda right, x: right(x) * (1 + 3e-6)),
         SELF,
     ),
     "the floor of norms is too high": (
