@@ -1,4 +1,4 @@
-"""The loss as a module, with the call signature of pytorch-metric-learning's losses."""
+"""The loss as a module, called as pytorch-metric-learning's losses are."""
 
 from __future__ import annotations
 
@@ -89,27 +89,27 @@ class ThresholdConsistentMarginLoss(nn.Module):
 
         Args:
             embeddings: (N, D) floating point, of any length.
-            labels: (N,) integers.
-            indices_tuple: must be None: the loss takes all pairs, not those that a miner chose.
+            labels: (N,) integers; not needed with an indices_tuple.
+            indices_tuple: pairs that a miner has chosen, the `pairs` of `fused_tcm_loss`; None for all.
             ref_emb: (M, D) reference set; pairs are then those between the batch and the set.
             ref_labels: (M,) integers.
 
         Returns:
             0-dim float32 (float64 for float64 embeddings). Raises as `fused_tcm_loss` does, and
-            ValueError where indices_tuple is not None.
+            ValueError for an indices_tuple with `gather_across_devices`.
         """
-        if indices_tuple is not None:
-            raise ValueError(
-                f"indices_tuple: got {type(indices_tuple).__name__}, expected None: the loss takes all "
-                "pairs of the batch, pairs chosen by a miner are not supported yet"
-            )
         given = (embeddings, cast(Tensor, labels), ref_emb, ref_labels)  # the loss refuses None for labels
         settings: dict[str, Any] = {name: getattr(self, name) for name in _SETTINGS}
         if self.gather_across_devices:
+            if indices_tuple is not None:
+                raise ValueError(
+                    f"indices_tuple: got {type(indices_tuple).__name__} with gather_across_devices, expected "
+                    "None: a miner has seen the rows of its own rank alone"
+                )
             settings |= {name: getattr(self, name) for name in _ACROSS_DEVICES}
             loss, stats = distributed_tcm_loss(*given, group=self.group, return_stats=True, **settings)
         else:
-            loss, stats = fused_tcm_loss(*given, return_stats=True, **settings)
+            loss, stats = fused_tcm_loss(*given, pairs=indices_tuple, return_stats=True, **settings)
         self.last_stats = stats.detach()
         return loss
 

@@ -1,9 +1,9 @@
 """A list of pairs in plain PyTorch, the part of the `torch` backend that takes the pairs a miner has chosen.
 
 Rows are gathered, a few megabytes at a time: first for the similarities, which decide what is hard, then for
-P and Q, once for each end of the pairs. A row's partners are added up in the order of the list, on a GPU after
-a sort by row: no atomic additions, the same bits in every run. Nothing waits for a GPU; a pair that names no
-row makes everything NaN there, where on a CPU one can look, and raise.
+P and Q, once for each end of the pairs. A row's partners are added up in the order of the list, on a GPU
+after a sort by row: no atomic additions, the same bits in every run. Nothing waits for a GPU; a pair that
+names no row makes everything NaN there, where on a CPU one can look, and raise.
 """
 
 from __future__ import annotations

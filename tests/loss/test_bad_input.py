@@ -134,11 +134,11 @@ def test_settings_are_keyword_only() -> None:
         tcm_kernels.ThresholdConsistentMarginLoss(0.9)  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("pairs", [(LABELS,) * 3, (LABELS,) * 4, (), 0])
-def test_pairs_chosen_by_a_miner_are_refused(pairs: Any) -> None:
+def test_pairs_chosen_by_a_miner_are_refused_for_a_batch_of_many_processes() -> None:
     """Accepting and ignoring them would train on other pairs than the caller chose."""
+    loss = tcm_kernels.ThresholdConsistentMarginLoss(gather_across_devices=True)
     with pytest.raises(ValueError, match="indices_tuple"):
-        tcm_kernels.ThresholdConsistentMarginLoss()(EMB, LABELS, pairs)
+        loss(EMB, LABELS, (LABELS,) * 4)
 
 
 def test_labels_are_an_argument_of_the_module_all_the_same() -> None:

@@ -22,8 +22,8 @@ import tcm_kernels
 PACKAGE = Path(tcm_kernels.__file__).parent
 NAME = "tcm_kernels"
 
-# What a module may import of the package: whatever has a smaller number. `margins` and `integrations` are
-# planned; the names are kept here so that the day they arrive the rule already holds.
+# What a module may import of the package: whatever has a smaller number. `margins` is planned;
+# the name is kept here so that the day it arrives the rule already holds.
 LEVELS = {
     "_version": 0,
     "stats": 0,

@@ -1,0 +1,1 @@
+"""The loss as other libraries want it, one module a library, which imports that library."""
