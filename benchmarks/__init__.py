@@ -23,6 +23,8 @@
         training_step.py the share of a whole training step
         histogram.py     what evaluation costs, over N
         ablation.py      what one mechanism brings: the package with it and without it
+        distributed.py   a batch that is spread over processes
+        pytorch_metric_learning.py    pairs that its miners have chosen, beside its losses
         test_loss.py     `pytest benchmarks/ --benchmark-only`
     reports/    from the files of results alone
         figures.py       pictures: `python -m benchmarks.reports.figures`

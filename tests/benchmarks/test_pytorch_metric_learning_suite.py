@@ -8,6 +8,9 @@ import pytest
 
 pytest.importorskip("pytorch_metric_learning")
 
+from checkout import ROOT
+
+from benchmarks.harness import result_files
 from benchmarks.harness.workload import Case
 from benchmarks.suites import pytorch_metric_learning as suite
 from benchmarks.suites.pytorch_metric_learning import CONTRASTIVE, LISTED, OURS, TCM, Setting
@@ -78,3 +81,10 @@ def test_without_the_library_it_says_what_is_missing(tmp_path, monkeypatch, caps
     assert suite.main(["--out", str(tmp_path)]) == 2
     assert "pip install" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page_shows_the_records():
+    page = (ROOT / "docs/pytorch-metric-learning.md").read_text(encoding="utf-8")
+    shown = page.partition("<!--speed-->\n")[2].partition("\n<!--/speed-->")[0]
+    (path,) = result_files.FOLDER.glob("pytorch-metric-learning-*.json")
+    assert shown == suite.text(result_files.load_if_there(path)).strip()

@@ -7,7 +7,9 @@
 //
 // Cost: per pair and end one inner product of D elements, one addition of D if it is hard, and 20 bytes of sort.
 // Memory: the unit rows of both sides, of which only those of listed rows are touched, and 4 bytes per pair.
-// Measured (Xeon, AVX-512, 2 threads): see PairListPlan's benchmark in benchmarks/results/pair-list-*.json.
+// Measured (Xeon, 2 threads, forward and backward; benchmarks/results/pytorch-metric-learning-*.json): 9 million
+// pairs of 3,000 rows, D = 256, take 0.5 s and 45 MB, gradient included. At N = 512 all pairs cost
+// five times what they cost the kernel that need not list them.
 #pragma once
 
 #include <cstdint>
