@@ -3,7 +3,8 @@
 #
 #   make demo     train on printed characters with and without the loss: a table, a picture, reports
 #   make check    what a change needs before it is sent, in three minutes: lint, types, the fast tests
-#   make test     all tests; TESTS=tests/loss runs these alone, without the report on coverage
+#   make test     all tests; TESTS=tests/loss runs these alone
+#   make coverage all tests, and which branches of the package they take: a quarter slower
 #   make bench    the benchmark grid, training step, histogram and pictures into benchmarks/results/
 #   make lint     ruff, mypy and clang-format
 #   make compile_commands.json    what clangd wants, to find its way in csrc
@@ -29,7 +30,7 @@ READY := $(VENV)/.ready-$(subst =,-,$(subst /,-,$(TORCH)-$(TRITON)))
 CXX_SOURCES := $(foreach kind,h cuh cpp cu,$(wildcard csrc/*/*.$(kind) csrc/*/*/*.$(kind) tests/support/*.$(kind) tests/support/*/*.$(kind)))
 BUILD := pyproject.toml setup.py $(CXX_SOURCES)
 
-.PHONY: demo check test bench lint matrix gpu wheel clean compile_commands.json
+.PHONY: demo check test coverage bench lint matrix gpu wheel clean compile_commands.json
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -39,7 +40,10 @@ demo: $(READY)
 PYTEST := $(RUN) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
-	$(PYTEST) $(if $(TESTS),$(TESTS),--cov --cov-report=term --durations=15)
+	$(PYTEST) $(if $(TESTS),$(TESTS),--durations=15)
+
+coverage: $(READY)
+	$(PYTEST) --cov --cov-report=term
 
 check: lint
 	$(PYTEST) -q -m "not slow"
