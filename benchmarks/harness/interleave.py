@@ -197,7 +197,9 @@ def _plan(
             wanted = min(most_rounds, max(many, few, surely[name]))
             planned[name] = max(0, wanted - done[name])
         others = [planned[name] for name in planned if name != unit]
-        return planned | ({unit: max(others)} if unit is not None and others else {})
+        if unit is None or not others:
+            return planned
+        return planned | {unit: max(1 - done[unit], *others)}  # whatever has played, the unit plays, too
 
     low_s, high_s = 0.0, max(0.0, left_s)
     for _ in range(50):  # halvings

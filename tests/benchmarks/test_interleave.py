@@ -94,6 +94,13 @@ class TestInterleave:
         assert timing.seconds.count == 1
         assert timing.ratio is None
 
+    def test_the_unit_plays_a_round_where_the_slow_ones_have_played_theirs(self) -> None:
+        machine = FakeMachine()
+        functions = {"U": machine.function("U", 0.01), "slow": machine.function("slow", 0.6)}
+        timings = interleave.interleave(functions, unit="U", budget_s=0.5, clock=machine.clock)
+        assert timings["U"].seconds.count >= 1
+        assert timings["slow"].ratio is not None
+
     def test_short_calls_are_repeated_within_a_turn_and_divided_again(self) -> None:
         machine = FakeMachine()
         timing = interleave.interleave(
