@@ -98,12 +98,13 @@ def test_ctrl_c_ends_all_at_once_and_without_a_traceback_of_theirs(told: int, tm
     script = tmp_path / "script.py"
     script.write_text(
         "import signal, sys\n"
-        # A shell that starts the tests in the background has them ignore it, and so all that they start.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.path.insert(0, {str(ROOT / 'tests/support')!r})\n"
         "from tasks_of_processes import sleep\n"
         "from tcm_kernels.demo.glyphs.processes import run_all\n"
         "if __name__ == '__main__':\n"
+        # A shell that starts the tests in the background has them ignore it, and so all that they start. Only
+        # here: the processes import this file, too, and are to stay deaf while they do.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    print('begun', flush=True)\n"
         "    try:\n"
         "        run_all(sleep, [0, 1], lambda told: print(told, flush=True), 2)\n"
