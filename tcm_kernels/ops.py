@@ -13,6 +13,7 @@ backends read the residual: `cpu` and `torch` share one layout, `triton` and `cu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -257,24 +258,23 @@ def _no_vmap(*_: Any) -> Any:
 # `register_autograd` has registered.
 
 
-class _PairSums(torch.autograd.Function):
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.ops.tcm_kernels.pair_sums(*arguments)
+def _function_of(op: Any, setup: Callable[..., None]) -> type[torch.autograd.Function]:
+    """An op over pairs with its backward, as an autograd.Function."""
 
-    setup_context = staticmethod(_save_for_backward)
-    backward = staticmethod(_backward)
-    vmap = staticmethod(_no_vmap)
+    class OverPairs(torch.autograd.Function):
+        @staticmethod
+        def forward(*arguments: Any) -> tuple[Tensor, ...]:
+            return op(*arguments)
+
+        setup_context = staticmethod(setup)
+        backward = staticmethod(_backward)
+        vmap = staticmethod(_no_vmap)
+
+    return OverPairs
 
 
-class _PairListSums(torch.autograd.Function):
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return torch.ops.tcm_kernels.pair_list_sums(*arguments)
-
-    setup_context = staticmethod(_save_pairs_for_backward)
-    backward = staticmethod(_backward)
-    vmap = staticmethod(_no_vmap)
+_PairSums = _function_of(torch.ops.tcm_kernels.pair_sums, _save_for_backward)
+_PairListSums = _function_of(torch.ops.tcm_kernels.pair_list_sums, _save_pairs_for_backward)
 
 
 class _PairSumsBackward(torch.autograd.Function):
