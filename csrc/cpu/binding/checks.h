@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cpu/loss/accumulate.h"
 #include "cpu/loss/prepare.h"
 #include "cpu/torch_shim.h"
 
@@ -29,6 +30,14 @@ inline void check_same_columns(const Tensor& ref, const Tensor& emb) {
 inline void check_vector(const Tensor& x, const char* name, ScalarType dtype, int64_t length) {
   STD_TORCH_CHECK(x.is_cpu() && x.is_contiguous() && x.scalar_type() == dtype && x.numel() == length, name,
                   ": expected ", length, " contiguous elements of the op's dtype in main memory");
+}
+
+// P and Q of x.
+template <class T>
+PartnerSums<T> partner_sums_of(const Tensor& p, const Tensor& q, const Tensor& x) {
+  check_vector(p, "p", scalar_type<T>(), x.numel());
+  check_vector(q, "q", scalar_type<T>(), x.numel());
+  return {static_cast<T*>(p.mutable_data_ptr()), static_cast<T*>(q.mutable_data_ptr())};
 }
 
 inline RawRows raw_rows(const Tensor& x) {

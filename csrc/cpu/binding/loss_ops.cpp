@@ -40,14 +40,6 @@ struct LossSide {
   PartnerSums<T> sums{nullptr, nullptr};
 };
 
-template <class T>
-PartnerSums<T> sums_of(const Tensor& p, const Tensor& q, const Tensor& x) {
-  constexpr ScalarType kDtype = sizeof(T) == sizeof(double) ? ScalarType::Double : ScalarType::Float;
-  check_vector(p, "p", kDtype, x.numel());
-  check_vector(q, "q", kDtype, x.numel());
-  return {static_cast<T*>(p.mutable_data_ptr()), static_cast<T*>(q.mutable_data_ptr())};
-}
-
 // A side's tensors: embeddings, labels, and P and Q where wanted.
 template <class T>
 LossSide<T> side_of(const std::vector<Tensor>& tensors) {
@@ -57,7 +49,7 @@ LossSide<T> side_of(const std::vector<Tensor>& tensors) {
   check_rows(x, "embeddings");
   check_vector(labels, "labels", ScalarType::Long, x.size(0));
   LossSide<T> side{raw_rows(x), labels.const_data_ptr<int64_t>()};
-  if (tensors.size() == 4) side.sums = sums_of<T>(tensors[2], tensors[3], x);
+  if (tensors.size() == 4) side.sums = partner_sums_of<T>(tensors[2], tensors[3], x);
   return side;
 }
 
@@ -123,7 +115,7 @@ template <class T>
 void run_backward(const Tensor& grad_sums, const Tensor& x, const Tensor& p, const Tensor& q, int64_t ordered,
                   int64_t threads, const Tensor& grad) {
   const double* g = grad_sums.const_data_ptr<double>();
-  const PartnerSums<T> sums = sums_of<T>(p, q, x);
+  const PartnerSums<T> sums = partner_sums_of<T>(p, q, x);
   // dΣ+/dx̂_i = -P_i and dΣ-/dx̂_i = Q_i, for every ordered pair that row i is in.
   normalize_backward<T>(raw_rows(x), {sums.positive, sums.negative}, -double(ordered) * g[0],
                         double(ordered) * g[1], threads, grad.mutable_data_ptr());

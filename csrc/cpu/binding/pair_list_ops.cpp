@@ -1,5 +1,6 @@
 // The private ops of the loss over listed pairs: schemas, checks, and the step from tensors to pointers.
 // tcm_kernels/backends/cpu.py calls them and allocates what they write.
+#include <algorithm>
 #include <limits>
 #include <optional>
 #include <vector>
@@ -14,8 +15,7 @@ namespace {
 template <class T>
 PartnerSums<T> sums_of(const std::vector<Tensor>& side) {
   if (side.size() < 3) return {nullptr, nullptr};
-  for (int k : {1, 2}) check_vector(side[k], "P and Q", scalar_type<T>(), side[0].numel());
-  return {static_cast<T*>(side[1].mutable_data_ptr()), static_cast<T*>(side[2].mutable_data_ptr())};
+  return partner_sums_of<T>(side[1], side[2], side[0]);
 }
 
 ListedPairs listed(const Tensor& anchors, const Tensor& partners) {

@@ -5,10 +5,10 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "common/ceil_div.h"
+#include "cpu/carver.h"
 #include "cpu/simd/simd.h"
 
 namespace tcm::cpu {
@@ -124,13 +124,8 @@ ListedSums take_end(const int64_t* own, const int64_t* others, int64_t count, co
 
 int64_t PairListWorkspace::carve(int64_t rows, int64_t columns, bool is_self, int64_t dim, int64_t element,
                                  int64_t pairs, void* base) {
-  constexpr int64_t kAlign = 64;
-  int64_t used = 0;
-  const auto take = [&](auto*& pointer, int64_t bytes) {
-    using Pointer = std::remove_reference_t<decltype(pointer)>;
-    pointer = reinterpret_cast<Pointer>(static_cast<char*>(base) + used);
-    used += ceil_div(bytes, kAlign) * kAlign;
-  };
+  Carver carver(base);
+  const auto take = [&](auto*& pointer, int64_t bytes) { carver.take(pointer, bytes); };
   const int64_t most = std::max(rows, columns);
   take(row_units, rows * dim * element);
   take(rows_listed, rows);
@@ -144,7 +139,7 @@ int64_t PairListWorkspace::carve(int64_t rows, int64_t columns, bool is_self, in
   take(begin, (most + 1) * int64_t(sizeof(int64_t)));
   take(partner, pairs * int64_t(sizeof(int32_t)));
   take(of_tasks, ceil_div(most, kRowsPerTask) * int64_t(sizeof(ListedSums)));
-  return used;
+  return carver.used();
 }
 
 template <class T>

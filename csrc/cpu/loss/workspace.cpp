@@ -1,9 +1,9 @@
 #include "workspace.h"
 
 #include <algorithm>
-#include <type_traits>
 
 #include "common/ceil_div.h"
+#include "cpu/carver.h"
 
 namespace tcm::cpu {
 
@@ -12,13 +12,8 @@ int64_t Workspace::scratch_elements(const Plan& plan) {
 }
 
 int64_t Workspace::carve(const Plan& plan, void* base) {
-  constexpr int64_t kAlign = 64;
-  int64_t used = 0;
-  const auto take = [&](auto*& pointer, int64_t bytes) {
-    using Pointer = std::remove_reference_t<decltype(pointer)>;
-    pointer = reinterpret_cast<Pointer>(static_cast<char*>(base) + used);
-    used += ceil_div(bytes, kAlign) * kAlign;
-  };
+  Carver carver(base);
+  const auto take = [&](auto*& pointer, int64_t bytes) { carver.take(pointer, bytes); };
   const int64_t super = plan.super_edge, tile = plan.tile;
   const auto take_packed = [&](PackedRows& packed) {
     take(packed.unit, plan.super_rows() * plan.dim * plan.element);
@@ -56,7 +51,7 @@ int64_t Workspace::carve(const Plan& plan, void* base) {
   take(tile_sums, super * super * int64_t(sizeof(TileSums)));
   take(deferred, super * super * plan.chunks() * 2 * int64_t(sizeof(double)));
   take(scratch, plan.threads * scratch_elements(plan) * plan.element);
-  return used;
+  return carver.used();
 }
 
 }  // namespace tcm::cpu
